@@ -1,0 +1,48 @@
+"""Every exception that oracle-hub raises on purpose.
+
+Each message is one line for the person who has to act: what is wrong, where (config key, feed, file, offset) and
+what to do. None of them ever carries a secret.
+
+OracleHubError
+├── ConfigError      a configuration that cannot be used
+├── DecodeError      bytes that are not what they should be
+├── PriceError       a price that cannot be represented
+├── JournalError     a journal that cannot be read or written
+├── StreamError      a subscriber's message that cannot be accepted
+└── SourceError      a source or its transport that cannot be used
+"""
+
+
+class OracleHubError(Exception):
+    """Root of all errors raised by oracle-hub; the command line prints its message and exits with 1."""
+
+
+class ConfigError(OracleHubError):
+    """A configuration that cannot be used. The message names the key and what it accepts."""
+
+
+class DecodeError(OracleHubError):
+    """Bytes that do not follow their layout. The message names the layout, the offset and what was expected."""
+
+
+class PriceError(OracleHubError):
+    """A price that is not positive, or does not fit int64 at the feed's canonical exponent."""
+
+
+class JournalError(OracleHubError):
+    """A journal file that cannot be read or written. The message names file and offset."""
+
+
+class StreamError(OracleHubError):
+    """A subscriber's message that cannot be accepted.
+
+    ``code`` is the machine-readable code sent in the ``error`` message.
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class SourceError(OracleHubError):
+    """A source or transport that cannot be used (wrong cluster, key refused, unknown name)."""

@@ -1,0 +1,1 @@
+"""Truth on disk: every input as it came, and what was decided from it."""

@@ -1,0 +1,1 @@
+"""Carries batches to subscribers: HTTP and websocket on one port."""

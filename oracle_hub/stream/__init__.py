@@ -1,0 +1,1 @@
+"""The subscriber protocol. Pure: messages, the ring of batches, and one subscriber's session."""
