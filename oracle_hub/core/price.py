@@ -12,6 +12,10 @@ BPS_ONE = 10_000
 """Basis points in 1 (100 %)."""
 
 
+def _power_of_ten(exponent: int) -> int:
+    return int(10**exponent)  # int ** int is typed Any, since a negative exponent would give a float
+
+
 def rescale(mantissa: int, exponent: int, to_exponent: int) -> int:
     """Return ``mantissa * 10**exponent`` as an integer at ``to_exponent``.
 
@@ -26,9 +30,9 @@ def rescale(mantissa: int, exponent: int, to_exponent: int) -> int:
     if shift == 0:
         scaled = mantissa
     elif 0 < shift <= 40:
-        scaled = mantissa * 10**shift
+        scaled = mantissa * _power_of_ten(shift)
     elif -80 <= shift < 0:
-        divisor = 10**-shift
+        divisor = _power_of_ten(-shift)
         scaled, remainder = divmod(mantissa, divisor)
         twice = 2 * remainder
         if twice > divisor or (twice == divisor and scaled & 1):
@@ -53,7 +57,7 @@ def rescale_conf(conf: int, exponent: int, to_exponent: int) -> int:
     shift = exponent - to_exponent
     if not -80 <= shift <= 40:
         raise PriceError(f"exponent {exponent} is too far from {to_exponent}")
-    scaled = conf * 10**shift if shift >= 0 else -(-conf // 10**-shift)
+    scaled = conf * _power_of_ten(shift) if shift >= 0 else -(-conf // _power_of_ten(-shift))
     if scaled > INT64_MAX:
         raise PriceError(f"confidence {conf}e{exponent} does not fit int64 at exponent {to_exponent}")
     return scaled
@@ -82,7 +86,7 @@ def divergence_bps(a: int, b: int) -> float:
 def decimal_text(mantissa: int, exponent: int) -> str:
     """Print ``mantissa * 10**exponent`` exactly, keeping trailing zeros: ``decimal_text(150, -2) == "1.50"``."""
     if exponent >= 0:
-        return str(mantissa * 10**exponent)
+        return str(mantissa * _power_of_ten(exponent))
     sign = "-" if mantissa < 0 else ""
     digits = str(abs(mantissa)).rjust(1 - exponent, "0")
     return f"{sign}{digits[:exponent]}.{digits[exponent:]}"
