@@ -1,0 +1,76 @@
+"""What is decided, and from what: feeds, their exponents, roles and limits. Immutable; a reload makes a new one."""
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from oracle_hub.core.price import BPS_ONE
+from oracle_hub.core.selector import Policy
+from oracle_hub.errors import ConfigError
+
+
+class FeedSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One feed: who is asked, and how far answers may be apart and how old."""
+
+    feed: str
+    """Name, as in ``SOL/USD``."""
+    expo: int = -8
+    """Canonical exponent: every price of this feed is ``mantissa * 10**expo``."""
+    primary: str
+    verifiers: tuple[str, str]
+    """In order of preference: a tie in recency goes to the first."""
+    references: tuple[str, ...] = ()
+    """Compared and shown, never chosen."""
+    policy: Policy = Policy.STRICT
+    max_divergence_bps: int = 50
+    """At most this far apart, inclusive, relative to the smaller price. 0 to 10,000."""
+    max_conf_bps: int = 0
+    """A source whose confidence interval is wider than this part of its price is ``uncertain``. 0: no limit."""
+    max_age_us: Mapping[str, int]
+    """Per source: older than this is ``stale``. Every source of the feed has an entry."""
+
+    @property
+    def roles(self) -> tuple[str, str, str]:
+        """Primary, first verifier, second verifier."""
+        return (self.primary, *self.verifiers)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Roles, then references."""
+        return self.roles + self.references
+
+
+class Catalog:
+    """Feeds in a fixed order, and the sources that they name.
+
+    Raises:
+        ConfigError: a feed named twice, a source in two roles, a limit out of range, an age missing.
+    """
+
+    def __init__(self, feeds: Iterable[FeedSpec], *, max_future_us: int = 2_000_000) -> None:
+        self.feeds: tuple[FeedSpec, ...] = tuple(feeds)
+        self.max_future_us = max_future_us
+        """A publish time further ahead of our clock than this is not believed."""
+        self.feed_index: dict[str, int] = {spec.feed: index for index, spec in enumerate(self.feeds)}
+        names = dict.fromkeys(source for spec in self.feeds for source in spec.sources)
+        self.sources: tuple[str, ...] = tuple(names)
+        self.source_index: dict[str, int] = {source: index for index, source in enumerate(self.sources)}
+        if len(self.feed_index) != len(self.feeds):
+            raise ConfigError("feeds: a feed is named twice")
+        for spec in self.feeds:
+            _check(spec)
+
+
+def _check(spec: FeedSpec) -> None:
+    where = f"feeds.{spec.feed}"
+    if len(set(spec.sources)) != len(spec.sources):
+        raise ConfigError(f"{where}: a source stands in two roles ({', '.join(spec.sources)})")
+    if not 0 <= spec.max_divergence_bps <= BPS_ONE:
+        raise ConfigError(f"{where}.max_divergence_bps: {spec.max_divergence_bps} is not within 0 to {BPS_ONE}")
+    if not 0 <= spec.max_conf_bps <= BPS_ONE:
+        raise ConfigError(f"{where}.max_conf_bps: {spec.max_conf_bps} is not within 0 to {BPS_ONE}")
+    if not -18 <= spec.expo <= 0:
+        raise ConfigError(f"{where}.expo: {spec.expo} is not within -18 to 0")
+    for source in spec.sources:
+        if spec.max_age_us.get(source, 0) <= 0:
+            raise ConfigError(f"{where}: source {source} has no positive max_age")
