@@ -1,0 +1,259 @@
+"""The one mutable thing: what every source last said of every feed. It has one writer, :class:`~.hub.Hub`.
+
+A *cell* is one source's held update of one feed. Cells are columns of int64 (numpy), so that the columnar selector
+reads them in place; the same memory is read and written one cell at a time through memoryviews, which costs about as
+much as an attribute of an object.
+"""
+
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+from oracle_hub.core.catalog import Catalog, FeedSpec
+from oracle_hub.core.price import BPS_ONE
+from oracle_hub.core.selector import ABSENT, Input
+from oracle_hub.core.source import Condition, PriceUpdate, Status
+
+HELD, HEARD, FUTURE, HALTED, INVALID, STALLED, VERIFIED = (1 << bit for bit in range(7))
+"""Flags of a cell. ``HEARD``: an update came in this run, even one that could not be taken."""
+UNUSABLE = FUTURE | HALTED | INVALID | STALLED
+
+
+class InputStatus(StrEnum):
+    """How one source stands for one feed at one instant. Listed in order of precedence, first wins."""
+
+    WARMING = "warming"
+    """Not heard in this run, warm-up not over."""
+    MISSING = "missing"
+    INVALID = "invalid"
+    """What it publishes now is no price."""
+    HALTED = "halted"
+    FUTURE = "future"
+    """Its last update was stamped further ahead than our clock allows."""
+    STALE = "stale"
+    UNCERTAIN = "uncertain"
+    """Its confidence interval is too wide."""
+    STALLED = "stalled"
+    """Proven to repeat an old value under new times."""
+    UNVERIFIED = "unverified"
+    """A signature is demanded and was not checked."""
+    OK = "ok"
+
+
+class Applied(StrEnum):
+    """What became of an update."""
+
+    TAKEN = "taken"
+    DUPLICATE = "duplicate"
+    """Same order key, same value: another way to the same news."""
+    OLDER = "older"
+    """Behind the one held: nothing goes back in publish time."""
+    CONFLICT = "conflict"
+    """Same order key, another value. The held one stays."""
+    FUTURE = "future"
+    """Stamped beyond ``now + max_future``: never enters the cell, never moves the watermark."""
+    UNVERIFIED = "unverified"
+    """An unverified way never replaces what a verified way brought."""
+    UNKNOWN = "unknown"
+    """Of a source or feed that is not in the catalog."""
+
+
+class Table:
+    """Cells for every (source, feed) of a catalog, feed-major: cell = feed_index * n_sources + source_index."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self.n_sources = len(catalog.sources)
+        size = max(1, self.n_sources * len(catalog.feeds))
+
+        def column() -> tuple[npt.NDArray[np.int64], memoryview]:
+            array = np.zeros(size, np.int64)
+            return array, memoryview(array)  # type: ignore[arg-type]
+
+        self.mantissas, self._mantissa = column()
+        """int64 (n_cells,): price at the feed's canonical exponent; 0 where nothing is held."""
+        self.confs, self._conf = column()
+        """int64 (n_cells,): confidence interval; -1 where the source gives none."""
+        self.publish_us_column, self._publish_us = column()
+        self.received_us_column, self._received_us = column()
+        self.slots, self._slot = column()
+        self.flag_column, self._flags = column()
+        self.max_age_us_column, self._max_age_us = column()
+        """int64 (n_cells,): 0 where the source has no part in the feed."""
+        self.transports: list[str] = [""] * size
+        self.accounts: list[str | None] = [None] * size
+        for index, spec in enumerate(catalog.feeds):
+            for source in spec.sources:
+                self._max_age_us[index * self.n_sources + catalog.source_index[source]] = spec.max_age_us[source]
+
+    def cell_of(self, source: str, feed: str) -> int | None:
+        """The number of a cell, or None where the catalog does not bind this source to this feed."""
+        feed_index = self.catalog.feed_index.get(feed)
+        source_index = self.catalog.source_index.get(source)
+        if feed_index is None or source_index is None:
+            return None
+        cell = feed_index * self.n_sources + source_index
+        return cell if self._max_age_us[cell] else None
+
+    def apply(self, update: PriceUpdate, now_us: int) -> Applied:
+        """Take an update if it is plausible and newer by its order key.
+
+        The order key is the publish time, then the slot where both came by the same kind of transport.
+        """
+        cell = self.cell_of(update.source, update.feed)
+        if cell is None:
+            return Applied.UNKNOWN
+        flags = self._flags[cell]
+        if update.publish_us > now_us + self.catalog.max_future_us:
+            self._flags[cell] = flags | FUTURE | HEARD
+            return Applied.FUTURE
+        if flags & FUTURE:
+            flags &= ~FUTURE
+            self._flags[cell] = flags
+        verdict = self._order(cell, flags, update)
+        if verdict is not Applied.TAKEN:
+            return verdict
+        self._mantissa[cell] = update.mantissa
+        self._publish_us[cell] = update.publish_us
+        self._received_us[cell] = update.received_us
+        self._conf[cell] = -1 if update.conf is None else update.conf
+        self._slot[cell] = update.slot
+        self._flags[cell] = (flags & STALLED) | HELD | HEARD | (VERIFIED if update.verified else 0)
+        self.transports[cell] = update.transport
+        self.accounts[cell] = update.account
+        return Applied.TAKEN
+
+    def _order(self, cell: int, flags: int, update: PriceUpdate) -> Applied:
+        if not flags & HELD:
+            return Applied.TAKEN
+        held_us = self._publish_us[cell]
+        if update.publish_us < held_us:
+            return Applied.OLDER
+        if flags & VERIFIED and not update.verified:
+            return Applied.UNVERIFIED
+        if update.publish_us > held_us:
+            return Applied.TAKEN
+        same_value = update.mantissa == self._mantissa[cell]
+        if same_value and update.verified == bool(flags & VERIFIED):
+            return Applied.DUPLICATE
+        if same_value:
+            return Applied.TAKEN  # the same news, now with its proof
+        if update.slot and self._slot[cell] and _kind(update.transport) == _kind(self.transports[cell]):
+            if update.slot > self._slot[cell]:
+                return Applied.TAKEN
+            if update.slot < self._slot[cell]:
+                return Applied.OLDER
+        return Applied.CONFLICT
+
+    def mark(self, status: Status) -> bool:
+        """Note what a source says of itself; True if a usable source became unusable or the other way round."""
+        flag = {Condition.HALTED: HALTED, Condition.INVALID: INVALID}.get(status.condition)
+        if flag is None:
+            return False
+        feeds = [status.feed] if status.feed is not None else [spec.feed for spec in self.catalog.feeds]
+        changed = False
+        for feed in feeds:
+            cell = self.cell_of(status.source, feed)
+            if cell is not None and not self._flags[cell] & flag:
+                self._flags[cell] |= flag | HEARD
+                changed = True
+        return changed
+
+    def heard(self, cell: int) -> bool:
+        """Whether any update of this cell came in this run."""
+        return bool(self._flags[cell] & HEARD)
+
+    def input(self, cell: int, spec: FeedSpec) -> Input:
+        """The cell as the rule sees it: interval of usability, mantissa, recency.
+
+        Age counts from the earlier of publish and receipt, so a stamp slightly ahead of our clock earns no extra life.
+        """
+        flags = self._flags[cell]
+        if flags & UNUSABLE or not flags & HELD:
+            return ABSENT
+        mantissa = self._mantissa[cell]
+        if spec.max_conf_bps and self._uncertain(cell, spec):
+            return ABSENT
+        publish_us = self._publish_us[cell]
+        received_us = self._received_us[cell]
+        recency_us = publish_us if publish_us < received_us else received_us
+        return (0, recency_us + self._max_age_us[cell], mantissa, recency_us)
+
+    def status(self, cell: int, spec: FeedSpec, now_us: int, *, warming: bool) -> InputStatus:
+        """How the cell stands at ``now_us``, by the precedence of :class:`InputStatus`."""
+        flags = self._flags[cell]
+        if not flags & HEARD:
+            return InputStatus.WARMING if warming else InputStatus.MISSING
+        for flag, status in _BY_FLAG:
+            if flags & flag:
+                return status
+        if not flags & HELD:
+            return InputStatus.MISSING
+        if self.age_us(cell, now_us) > self._max_age_us[cell]:
+            return InputStatus.STALE
+        if spec.max_conf_bps and self._uncertain(cell, spec):
+            return InputStatus.UNCERTAIN
+        return InputStatus.STALLED if flags & STALLED else InputStatus.OK
+
+    def age_us(self, cell: int, now_us: int) -> int:
+        """Age of the held update: from the earlier of its publish time and its receipt."""
+        return now_us - min(self._publish_us[cell], self._received_us[cell])
+
+    def publish_us(self, cell: int) -> int:
+        """Publish time of the held update."""
+        return self._publish_us[cell]
+
+    def conf(self, cell: int) -> int | None:
+        """Confidence interval of the held update, where the source gives one."""
+        conf = self._conf[cell]
+        return None if conf < 0 else conf
+
+    def held(self, cell: int) -> PriceUpdate | None:
+        """The held update, as it was taken."""
+        if not self._flags[cell] & HELD:
+            return None
+        feed_index, source_index = divmod(cell, self.n_sources)
+        return PriceUpdate(
+            source=self.catalog.sources[source_index],
+            transport=self.transports[cell],
+            feed=self.catalog.feeds[feed_index].feed,
+            mantissa=self._mantissa[cell],
+            publish_us=self._publish_us[cell],
+            received_us=self._received_us[cell],
+            conf=self.conf(cell),
+            slot=self._slot[cell],
+            verified=bool(self._flags[cell] & VERIFIED),
+            account=self.accounts[cell],
+        )
+
+    def carry_over(self, old: "Table") -> None:
+        """Copy the cells that both tables have, at the same exponent: a reload forgets nothing that still counts."""
+        for feed_index, spec in enumerate(self.catalog.feeds):
+            old_index = old.catalog.feed_index.get(spec.feed)
+            if old_index is None or old.catalog.feeds[old_index].expo != spec.expo:
+                continue
+            for source in spec.sources:
+                old_cell = old.cell_of(source, spec.feed)
+                if old_cell is None:
+                    continue
+                cell = feed_index * self.n_sources + self.catalog.source_index[source]
+                for ours, theirs in zip(self._copied(), old._copied(), strict=True):
+                    ours[cell] = theirs[old_cell]
+                self.transports[cell] = old.transports[old_cell]
+                self.accounts[cell] = old.accounts[old_cell]
+
+    def _copied(self) -> tuple[memoryview, ...]:
+        return (self._mantissa, self._conf, self._publish_us, self._received_us, self._slot, self._flags)
+
+    def _uncertain(self, cell: int, spec: FeedSpec) -> bool:
+        conf = self._conf[cell]
+        return conf >= 0 and conf * BPS_ONE > spec.max_conf_bps * self._mantissa[cell]
+
+
+_BY_FLAG = ((INVALID, InputStatus.INVALID), (HALTED, InputStatus.HALTED), (FUTURE, InputStatus.FUTURE))
+
+
+def _kind(transport: str) -> str:
+    """The kind of a transport: ``solana`` of ``solana:a``. Slots of different kinds don't compare."""
+    return transport.partition(":")[0]
