@@ -1,0 +1,322 @@
+"""Configuration: TOML, validated, unknown keys refused with the nearest known one, secrets by reference only.
+
+Every key has its default here, and its description in ``docs/configuration.md``; a test compares the two.
+A secret is written as ``"env:NAME"`` and read from the environment when it is used, so neither a config, nor its hash,
+nor the journal that keeps its text ever holds one.
+"""
+
+import difflib
+import os
+import re
+import tomllib
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from oracle_hub.core.selector import Policy
+from oracle_hub.errors import ConfigError
+
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+Bps = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
+Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+class HubSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[hub]``: the rule."""
+
+    policy: Policy = Policy.STRICT
+    max_divergence_bps: Bps = 50
+    max_conf_bps: Bps = 0
+    max_future_ms: Annotated[int, msgspec.Meta(ge=0, le=60_000)] = 2_000
+    max_clock_skew_ms: Annotated[int, msgspec.Meta(ge=1, le=60_000)] = 2_000
+    warmup_ms: Annotated[int, msgspec.Meta(ge=0, le=600_000)] = 10_000
+
+
+class ServerSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[server]``: the stream and the HTTP views."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    heartbeat_ms: Annotated[int, msgspec.Meta(ge=50, le=500)] = 500
+    allowed_origins: tuple[str, ...] = ()
+    max_clients: Positive = 10_000
+    max_clients_per_ip: Positive = 2_000
+
+
+class JournalSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[journal]``: truth on disk."""
+
+    mode: Literal["best_effort", "required", "off"] = "best_effort"
+    max_segment_mib: Positive = 64
+    retention_hours: Positive = 72
+    disk_budget_mib: Positive = 10_240
+    buffer_limit_mib: Positive = 16
+    sync_interval_ms: Positive = 200
+
+
+class StateSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[state]``: where instance, epoch and journal live. Relative to the working directory."""
+
+    directory: str = "var"
+
+
+class RpcSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[[solana.rpc]]``: one endpoint. URLs may be ``env:NAME``, since they often hold a key."""
+
+    name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9_-]{1,32}$")]
+    http_url: str
+    ws_url: str
+
+
+class SolanaSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[solana]``: the cluster, and several ways to it at once."""
+
+    cluster: Literal["mainnet-beta", "devnet", "testnet", "custom"] = "mainnet-beta"
+    genesis_hash: str | None = None
+    commitment: Literal["processed", "confirmed", "finalized"] = "confirmed"
+    snapshot_interval_ms: Positive = 15_000
+    silence_ms: Positive = 15_000
+    rpc: tuple[RpcSection, ...] = ()
+
+
+KINDS: dict[str, tuple[int, bool]] = {
+    "doves.custody": (10_000, False),
+    "doves.aggregate": (10_000, False),
+    "doves.edge": (5_000, False),
+    "doves.chainlink": (5_000, False),
+    "doves.lazer": (5_000, False),
+    "chainlink.store": (3_660_000, True),
+    "pyth.receiver": (90_000, True),
+    "pyth.legacy": (5_000, False),
+    "pyth.hermes": (5_000, False),
+}
+"""Per kind of source: default max age in ms (heartbeat plus margin for slow push accounts), and whether it is slow."""
+
+
+class SourceSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[sources.NAME]``: one source, by the kind of account or stream it is read from."""
+
+    kind: str
+    max_age_ms: Positive | None = None
+    pool: str | None = None
+    receiver: Literal["old", "new"] = "new"
+    hosts: tuple[str, ...] = ()
+    api_key: str | None = None
+
+    @property
+    def age_ms(self) -> int:
+        """Max age in ms: configured, else the default of the kind."""
+        return self.max_age_ms if self.max_age_ms is not None else KINDS[self.kind][0]
+
+
+class RolesSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[roles]``: who is primary, who verifies, who is only compared; for every feed that says nothing else."""
+
+    primary: str | None = None
+    verifiers: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+
+
+class FeedSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[feeds."SOL/USD"]``: one feed. What is absent comes from ``[hub]``, ``[roles]`` and the known assets."""
+
+    expo: Annotated[int, msgspec.Meta(ge=-18, le=0)] = -8
+    primary: str | None = None
+    verifiers: tuple[str, ...] | None = None
+    references: tuple[str, ...] | None = None
+    policy: Policy | None = None
+    max_divergence_bps: Bps | None = None
+    max_conf_bps: Bps | None = None
+    max_age_ms: dict[str, Positive] = {}
+    accounts: dict[str, str] = {}
+
+
+class EmulatorSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[emulator]``: present only in simulations. Endpoints then come from the emulator, and everything is marked."""
+
+    seed: int = 1
+    tape: str | None = None
+    manifest: str | None = None
+    speed: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 1.0
+    noise_bps: Annotated[float, msgspec.Meta(ge=0, le=1_000)] | None = None
+    start: str | None = None
+    loop: bool = False
+    port: Port = 0
+
+
+class Config(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A whole configuration file."""
+
+    sources: dict[str, SourceSection]
+    feeds: dict[str, FeedSection]
+    hub: HubSection = HubSection()
+    server: ServerSection = ServerSection()
+    journal: JournalSection = JournalSection()
+    state: StateSection = StateSection()
+    solana: SolanaSection = SolanaSection()
+    roles: RolesSection = RolesSection()
+    emulator: EmulatorSection | None = None
+
+
+def canonical_text(config: Config) -> str:
+    """The effective configuration as JSON with sorted keys: what the journal keeps and the hash is taken of."""
+    return msgspec.json.encode(config, order="sorted").decode()
+
+
+def config_hash(config: Config) -> str:
+    """First 16 hex digits of the SHA-256 of the canonical text: published with every batch."""
+    return sha256(canonical_text(config).encode()).hexdigest()[:16]
+
+
+def parse_canonical(text: str) -> Config:
+    """Read back what :func:`canonical_text` wrote. Raises ConfigError for anything else."""
+    try:
+        return msgspec.json.decode(text, type=Config)
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"journaled configuration: {error}") from None
+
+
+_UNKNOWN = re.compile(r"unknown field `(?P<key>[^`]*)`(?: - at `\$(?P<path>[^`]*)`)?")
+_AT = re.compile(r"^(?P<what>.*) - at `\$(?P<path>[^`]*)`$")
+
+
+def load_config(path: Path) -> Config:
+    """Read and validate a configuration file.
+
+    Raises:
+        ConfigError: one line that names the file, the key, and what it accepts.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
+    return parse_config(text, origin=str(path))
+
+
+def parse_config(text: str, *, origin: str) -> Config:
+    """Validate the text of a configuration. Raises ConfigError as :func:`load_config` does."""
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{origin}: not TOML: {error}") from None
+    try:
+        config = msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{origin}: {_explain(str(error))}") from None
+    _check(config, origin)
+    return config
+
+
+def _explain(message: str) -> str:
+    unknown = _UNKNOWN.search(message)
+    if unknown:
+        key, path = unknown["key"], (unknown["path"] or "").lstrip(".")
+        known = _known_keys(path)
+        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+        hint = f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(sorted(known))}"
+        return f"{_located(path)}unknown key {key}; {hint}"
+    at = _AT.match(message)
+    if at:
+        return f"{_located(at['path'].lstrip('.'))}{at['what'][0].lower()}{at['what'][1:]}"
+    return message
+
+
+def _located(path: str) -> str:
+    """Turn msgspec's ``sources[...].kind`` into ``sources.*.kind``: it does not say which entry of a table it was."""
+    readable = path.replace("[...]", ".*")
+    return f"{readable}: " if readable else ""
+
+
+_SECTIONS: dict[str, type[_Section]] = {
+    "": Config,
+    "hub": HubSection,
+    "server": ServerSection,
+    "journal": JournalSection,
+    "state": StateSection,
+    "solana": SolanaSection,
+    "solana.rpc": RpcSection,
+    "sources": SourceSection,
+    "roles": RolesSection,
+    "feeds": FeedSection,
+    "emulator": EmulatorSection,
+}
+
+
+def _known_keys(path: str) -> list[str]:
+    section = _SECTIONS.get(re.sub(r"\[.*?\]", "", path), Config)
+    return [field.name for field in msgspec.structs.fields(section)]
+
+
+def documented_keys() -> list[str]:
+    """Every key as ``section.key``, for the test that compares them with the documentation."""
+    return [
+        f"{name}.{field.name}" if name else field.name
+        for name, section in _SECTIONS.items()
+        for field in msgspec.structs.fields(section)
+        if name or field.name not in _SECTIONS
+    ]
+
+
+def _check(config: Config, origin: str) -> None:
+    if not config.feeds:
+        raise ConfigError(f'{origin}: feeds: none given; add a [feeds."SOL/USD"] table')
+    for name, source in config.sources.items():
+        if source.kind not in KINDS:
+            nearest = difflib.get_close_matches(source.kind, KINDS, n=1, cutoff=0.4)
+            hint = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(KINDS)}"
+            raise ConfigError(f"{origin}: sources.{name}.kind: unknown kind {source.kind}; {hint}")
+        if source.api_key is not None and not source.api_key.startswith("env:"):
+            raise ConfigError(f'{origin}: sources.{name}.api_key: write "env:NAME" and put the key in the environment')
+    for feed, section in config.feeds.items():
+        roles = feed_roles(config, section)
+        if roles.primary is None:
+            raise ConfigError(f"{origin}: feeds.{feed}.primary: no primary here nor in [roles]")
+        if len(roles.verifiers) != 2:
+            raise ConfigError(
+                f"{origin}: feeds.{feed}.verifiers: the rule takes exactly two verifiers, not {len(roles.verifiers)}"
+            )
+        for source_name in (roles.primary, *roles.verifiers, *roles.references):
+            if source_name not in config.sources:
+                nearest = difflib.get_close_matches(source_name, config.sources, n=1, cutoff=0.4)
+                hint = f"did you mean {nearest[0]}?" if nearest else f"defined: {', '.join(config.sources)}"
+                raise ConfigError(f"{origin}: feeds.{feed}: no [sources.{source_name}]; {hint}")
+        if KINDS[config.sources[roles.primary].kind][1]:
+            kind = config.sources[roles.primary].kind
+            raise ConfigError(
+                f"{origin}: feeds.{feed}.primary: {roles.primary} is a slow push account ({kind}): verifier only"
+            )
+        for key in (*section.max_age_ms, *section.accounts):
+            if key not in config.sources:
+                raise ConfigError(f"{origin}: feeds.{feed}: max_age_ms or accounts names {key}, which is no source")
+
+
+def feed_roles(config: Config, section: FeedSection) -> RolesSection:
+    """The roles of one feed: its own where it has them, else those of ``[roles]``."""
+    return RolesSection(
+        primary=section.primary or config.roles.primary,
+        verifiers=config.roles.verifiers if section.verifiers is None else section.verifiers,
+        references=config.roles.references if section.references is None else section.references,
+    )
+
+
+def resolve_secret(reference: str, *, key: str) -> str:
+    """The value behind ``env:NAME``, or the text itself where it is no reference.
+
+    Raises:
+        ConfigError: the environment does not have it. The message names the variable, never a value.
+    """
+    if not reference.startswith("env:"):
+        return reference
+    name = reference.removeprefix("env:")
+    value = os.environ.get(name)
+    if not value:
+        raise ConfigError(f"{key}: environment variable {name} is not set")
+    return value

@@ -1,0 +1,54 @@
+"""What survives a restart beside the journal: who this instance is, and how many lives it has had."""
+
+import os
+import uuid
+from pathlib import Path
+
+import msgspec
+
+from oracle_hub.errors import ConfigError
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """``instance`` is a UUID made once per state directory; ``epoch`` grows with every start."""
+
+    instance: str
+    epoch: int
+
+
+def begin_epoch(directory: Path, wall_us: int) -> Identity:
+    """Load the instance, take the next epoch, and have both on disk before anything is published.
+
+    ``epoch = max(stored + 1, unix seconds)``: it grows over ``kill -9`` and, since time goes on, over a lost directory.
+
+    Raises:
+        ConfigError: the directory cannot be used, or the file in it is not ours.
+    """
+    path = directory / "identity.json"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        stored = msgspec.json.decode(path.read_bytes(), type=Identity) if path.exists() else None
+        identity = Identity(
+            instance=stored.instance if stored else str(uuid.uuid4()),
+            epoch=max(stored.epoch + 1 if stored else 0, wall_us // 1_000_000),
+        )
+        _replace_durably(path, msgspec.json.encode(identity))
+    except msgspec.MsgspecError as error:
+        raise ConfigError(f"{path}: not an identity file ({error}); move it away to start as a new instance") from None
+    except OSError as error:
+        raise ConfigError(f"state.directory: {directory} cannot be used ({error.strerror})") from None
+    return identity
+
+
+def _replace_durably(path: Path, data: bytes) -> None:
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
