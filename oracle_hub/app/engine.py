@@ -1,0 +1,141 @@
+"""Links and hub behind one door, driven by records: live run and replay call the same methods in the same order.
+
+Nothing in here reads a clock, a socket or a file. What comes in is what the journal holds; what goes out are effects
+(for a driver to carry out, or to be ignored in a replay) and batches.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from oracle_hub.core.catalog import Catalog
+from oracle_hub.core.hub import Batch, Hub
+from oracle_hub.core.selector import Reason
+from oracle_hub.core.source import (
+    AccountReader,
+    Effect,
+    Event,
+    Frame,
+    Link,
+    Malformed,
+    PriceUpdate,
+    Rewatch,
+    Status,
+    Unchanged,
+)
+from oracle_hub.ingest.solana_rpc import SolanaRpc
+
+
+class Lineup(msgspec.Struct, frozen=True):
+    """Everything that a configuration stands for, built: what is decided, and the links that bring it."""
+
+    catalog: Catalog
+    links: dict[str, Link]
+    readers: dict[str, AccountReader]
+    """By source, for sources read from accounts."""
+    config_text: str
+    config_hash: str
+
+
+class Engine:
+    """The deterministic middle of the program."""
+
+    def __init__(self, lineup: Lineup, *, epoch: int, started_us: int, warmup_us: int) -> None:
+        self.lineup = lineup
+        self.hub = Hub(
+            lineup.catalog,
+            epoch=epoch,
+            config_hash=lineup.config_hash,
+            started_us=started_us,
+            warmup_us=warmup_us,
+        )
+        self.applied: Counter[tuple[str, str]] = Counter()
+        """How many updates of each source became what: ``(source, applied)``."""
+        self.malformed: Counter[tuple[str, str]] = Counter()
+        """How many frames of each ``(source, transport)`` could not be used."""
+        self.last_malformed: dict[str, Malformed] = {}
+        """The latest one per transport, to be shown."""
+        self.statuses: dict[tuple[str, str, str], Status] = {}
+        """The latest condition per (source, transport, feed or ``*``) that is not OK."""
+        self.others: dict[str, list[Effect]] = {}
+        """Effects for links other than the one that was called: to be carried out and cleared by the caller."""
+        self.last_update: dict[tuple[str, str], PriceUpdate] = {}
+        """The latest update per (feed, transport), whatever became of it."""
+
+    def connect(self, link_name: str, now_us: int) -> Sequence[Effect]:
+        """A link starts over."""
+        link = self.lineup.links.get(link_name)
+        return link.connect(now_us) if link is not None else ()
+
+    def frame(self, link_name: str, frame: Frame, received_us: int) -> Sequence[Effect]:
+        """A frame arrived."""
+        link = self.lineup.links.get(link_name)
+        return self._take(link.receive(frame, received_us), received_us) if link is not None else ()
+
+    def timer(self, link_name: str, now_us: int) -> Sequence[Effect]:
+        """A link's deadline came."""
+        link = self.lineup.links.get(link_name)
+        return self._take(link.on_timer(now_us), now_us) if link is not None else ()
+
+    def skew(self, skewed: bool) -> None:
+        """Our clock and the wall clock parted, or met again."""
+        if skewed:
+            self.hub.block(Reason.CLOCK_SKEW)
+        elif self.hub.blocked is Reason.CLOCK_SKEW:
+            self.hub.block(None)
+
+    def reanchor(self, now_us: int) -> None:
+        """Our clock was set anew: what was held is forgotten, and warm-up begins again."""
+        self.skew(False)
+        self.hub.restart_warmup(now_us)
+
+    def reload(self, lineup: Lineup) -> None:
+        """Go on with another line-up. Links of the same name must already have been reconnected by the caller."""
+        self.lineup = lineup
+        self.hub.reload(lineup.catalog, lineup.config_hash)
+
+    def step(self, now_us: int) -> Batch | None:
+        """Decide. See :meth:`oracle_hub.core.hub.Hub.step`."""
+        return self.hub.step(now_us)
+
+    def _take(self, outputs: Iterable[Event | Effect], now_us: int) -> Sequence[Effect]:
+        effects: list[Effect] = []
+        for output in outputs:
+            if isinstance(output, PriceUpdate):
+                applied = self.hub.apply(output, now_us)
+                if applied is not None:
+                    self.applied[output.source, applied.value] += 1
+                    self.last_update[output.feed, output.transport] = output
+            elif isinstance(output, Rewatch):
+                self._rewatch(now_us)
+            elif isinstance(output, Malformed):
+                self.malformed[output.source, output.transport] += 1
+                self.last_malformed[output.transport] = output
+                self.hub.apply(output, now_us)
+            elif isinstance(output, Status):
+                self._note(output)
+                self.hub.apply(output, now_us)
+            elif not isinstance(output, Unchanged):
+                effects.append(output)
+        return effects
+
+    def _note(self, status: Status) -> None:
+        key = (status.source, status.transport, status.feed or "*")
+        if status.condition == "ok":
+            self.statuses.pop(key, None)
+        else:
+            self.statuses[key] = status
+
+    def _rewatch(self, now_us: int) -> None:
+        """Readers are shared by all Solana links: when one learns of a new account, every link must watch it."""
+        for name, link in self.lineup.links.items():
+            if isinstance(link, SolanaRpc):
+                effects = link.reconcile(now_us)
+                if effects:
+                    self.others.setdefault(name, []).extend(effects)
+
+    def drain_others(self) -> Mapping[str, Sequence[Effect]]:
+        """Hand over the effects for other links."""
+        others, self.others = self.others, {}
+        return others

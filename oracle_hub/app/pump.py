@@ -1,0 +1,211 @@
+"""The live loop around the engine: journal first, decide at the end of the loop turn, publish last.
+
+Every call into the engine is preceded by its record, so the order of the journal is the order of calls, and a replay
+that reads it makes the same ones. Frames, step mark and digest are written to the file before the batch is handed on.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+from oracle_hub.app.engine import Engine, Lineup
+from oracle_hub.clock import AnchoredClock
+from oracle_hub.core.hub import Batch, batch_digest
+from oracle_hub.core.selector import Reason
+from oracle_hub.core.source import Effect, Frame
+from oracle_hub.journal.records import ClockReading, Config, LinkEvent, Published, Step
+from oracle_hub.journal.writer import JournalWriter
+from oracle_hub.metrics import Latencies
+
+log = logging.getLogger(__name__)
+
+
+class Pump:
+    """Takes what drivers bring, and calls ``publish(batch, journaled)`` with what was decided.
+
+    ``carry_out(link, effects)`` is called with effects for links other than the one that brought the frame.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        clock: AnchoredClock,
+        *,
+        journal: JournalWriter | None,
+        journal_required: bool,
+        publish: Callable[[Batch, bool], None],
+        latencies: Latencies,
+    ) -> None:
+        self.engine = engine
+        self.clock = clock
+        self.journal = journal
+        self.journal_required = journal_required
+        self.latencies = latencies
+        self.decisions: Counter[tuple[str, str, str]] = Counter()
+        """Published decisions by (feed, rule, source)."""
+        self.carry_out: Callable[[str, Sequence[Effect]], None] = lambda link, effects: None
+        self.skew_us = 0
+        self.skewed = False
+        self._publish = publish
+        self._link_ids: dict[str, int] = {}
+        self._first_received_us: int | None = None
+        self._scheduled = False
+        self._lease_timer: asyncio.TimerHandle | None = None
+        self._lease_us: int | None = None
+
+    # What drivers call (:class:`oracle_hub.ingest.supervisor.Sink`).
+
+    def on_connect(self, link: str, now_us: int) -> Sequence[Effect]:
+        """A link connects, for the first time or again."""
+        self._record(LinkEvent(link, "connect", now_us))
+        effects = self.engine.connect(link, now_us)
+        self._after(now_us)
+        return effects
+
+    def on_frame(self, link: str, frame: Frame, received_us: int) -> Sequence[Effect]:
+        """A frame arrived; ``received_us`` was stamped before anything looked into it."""
+        journal = self.journal
+        if journal is not None:
+            link_id = self._link_ids.get(link)
+            if link_id is None:
+                link_id = self._link_ids[link] = journal.link(link)
+            journal.frame(link_id, received_us, frame)
+        effects = self.engine.frame(link, frame, received_us)
+        if self._first_received_us is None:
+            self._first_received_us = received_us
+        self._after(received_us)
+        return effects
+
+    def on_timer(self, link: str, now_us: int) -> Sequence[Effect]:
+        """A link's own deadline came."""
+        self._record(LinkEvent(link, "timer", now_us))
+        effects = self.engine.timer(link, now_us)
+        self._after(now_us)
+        return effects
+
+    def on_disconnect(self, link: str, now_us: int, reason: str) -> None:
+        """A link lost its stream. Prices hold until their leases end."""
+        self._record(LinkEvent(link, "disconnect", now_us, reason))
+
+    # What the app calls.
+
+    def check_clock(self) -> None:
+        """Compare the clocks; give no price while they are apart, start over once the wall clock is the new anchor."""
+        state = self.clock.check()
+        self.skew_us = state.skew_us
+        if state.reanchored:
+            now_us = self.clock.now_us()
+            log.warning("clock re-anchored: moved by %+.3f s; warming up again", state.skew_us / 1e6)
+            self._record(ClockReading(self.clock.clock.wall_us(), now_us, "reanchor"))
+            self.skewed = False
+            self.engine.reanchor(now_us)
+        elif state.skewed is not self.skewed:
+            log.warning("clock skew %s (wall clock %+.3f s from ours)", _began(state.skewed), state.skew_us / 1e6)
+            wall_us, now_us = self.clock.clock.wall_us(), self.clock.now_us()
+            self._record(ClockReading(wall_us, now_us, "skew" if state.skewed else "ok"))
+            self.skewed = state.skewed
+            self.engine.skew(state.skewed)
+        self._schedule()
+
+    def reload(self, lineup: Lineup) -> None:
+        """Go on with another line-up from the next step on."""
+        now_us = self.clock.now_us()
+        self._record(Config(lineup.config_text, lineup.config_hash, now_us))
+        self.engine.reload(lineup)
+        self._schedule()
+
+    def step(self) -> None:
+        """Decide now, and publish what changed. Runs at the end of a loop turn and at the end of a lease."""
+        self._scheduled = False
+        now_us = self.clock.now_us()
+        deadline_us = self.engine.hub.next_deadline()
+        batch = self.engine.step(now_us)
+        journaled = self._commit(now_us, batch)
+        if batch is not None:
+            self._count(batch, now_us, deadline_us)
+            self._publish(batch, journaled)
+            if self._first_received_us is not None:
+                elapsed_us = self.clock.now_us() - self._first_received_us
+                self.latencies.receive_to_publish.observe(max(0, elapsed_us) / 1e6)
+        self._first_received_us = None
+        if self.journal_required and self.journal is not None:
+            self._demand_journal(journaled)
+        self._arm()
+
+    def _commit(self, now_us: int, batch: Batch | None) -> bool:
+        if self.journal is None:
+            return False
+        self.journal.append(Step(now_us))
+        if batch is not None:
+            self.journal.append(Published(batch.epoch, batch.seq, batch_digest(batch)))
+        return self.journal.commit()
+
+    def _demand_journal(self, journaled: bool) -> None:
+        hub = self.engine.hub
+        if not journaled and hub.blocked is None:
+            log.error("journal: %s; no prices until it can be written (journal.mode)", self.journal_error)
+            hub.block(Reason.JOURNAL)
+            self._schedule()
+        elif journaled and hub.blocked is Reason.JOURNAL:
+            hub.block(None)
+            self._schedule()
+
+    @property
+    def journal_error(self) -> str:
+        """The last error of the journal, in words."""
+        return "off" if self.journal is None else self.journal.last_error or "none"
+
+    def _count(self, batch: Batch, now_us: int, deadline_us: int | None) -> None:
+        for decision in batch.decisions:
+            self.decisions[decision.feed, decision.rule.value, decision.source or "none"] += 1
+        if deadline_us is not None and deadline_us <= now_us:
+            self.latencies.lease_overrun.observe((now_us - deadline_us) / 1e6)
+
+    def _record(self, record: LinkEvent | ClockReading | Config) -> None:
+        if self.journal is not None:
+            self.journal.append(record)
+
+    def _after(self, now_us: int) -> None:
+        if self.engine.others:
+            self._carry_out_others(self.engine.drain_others())
+        if not self._scheduled:
+            self._schedule()
+
+    def _carry_out_others(self, others: Mapping[str, Sequence[Effect]]) -> None:
+        for link, effects in others.items():
+            self.carry_out(link, effects)
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self.step)
+
+    def _arm(self) -> None:
+        """Have :meth:`step` called at the end of the earliest lease, even if nothing arrives."""
+        deadline_us = self.engine.hub.next_deadline()
+        if deadline_us == self._lease_us and self._lease_timer is not None:
+            return
+        if self._lease_timer is not None:
+            self._lease_timer.cancel()
+            self._lease_timer = None
+        self._lease_us = deadline_us
+        if deadline_us is not None:
+            loop = asyncio.get_running_loop()
+            delay_s = max(0, deadline_us - self.clock.now_us()) / 1e6
+            self._lease_timer = loop.call_later(delay_s, self._lease_over)
+
+    def _lease_over(self) -> None:
+        self._lease_timer = None
+        self._lease_us = None
+        self.step()
+
+    def stop(self) -> None:
+        """Disarm the timer. The journal is closed by its owner."""
+        if self._lease_timer is not None:
+            self._lease_timer.cancel()
+            self._lease_timer = None
+
+
+def _began(skewed: bool) -> str:
+    return "began" if skewed else "ended"

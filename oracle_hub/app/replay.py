@@ -1,0 +1,183 @@
+"""Replay: a journal through the same engine. The same records give the same batches, byte for byte."""
+
+from collections.abc import Callable, Iterable
+from hashlib import blake2b
+
+import msgspec
+
+from oracle_hub.app.engine import Engine, Lineup
+from oracle_hub.config import parse_canonical
+from oracle_hub.core.hub import Batch, batch_digest
+from oracle_hub.errors import JournalError
+from oracle_hub.journal.records import (
+    ClockReading,
+    Config,
+    FrameIn,
+    Gap,
+    LinkEvent,
+    Published,
+    Record,
+    RunStart,
+    Step,
+)
+
+
+class Mismatch(msgspec.Struct, frozen=True):
+    """A batch that came out other than the journal says it was published."""
+
+    epoch: int
+    seq: int
+    published: str
+    derived: str | None
+    """Digest in hex; None where the replay derived no batch at all."""
+
+
+class ReplayReport(msgspec.Struct):
+    """What a replay found."""
+
+    runs: int = 0
+    records: int = 0
+    frames: int = 0
+    steps: int = 0
+    batches: int = 0
+    published: int = 0
+    """Batches that the journal says were published."""
+    mismatches: list[Mismatch] = []
+    unpublished: int = 0
+    """Derived batches without a word of publication: at most the very last one of a run that was killed."""
+    gaps: int = 0
+    """Places where records are missing; what follows in that run can't be derived with certainty."""
+    first_us: int = 0
+    last_us: int = 0
+    digest: str = ""
+    """BLAKE2b over the digests of all derived batches, in order."""
+
+    @property
+    def proved(self) -> bool:
+        """Every published batch was derived again, and equal."""
+        return not self.mismatches and not self.gaps
+
+
+BuildLineup = Callable[[str, Lineup | None], Lineup]
+"""From the canonical text of a configuration (and the line-up before it, at a reload) to a line-up."""
+
+
+class Replayer:
+    """Takes records one by one. ``on_batch`` sees every derived batch, for exports and proofs.
+
+    Raises:
+        JournalError: the records don't start with a run and its configuration.
+    """
+
+    def __init__(self, build: BuildLineup, on_batch: Callable[[Batch], None] | None = None) -> None:
+        self.report = ReplayReport()
+        self._build = build
+        self._on_batch = on_batch
+        self._engine: Engine | None = None
+        self._run: RunStart | None = None
+        self._pending: Batch | None = None
+        self._rolling = blake2b(digest_size=16)
+
+    def take(self, record: Record) -> None:
+        """Feed the next record."""
+        report = self.report
+        report.records += 1
+        if isinstance(record, FrameIn):
+            report.frames += 1
+            engine = self._running()
+            engine.frame(record.link, record.frame, record.received_us)
+            engine.drain_others()
+        elif isinstance(record, Step):
+            self._step(record.now_us)
+        elif isinstance(record, Published):
+            self._compare(record)
+        elif isinstance(record, LinkEvent):
+            self._link(record)
+        elif isinstance(record, ClockReading):
+            self._clock(record)
+        elif isinstance(record, RunStart):
+            self._settle()
+            report.runs += 1
+            self._run, self._engine = record, None
+        elif isinstance(record, Config):
+            self._configure(record)
+        elif isinstance(record, Gap):
+            report.gaps += 1
+
+    def finish(self) -> ReplayReport:
+        """The report, after the last record."""
+        self._settle()
+        self.report.digest = self._rolling.hexdigest()
+        return self.report
+
+    def _running(self) -> Engine:
+        if self._engine is None:
+            raise JournalError(
+                "the journal does not start with a run and its configuration; give its first segment too"
+            )
+        return self._engine
+
+    def _configure(self, record: Config) -> None:
+        if self._run is None:
+            self._running()
+        elif self._engine is None:
+            config = parse_canonical(record.text)
+            self._engine = Engine(
+                self._build(record.text, None),
+                epoch=self._run.epoch,
+                started_us=record.now_us,
+                warmup_us=config.hub.warmup_ms * 1_000,
+            )
+        else:
+            self._engine.reload(self._build(record.text, self._engine.lineup))
+
+    def _link(self, record: LinkEvent) -> None:
+        engine = self._running()
+        if record.kind == "connect":
+            engine.connect(record.link, record.now_us)
+        elif record.kind == "timer":
+            engine.timer(record.link, record.now_us)
+        engine.drain_others()
+
+    def _clock(self, record: ClockReading) -> None:
+        engine = self._running()
+        if record.kind == "reanchor":
+            engine.reanchor(record.now_us)
+        elif record.kind != "reading":
+            engine.skew(record.kind == "skew")
+
+    def _step(self, now_us: int) -> None:
+        self._settle()
+        report = self.report
+        report.steps += 1
+        report.first_us = report.first_us or now_us
+        report.last_us = now_us
+        batch = self._running().step(now_us)
+        if batch is not None:
+            report.batches += 1
+            self._rolling.update(batch_digest(batch))
+            self._pending = batch
+            if self._on_batch is not None:
+                self._on_batch(batch)
+
+    def _compare(self, record: Published) -> None:
+        self.report.published += 1
+        batch, self._pending = self._pending, None
+        derived = batch_digest(batch) if batch is not None else None
+        if batch is None or (batch.epoch, batch.seq) != (record.epoch, record.seq) or derived != record.digest:
+            self.report.mismatches.append(
+                Mismatch(record.epoch, record.seq, record.digest.hex(), None if derived is None else derived.hex())
+            )
+
+    def _settle(self) -> None:
+        if self._pending is not None:
+            self.report.unpublished += 1
+            self._pending = None
+
+
+def replay(records: Iterable[Record], build: BuildLineup) -> ReplayReport:
+    """Replay records and report."""
+    replayer = Replayer(build)
+    for record in records:
+        replayer.take(record)
+    return replayer.finish()

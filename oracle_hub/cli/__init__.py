@@ -1,0 +1,54 @@
+"""``oracle-hub``: the command line. Each command is a module that is imported only when it is called."""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import oracle_hub
+from oracle_hub.errors import OracleHubError
+
+
+class Command(NamedTuple):
+    """A command: the module ``oracle_hub.cli.<module>`` has ``arguments(parser)`` and ``run(options) -> int``."""
+
+    module: str
+    help: str
+
+
+COMMANDS: dict[str, Command] = {
+    "run": Command("run", "start the hub (without --config: with the emulator, a self-contained simulation)"),
+    "check": Command("check", "validate a configuration and say what it gives"),
+    "tail": Command("tail", "follow the prices of a running hub in a live table"),
+    "explain": Command("explain", "show why a feed has the price it has: inputs, ages, divergences, the rule"),
+    "replay": Command("replay", "run a journal through the same code and compare what it published"),
+    "decode": Command("decode", "decode account data from standard input into JSON"),
+    "select": Command("select", "apply the rule to JSON lines from standard input"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point. Returns the exit status: 0 done, 1 refused with one line on standard error, 2 usage."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    parser = argparse.ArgumentParser(prog="oracle-hub", description=oracle_hub.__doc__, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"oracle-hub {oracle_hub.__version__}")
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    called = next((argument for argument in arguments if not argument.startswith("-")), None)
+    for name, command in COMMANDS.items():
+        subparser = subparsers.add_parser(name, help=command.help, description=command.help, allow_abbrev=False)
+        if name == called:  # the others' modules need not be imported to list them
+            importlib.import_module(f"oracle_hub.cli.{command.module}").arguments(subparser)
+    options = parser.parse_args(arguments)
+    try:
+        status: int = importlib.import_module(f"oracle_hub.cli.{COMMANDS[options.command].module}").run(options)
+    except OracleHubError as error:
+        print(f"oracle-hub {options.command}: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that flushing at exit stays quiet
+        return 141
+    return status

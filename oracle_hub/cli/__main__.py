@@ -1,0 +1,3 @@
+from oracle_hub.cli import main
+
+raise SystemExit(main())

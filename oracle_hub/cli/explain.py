@@ -1,0 +1,95 @@
+"""``oracle-hub explain FEED``: inputs, accounts, slots, transports, ages, divergences, and the rule that decided."""
+
+import argparse
+import sys
+import urllib.error
+import urllib.request
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from oracle_hub.core.price import decimal_text
+from oracle_hub.errors import SourceError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("feed", metavar="FEED", help="as in SOL/USD")
+    parser.add_argument("--url", default="http://127.0.0.1:8080", help="where the hub is (default %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the hub's answer as it is")
+
+
+def run(options: argparse.Namespace) -> int:
+    answer = fetch_json(options.url, f"/v1/explain/{quote(options.feed, safe='')}")
+    if options.json:
+        sys.stdout.buffer.write(orjson.dumps(answer, option=orjson.OPT_INDENT_2) + b"\n")
+    else:
+        _show(answer, Console())
+    return 0
+
+
+def fetch_json(url: str, path: str) -> dict[str, Any]:
+    """GET a JSON object from a hub.
+
+    Raises:
+        SourceError: no hub there, or it refused; one line with the hub's own words.
+    """
+    full = url.rstrip("/") + path
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(full, timeout=5) as response:
+            answer = orjson.loads(response.read())
+    except urllib.error.HTTPError as error:
+        try:
+            message = orjson.loads(error.read())["error"]["message"]
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            message = error.reason
+        raise SourceError(f"{full}: {message}") from None
+    except (OSError, ValueError) as error:
+        raise SourceError(f"{full}: no hub there ({error}); start one with: oracle-hub run") from None
+    if not isinstance(answer, dict):
+        raise SourceError(f"{full}: not a hub's answer")
+    return answer
+
+
+def _show(answer: dict[str, Any], console: Console) -> None:
+    feed, expo = answer["feed"], answer["expo"]
+    price = decimal_text(int(answer["price"]), expo) if answer["price"] else "no price"
+    marked = "  [magenta]SIMULATED: not the market[/]" if answer.get("simulated") else ""
+    console.print(f"[bold]{feed}[/]  {answer['state']}  [bold]{price}[/]{marked}")
+    console.print(
+        f"decided by {answer['rule']} ({answer['reason']}), policy {answer['policy']}, threshold "
+        f"{answer['max_divergence_bps']} bps, source {answer['source'] or 'none'}"
+    )
+    table = Table()
+    for column in (
+        "source",
+        "role",
+        "status",
+        "price",
+        "age s",
+        "max s",
+        "from primary bps",
+        "transport",
+        "slot",
+        "account",
+    ):
+        table.add_column(column)
+    for name, entry in answer["inputs"].items():
+        table.add_row(
+            name,
+            entry["role"],
+            entry["status"],
+            decimal_text(int(entry["price"]), expo) if entry["price"] else "—",
+            "—" if entry["age_ms"] is None else f"{entry['age_ms'] / 1000:.1f}",
+            f"{entry['max_age_ms'] / 1000:g}",
+            "—" if entry["divergence_bps"] is None else f"{entry['divergence_bps']:.2f}",
+            entry["transport"] or "—",
+            str(entry["slot"] or "—"),
+            entry["account"] or "—",
+        )
+    console.print(table)
+    for note in answer.get("notes", ()):
+        console.print(f"note: {note}", style="yellow")

@@ -1,0 +1,66 @@
+"""``oracle-hub replay FILE``: a journal through the same code, compared with what it published."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import msgspec
+import orjson
+from rich.console import Console
+
+from oracle_hub.app.lineup import lineup_from_text
+from oracle_hub.app.replay import Replayer
+from oracle_hub.core.hub import Batch
+from oracle_hub.errors import JournalError
+from oracle_hub.journal.reader import read_journal
+from oracle_hub.stream.messages import feed_object
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "path", metavar="FILE", nargs="+", type=Path, help="segments in order, or the journal's directory"
+    )
+    parser.add_argument("--batches", action="store_true", help="print every derived batch as a JSON line")
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument("--lenient", action="store_true", help="go on after damage, which is then reported as a gap")
+
+
+def run(options: argparse.Namespace) -> int:
+    for path in options.path:
+        if not path.exists():
+            raise JournalError(f"{path}: no such file or directory")
+    replayer = Replayer(lineup_from_text, on_batch=_print if options.batches else None)
+    for record in read_journal(options.path, strict=not options.lenient):
+        replayer.take(record)
+    report = replayer.finish()
+    if options.json:
+        sys.stdout.buffer.write(orjson.dumps({**msgspec.to_builtins(report), "proved": report.proved}) + b"\n")
+    else:
+        console = Console()
+        seconds = (report.last_us - report.first_us) / 1e6
+        console.print(
+            f"{report.runs} run(s), {report.records} records, {report.frames} frames, {report.steps} steps over "
+            f"{seconds:.1f} s of time"
+        )
+        console.print(
+            f"{report.batches} batches derived, {report.published} published, {len(report.mismatches)} differ"
+        )
+        if report.gaps:
+            console.print(f"{report.gaps} gap(s): records are missing there", style="yellow")
+        for mismatch in report.mismatches[:10]:
+            console.print(
+                f"({mismatch.epoch}, {mismatch.seq}): published {mismatch.published}, derived {mismatch.derived}",
+                style="red",
+            )
+        console.print(f"digest {report.digest}")
+    return 0 if report.proved else 1
+
+
+def _print(batch: Batch) -> None:
+    line = {
+        "epoch": batch.epoch,
+        "seq": batch.seq,
+        "now_us": batch.now_us,
+        "feeds": [feed_object(decision) for decision in batch.decisions],
+    }
+    sys.stdout.buffer.write(orjson.dumps(line) + b"\n")

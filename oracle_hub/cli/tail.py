@@ -1,0 +1,120 @@
+"""``oracle-hub tail``: the prices of a running hub, live."""
+
+import argparse
+import asyncio
+import contextlib
+import time
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import orjson
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, WebSocketException
+
+from oracle_hub.core.price import decimal_text
+from oracle_hub.errors import SourceError
+
+STYLES = {"live": "green", "degraded": "yellow", "none": "red"}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("feeds", metavar="FEED", nargs="*", help="feeds to follow, as in SOL/USD (default: all)")
+    parser.add_argument("--url", default="http://127.0.0.1:8080", help="where the hub is (default %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print every message of the stream as it comes")
+    parser.add_argument("--count", type=int, metavar="N", help="stop after N updates")
+
+
+def run(options: argparse.Namespace) -> int:
+    return asyncio.run(_follow(options))
+
+
+def stream_url(url: str) -> str:
+    """``http://host:port`` to ``ws://host:port/v1/stream``."""
+    parts = urlsplit(url)
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + "/v1/stream", "", ""))
+
+
+async def _follow(options: argparse.Namespace) -> int:
+    url = stream_url(options.url)
+    subscribe = {"type": "subscribe", "id": 1, "channel": "prices", "feeds": options.feeds or ["*"], "detail": "full"}
+    try:
+        async with connect(url, subprotocols=["oraclehub.v1"], compression=None, proxy=None) as socket:  # type: ignore[list-item]
+            await socket.send(orjson.dumps(subscribe).decode())
+            view = _View(live=not options.json)
+            with view.screen:
+                seen = 0
+                async for text in socket:
+                    message = orjson.loads(text)
+                    view.take(message, text if isinstance(text, str) else text.decode())
+                    seen += message.get("type") == "update"
+                    if options.count is not None and seen >= options.count:
+                        return 0
+    except ConnectionClosed as closed:
+        raise SourceError(f"{url}: the hub closed the stream ({closed})") from None
+    except (OSError, WebSocketException) as error:
+        raise SourceError(f"{url}: no hub there ({error}); start one with: oracle-hub run") from None
+    return 0
+
+
+class _View:
+    """The table on the terminal, or the bare messages."""
+
+    def __init__(self, *, live: bool) -> None:
+        self._console = Console()
+        self._feeds: dict[str, dict[str, Any]] = {}
+        self._title = ""
+        self._live = Live(console=self._console, refresh_per_second=8) if live else None
+        self.screen: contextlib.AbstractContextManager[object] = self._live or contextlib.nullcontext()
+        self._offset_us: int | None = None
+
+    def take(self, message: dict[str, Any], text: str) -> None:
+        if self._live is None:
+            print(text, flush=True)
+            return
+        kind = message.get("type")
+        if kind == "hello":
+            simulated = "  SIMULATED: not the market" if message.get("simulated") else ""
+            self._title = f"oracle-hub {message['instance'][:8]}  epoch {message['epoch']}{simulated}"
+        elif kind == "subscribed":
+            for rejected in message.get("rejected", ()):
+                self._console.print(f"{rejected['feed']}: {rejected['code']}", style="red")
+        elif kind in ("snapshot", "update"):
+            self._feeds.update({feed["feed"]: feed for feed in message["feeds"]})
+        elif kind == "goaway":
+            self._console.print(f"the hub goes away: {message.get('reason')}", style="yellow")
+        stamp_us = message.get("sent_us") or message.get("server_time_us")
+        if stamp_us:
+            offset_us = time.time_ns() // 1_000 - stamp_us
+            self._offset_us = offset_us if self._offset_us is None else min(self._offset_us, offset_us)
+        self._live.update(self._table())
+
+    def _table(self) -> Table:
+        now_us = time.time_ns() // 1_000 - (self._offset_us or 0)
+        table = Table(title=self._title, title_style="bold magenta" if "SIMULATED" in self._title else "bold")
+        for column in ("feed", "state", "price", "source", "rule", "reason", "age s", "lease s", "inputs"):
+            table.add_column(column, justify="right" if column in ("price", "age s", "lease s") else "left")
+        for name, feed in self._feeds.items():
+            until_us = feed.get("valid_until_us")
+            over = until_us is not None and until_us <= now_us
+            state = "none" if over else feed["state"]
+            price = None if over or feed["price"] is None else decimal_text(int(feed["price"]), feed["expo"])
+            table.add_row(
+                name,
+                f"[{STYLES[state]}]{state}[/]",
+                price or "—",
+                feed["source"] or "—",
+                feed["rule"] or "—",
+                "lease over" if over else feed["reason"],
+                _seconds(now_us - feed["publish_time_us"]) if feed.get("publish_time_us") else "—",
+                _seconds(until_us - now_us) if until_us and not over else "—",
+                "  ".join(f"{source} {entry['status']}" for source, entry in feed.get("inputs", {}).items()),
+            )
+        return table
+
+
+def _seconds(us: int) -> str:
+    return f"{us / 1e6:.1f}"
