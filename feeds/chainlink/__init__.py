@@ -1,0 +1,1 @@
+"""Chainlink: the store program on Solana, and Data Streams."""

@@ -1,0 +1,1 @@
+"""Pyth: the receiver's accounts on Solana, the legacy push accounts, and Hermes."""
