@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from oracle_hub.core.catalog import Catalog, FeedSpec
-from oracle_hub.core.price import BPS_ONE
+from oracle_hub.core.price import BPS_ONE, INT64_MAX
 from oracle_hub.core.selector import ABSENT, Input
 from oracle_hub.core.source import Condition, PriceUpdate, Status
 
@@ -46,7 +46,7 @@ class Applied(StrEnum):
 
     TAKEN = "taken"
     DUPLICATE = "duplicate"
-    """Same order key, same value: another way to the same news."""
+    """Same publish time, same value: another way to the same news. All it can add is the proof of it."""
     OLDER = "older"
     """Behind the one held: nothing goes back in publish time."""
     CONFLICT = "conflict"
@@ -55,6 +55,9 @@ class Applied(StrEnum):
     """Stamped beyond ``now + max_future``: never enters the cell, never moves the watermark."""
     UNVERIFIED = "unverified"
     """An unverified way never replaces what a verified way brought."""
+    REFUSED = "refused"
+    """Not positive, or beyond int64 in some number. Decoders refuse such values; the table does so once more, since
+    one of them must neither become a price nor end the run."""
     UNKNOWN = "unknown"
     """Of a source or feed that is not in the catalog."""
 
@@ -104,6 +107,8 @@ class Table:
         cell = self.cell_of(update.source, update.feed)
         if cell is None:
             return Applied.UNKNOWN
+        if not _representable(update):
+            return Applied.REFUSED
         flags = self._flags[cell]
         if update.publish_us > now_us + self.catalog.max_future_us:
             self._flags[cell] = flags | FUTURE | HEARD
@@ -130,15 +135,17 @@ class Table:
         held_us = self._publish_us[cell]
         if update.publish_us < held_us:
             return Applied.OLDER
-        if flags & VERIFIED and not update.verified:
-            return Applied.UNVERIFIED
+        unproven = bool(flags & VERIFIED) and not update.verified
         if update.publish_us > held_us:
-            return Applied.TAKEN
-        same_value = update.mantissa == self._mantissa[cell]
-        if same_value and update.verified == bool(flags & VERIFIED):
+            return Applied.UNVERIFIED if unproven else Applied.TAKEN
+        if update.mantissa == self._mantissa[cell]:
+            if update.verified and not flags & VERIFIED:
+                # The same news with its proof: no newer than it was, so neither its age nor INVALID changes.
+                self._flags[cell] = flags | VERIFIED
+                self.transports[cell] = update.transport
             return Applied.DUPLICATE
-        if same_value:
-            return Applied.TAKEN  # the same news, now with its proof
+        if unproven:
+            return Applied.CONFLICT
         if update.slot and self._slot[cell] and _kind(update.transport) == _kind(self.transports[cell]):
             if update.slot > self._slot[cell]:
                 return Applied.TAKEN
@@ -252,6 +259,17 @@ class Table:
 
 
 _BY_FLAG = ((INVALID, InputStatus.INVALID), (HALTED, InputStatus.HALTED), (FUTURE, InputStatus.FUTURE))
+
+
+def _representable(update: PriceUpdate) -> bool:
+    """Whether the numbers of an update are a price and fit the columns (a publish time too late is *future*)."""
+    conf = update.conf
+    return (
+        0 < update.mantissa <= INT64_MAX
+        and update.publish_us >= -INT64_MAX
+        and 0 <= update.slot <= INT64_MAX
+        and (conf is None or 0 <= conf <= INT64_MAX)
+    )
 
 
 def _kind(transport: str) -> str:
