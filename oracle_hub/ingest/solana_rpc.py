@@ -186,11 +186,11 @@ class SolanaRpc:
             self._heard_us = now_us
             seconds = self._limits.transport_silence_us / 1_000_000
             output.append(Reconnect(f"no frame on the websocket for {seconds:g} s"))
-        else:
-            quiet: list[str] = []
+        quiet: list[str] = []
+        if not output:
             for watch in tuple(self._watches.values()):
                 output.extend(self._check(watch, now_us, quiet))
-            output.extend(self._due_fetches(now_us, quiet))
+        output.extend(self._due_fetches(now_us, quiet))
         self._rearm(now_us)
         return output
 
