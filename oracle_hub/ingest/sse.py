@@ -34,10 +34,10 @@ class SseParser:
         Raises:
             ValueError: a line or an event is longer than allowed.
         """
-        if self._after_cr and chunk:
-            self._after_cr = False
-            if chunk[:1] == b"\n":  # second half of a CRLF that was cut
-                chunk = chunk[1:]
+        if not chunk:
+            return []
+        if self._after_cr and chunk[:1] == b"\n":  # second half of a CRLF that was cut
+            chunk = chunk[1:]
         events: list[ServerSentEvent] = []
         lines = chunk.splitlines(keepends=True)
         for line in lines:
