@@ -4,13 +4,20 @@ Layouts follow the public interface description of the program and mainnet accou
 it says. All integers are little-endian, packed, with no padding.
 """
 
+from collections.abc import Mapping
 from struct import Struct
 from struct import error as StructError
+from types import MappingProxyType
 from typing import ClassVar, Self
 
-from feeds.layout import UNSET_KEY, AccountLayout, key_or_none, refuse_head
+import msgspec
 
-PROGRAM = "DoVEsk76QybCEHQGzkvYPWLQu9gzNoZZZt3TPiL597e"
+from feeds import addresses
+from feeds.layout import UNSET_KEY, AccountLayout, key_or_none, padded_text, pubkey_bytes, pubkey_text, refuse_head
+from feeds.reader import Observation, PriceAccountReader, Refused
+from oracle_hub.core.source import Account, Condition
+
+PROGRAM = addresses.DOVES
 
 _FEED = Struct("<8s32s33sQbqB")  # discriminator, pair, signer, price@73, expo@81, timestamp@82, bump@90
 _FEED_SIZE = 283
@@ -133,3 +140,152 @@ class AgPriceFeed(AccountLayout, frozen=True, gc=False, rename="camel"):
         limits = ("maxAgPriceAgeSec", "maxPriceFeedAgeSec", "maxPriceDiffBps")
         config = {name: out.pop(name) for name in limits}
         return out | {"pythFeedId": self.pyth_feed_id.hex(), "config": config}
+
+
+def doves_address(value: PriceFeed | AgPriceFeed) -> str:
+    """The address that an account with this pair or mint has."""
+    if isinstance(value, PriceFeed):
+        return addresses.doves_feed(value.pair)
+    return addresses.doves_ag_feed(pubkey_text(value.mint))
+
+
+class PriceFeedReader(PriceAccountReader):
+    """One leg of the aggregate: Edge's own, Chainlink's or Pyth Lazer's. All three have the same layout.
+
+    Args:
+        source: the name under which its updates go.
+        accounts: address by feed.
+        expos: canonical exponent by feed; -8 where absent.
+        pairs: the 32 bytes that the account must hold, by feed. Where absent, the known pair that the address
+            derives from; unchecked where it derives from none.
+    """
+
+    KIND: ClassVar[str] = PriceFeed.KIND
+    OWNERS: ClassVar[frozenset[str]] = frozenset({PROGRAM})
+
+    def __init__(
+        self,
+        source: str,
+        accounts: Mapping[str, str],
+        expos: Mapping[str, int] | None = None,
+        pairs: Mapping[str, bytes] | None = None,
+    ) -> None:
+        super().__init__(source, accounts, expos)
+        given = pairs or {}
+        self._pairs = {feed: given.get(feed) or addresses.known_pair(feed, at) for feed, at in accounts.items()}
+
+    def _observe(self, feed: str, account: Account) -> Observation:
+        leg = PriceFeed.decode(account.data)
+        expected = self._pairs[feed]
+        if expected is not None and leg.pair != expected:
+            text = f"{account.pubkey} holds the pair {padded_text(leg.pair)}, not {padded_text(expected)} of {feed}"
+            raise Refused(Condition.INVALID, text)
+        return leg.price, leg.expo, leg.timestamp, None
+
+    def _derived(self, feed: str) -> list[str]:
+        pair = self._pairs[feed]
+        return [addresses.doves_feed(pair)] if pair is not None else []
+
+
+class AgLimits(msgspec.Struct, frozen=True, gc=False):
+    """What the aggregate publishes as its own limits."""
+
+    max_ag_price_age_sec: int
+    max_price_feed_age_sec: int
+    max_price_diff_bps: int
+
+
+class AgLegs(msgspec.Struct, frozen=True, gc=False):
+    """The accounts that an aggregate is made of, in base58; None where it names none."""
+
+    edge: str | None
+    chainlink: str | None
+    pyth: str | None
+    lazer: str | None
+    redstone: str | None
+
+
+class AgMemory:
+    """The latest state of each feed's aggregate, by its own timestamp: a lagging node takes nothing back."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, AgPriceFeed] = {}
+
+    def note(self, feed: str, state: AgPriceFeed) -> None:
+        """Remember a state unless a later one is known."""
+        seen = self._seen.get(feed)
+        if seen is None or seen.timestamp <= state.timestamp:
+            self._seen[feed] = state
+
+    @property
+    def limits(self) -> Mapping[str, AgLimits]:
+        """Limits by feed."""
+        return MappingProxyType(
+            {
+                feed: AgLimits(seen.max_ag_price_age_sec, seen.max_price_feed_age_sec, seen.max_price_diff_bps)
+                for feed, seen in self._seen.items()
+            }
+        )
+
+    @property
+    def legs(self) -> Mapping[str, AgLegs]:
+        """Legs by feed."""
+        return MappingProxyType({feed: _legs(seen) for feed, seen in self._seen.items()})
+
+
+def _legs(state: AgPriceFeed) -> AgLegs:
+    keys = (state.edge_feed, state.cl_feed, state.pyth_feed, state.lazer_feed, state.redstone_feed)
+    return AgLegs(*(None if key is None or key == UNSET_KEY else pubkey_text(key) for key in keys))
+
+
+class AgPriceFeedReader(PriceAccountReader):
+    """The aggregate itself, and what it says of its limits and legs.
+
+    Args:
+        source: the name under which its updates go.
+        accounts: address by feed.
+        expos: canonical exponent by feed; -8 where absent.
+        mints: the token (base58) that the account must name, by feed; the known one where absent.
+    """
+
+    KIND: ClassVar[str] = AgPriceFeed.KIND
+    OWNERS: ClassVar[frozenset[str]] = frozenset({PROGRAM})
+
+    def __init__(
+        self,
+        source: str,
+        accounts: Mapping[str, str],
+        expos: Mapping[str, int] | None = None,
+        mints: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(source, accounts, expos)
+        given = {feed: pubkey_bytes(mint) for feed, mint in (mints or {}).items()}
+        self._mints = {feed: given.get(feed) or addresses.known_mint(feed) for feed in accounts}
+        self._memory = AgMemory()
+
+    @property
+    def limits(self) -> Mapping[str, AgLimits]:
+        """Limits that the accounts published last, by feed."""
+        return self._memory.limits
+
+    @property
+    def legs(self) -> Mapping[str, AgLegs]:
+        """Accounts that the aggregates are made of, by feed."""
+        return self._memory.legs
+
+    def _observe(self, feed: str, account: Account) -> Observation:
+        state = AgPriceFeed.decode(account.data)
+        check_mint(feed, state, self._mints[feed], account)
+        self._memory.note(feed, state)
+        return state.price, state.expo, state.timestamp, None
+
+    def _derived(self, feed: str) -> list[str]:
+        mint = self._mints[feed]
+        return [addresses.doves_ag_feed(pubkey_text(mint))] if mint is not None else []
+
+
+def check_mint(feed: str, state: AgPriceFeed, expected: bytes | None, account: Account) -> None:
+    """Raises Refused when an aggregate prices another token than the feed's."""
+    if expected is not None and state.mint != expected:
+        text = f"{account.pubkey} prices the token {pubkey_text(state.mint)}, not {pubkey_text(expected)} of {feed}"
+        raise Refused(Condition.INVALID, text)

@@ -9,10 +9,11 @@ from typing import Any, ClassVar, Self
 
 import msgspec
 
+from feeds.addresses import PERPS
 from feeds.layout import UNSET_KEY, AccountLayout, check_size, key_or_none, refuse_head, struct_fields
 from oracle_hub.errors import DecodeError
 
-PROGRAM = "PERPHjGBqRHArX4DySjwM6UJHiR3sWAatqfdBS2qQJu"
+PROGRAM = PERPS
 LIVE_SIZE = 2000
 """Bytes that both kinds of account take on mainnet."""
 

@@ -10,10 +10,13 @@ from typing import ClassVar, Self
 
 import msgspec
 
+from feeds.addresses import ASSETS, CHAINLINK_STORE
 from feeds.layout import AccountLayout, check_size, json_value, padded_text, refuse_head
+from feeds.reader import Observation, PriceAccountReader, Refused
+from oracle_hub.core.source import Account, Condition
 from oracle_hub.errors import DecodeError
 
-PROGRAM = "HEvSKofvBgfaexv23kMabbYqxasxU3mQ4ibBMEmJWHny"
+PROGRAM = CHAINLINK_STORE
 
 _HEADER = Struct("<8sBB32s32s32s32sBIIBIII")  # to offset 160; zeros up to the ring at 200
 _RING_OFFSET = 200
@@ -138,3 +141,24 @@ def description_feed(description: bytes) -> str | None:
     """``SOL / USD`` of a description as a feed's name, ``SOL/USD``; None when it does not name a pair."""
     base, slash, quote = padded_text(description).partition("/")
     return f"{base.strip()}/{quote.strip()}".upper() if slash else None
+
+
+class TransmissionsReader(PriceAccountReader):
+    """Chainlink's public feeds on Solana. The program's description of a feed must name the feed that we expect."""
+
+    KIND: ClassVar[str] = Transmissions.KIND
+    OWNERS: ClassVar[frozenset[str]] = frozenset({PROGRAM})
+
+    def _observe(self, feed: str, account: Account) -> Observation:
+        transmissions = Transmissions.decode(account.data)
+        described = description_feed(transmissions.description)
+        if described is not None and described != feed.upper():
+            raise Refused(Condition.INVALID, f"{account.pubkey} is the feed of {described}, not of {feed}")
+        if transmissions.latest_round_id == 0:
+            raise Refused(Condition.INVALID, f"{account.pubkey}: nothing was written yet")
+        latest = transmissions.latest
+        return latest.answer, -transmissions.decimals, latest.timestamp, None
+
+    def _derived(self, feed: str) -> list[str]:
+        # Store accounts are made from keypairs: there is no rule, only the table of known ones.
+        return [ASSETS[feed].chainlink_store] if feed in ASSETS else []

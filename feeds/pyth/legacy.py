@@ -10,13 +10,13 @@ from typing import ClassVar, Self
 
 import msgspec
 
+from feeds.addresses import ASSETS, PYTH_LEGACY, PYTH_LEGACY_DEVNET
 from feeds.layout import UNSET_KEY, AccountLayout, check_size, json_value, pubkey_text
+from feeds.reader import Observation, PriceAccountReader, Refused
+from oracle_hub.core.source import Account, Condition
 from oracle_hub.errors import DecodeError
 
-PROGRAM = "FsJ3A3u2vn5cTVofAjvy6y5kwABJAqYWpe4975bi2epH"
-"""On mainnet-beta and on Pythnet alike."""
-DEVNET_PROGRAM = "gSbePebfvPy7tRqimPoVecS2UsBvYv46ynrzWocc92s"
-PROGRAMS = frozenset({PROGRAM, DEVNET_PROGRAM})
+PROGRAMS = frozenset({PYTH_LEGACY, PYTH_LEGACY_DEVNET})
 TRADING = 1
 STATUS_NAMES = ("unknown", "trading", "halted", "auction", "ignored")
 
@@ -25,6 +25,8 @@ _VERSION = 2
 _TYPES = {1: "mapping", 2: "product", 3: "price"}
 _HEADER = Struct("<4I")  # magic, version, type, size
 _PRICE = Struct("<4IIiIIQQ6qqBBBbi32s32sQqQqqQIIQ")
+_TYPE_EXPO = Struct("<Ii")  # @16
+_AGGREGATE = Struct("<qQI")  # @208: price, conf, status
 _COMPONENT = Struct("<32sqQIIQqQIIQ")
 _COMPONENTS_OFFSET = 240
 SOLANA_SIZE = 3312
@@ -202,3 +204,33 @@ def _summary(data: bytes, account_type: int) -> str:
     if account_type == 1 and len(data) >= 20:
         return f" of {int.from_bytes(data[16:20], 'little')} products"
     return ""
+
+
+def status_name(status: int) -> str:
+    """A status in words."""
+    return STATUS_NAMES[status] if status < len(STATUS_NAMES) else f"status {status}"
+
+
+class PriceReader(PriceAccountReader):
+    """Legacy price accounts. The feed id is the address, so that there is no id inside to compare.
+
+    An aggregate that no longer trades is ``halted``. One that is no longer written (the program's rule: ``pub_slot``
+    further back than ``max_latency``) keeps its old timestamp, and is stale by its age.
+    """
+
+    KIND: ClassVar[str] = PriceAccount.KIND
+    OWNERS: ClassVar[frozenset[str]] = PROGRAMS
+
+    def _observe(self, feed: str, account: Account) -> Observation:
+        check_header(self.KIND, account.data, 3)
+        check_size(self.KIND, account.data, _COMPONENTS_OFFSET)
+        price_type, expo = _TYPE_EXPO.unpack_from(account.data, 16)
+        price, conf, status = _AGGREGATE.unpack_from(account.data, 208)
+        if price_type != 1:
+            raise Refused(Condition.INVALID, f"{account.pubkey}: price type {price_type} is no price")
+        if status != TRADING:
+            raise Refused(Condition.HALTED, f"{account.pubkey}: the aggregate of {feed} is {status_name(status)}")
+        return price, expo, int.from_bytes(account.data[96:104], "little", signed=True), conf
+
+    def _derived(self, feed: str) -> list[str]:
+        return [ASSETS[feed].pyth_legacy] if feed in ASSETS else []

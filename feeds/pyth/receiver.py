@@ -4,16 +4,18 @@ The verification level is a Borsh enum of which only ``Partial`` has a payload, 
 update lie one byte further. An account is allocated for the longer form: 134 bytes both ways.
 """
 
+from collections.abc import Mapping
 from struct import Struct
 from struct import error as StructError
 from typing import ClassVar, Self
 
+from feeds.addresses import PYTH_NEW_PUSH, PYTH_NEW_RECEIVER, PYTH_OLD_PUSH, PYTH_OLD_RECEIVER, known_feed_id, pyth_push
 from feeds.layout import AccountLayout, check_size, refuse_head
+from feeds.reader import Observation, PriceAccountReader, Refused
+from oracle_hub.core.source import Account, Condition
 from oracle_hub.errors import DecodeError
 
-OLD_RECEIVER = "rec5EKMGg6MxZYaMdyBfgwp4d5rB9T1VQH5pJv5LtFJ"
-NEW_RECEIVER = "rec2HHDDnjLfj4kE7VyEtFA1HPGQLK33259532cRyHp"
-RECEIVERS = frozenset({OLD_RECEIVER, NEW_RECEIVER})
+RECEIVERS = frozenset({PYTH_OLD_RECEIVER, PYTH_NEW_RECEIVER})
 
 _FULL = Struct("<8s32sB32sqQiqqqQQ")
 _PARTIAL = Struct("<8s32sBB32sqQiqqqQQ")
@@ -90,3 +92,45 @@ class PriceUpdateV2(AccountLayout, frozen=True, gc=False):
         signatures = out.pop("num_signatures")
         level: object = "Full" if signatures is None else {"Partial": signatures}
         return {"write_authority": out.pop("write_authority"), "verification_level": level} | out
+
+
+class PriceUpdateReader(PriceAccountReader):
+    """Pyth's push accounts. Full verification only, of the feed that we expect, from either receiver.
+
+    Args:
+        source: the name under which its updates go.
+        accounts: address by feed.
+        expos: canonical exponent by feed; -8 where absent.
+        feed_ids: Pyth's id (hex) by feed; the known one where absent; unchecked where none is known.
+    """
+
+    KIND: ClassVar[str] = PriceUpdateV2.KIND
+    OWNERS: ClassVar[frozenset[str]] = RECEIVERS
+
+    def __init__(
+        self,
+        source: str,
+        accounts: Mapping[str, str],
+        expos: Mapping[str, int] | None = None,
+        feed_ids: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(source, accounts, expos)
+        given = {feed: bytes.fromhex(text.removeprefix("0x")) for feed, text in (feed_ids or {}).items()}
+        self._feed_ids = {feed: given.get(feed) or known_feed_id(feed) for feed in accounts}
+
+    def _observe(self, feed: str, account: Account) -> Observation:
+        update = PriceUpdateV2.decode(account.data)
+        if update.num_signatures is not None:
+            text = f"{account.pubkey}: verified partially ({update.num_signatures} signatures), not by the full quorum"
+            raise Refused(Condition.INVALID, text)
+        expected = self._feed_ids[feed]
+        if expected is not None and update.feed_id != expected:
+            text = f"{account.pubkey} holds Pyth feed {update.feed_id.hex()}, not {expected.hex()} of {feed}"
+            raise Refused(Condition.INVALID, text)
+        return update.price, update.exponent, update.publish_time, update.conf
+
+    def _derived(self, feed: str) -> list[str]:
+        feed_id = self._feed_ids[feed]
+        if feed_id is None:
+            return []
+        return [pyth_push(feed_id.hex(), program=program) for program in (PYTH_NEW_PUSH, PYTH_OLD_PUSH)]
