@@ -6,6 +6,7 @@ Nothing in here reads a clock, a socket or a file. What comes in is what the jou
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -27,15 +28,30 @@ from oracle_hub.core.source import (
 from oracle_hub.ingest.solana_rpc import SolanaRpc
 
 
+class DescribedReader(AccountReader, Protocol):
+    """A reader that can say what it reads."""
+
+    def describe(self, feed: str) -> dict[str, object]:
+        """Account, kind, and whether the address is the one that rules derive. KeyError for a feed it has not."""
+        ...
+
+
 class Lineup(msgspec.Struct, frozen=True):
     """Everything that a configuration stands for, built: what is decided, and the links that bring it."""
 
     catalog: Catalog
     links: dict[str, Link]
-    readers: dict[str, AccountReader]
+    readers: dict[str, DescribedReader]
     """By source, for sources read from accounts."""
+    dependent: dict[str, tuple[str, ...]]
+    """Per feed, verifiers that are read from a leg of the primary, in words."""
     config_text: str
     config_hash: str
+
+    def describe(self, source: str, feed: str) -> dict[str, object] | None:
+        """From which account a source reads a feed; None for sources that are no accounts."""
+        reader = self.readers.get(source)
+        return None if reader is None else reader.describe(feed)
 
 
 class Engine:
@@ -60,8 +76,8 @@ class Engine:
         """The latest condition per (source, transport, feed or ``*``) that is not OK."""
         self.others: dict[str, list[Effect]] = {}
         """Effects for links other than the one that was called: to be carried out and cleared by the caller."""
-        self.last_update: dict[tuple[str, str], PriceUpdate] = {}
-        """The latest update per (feed, transport), whatever became of it."""
+        self.last_update: dict[tuple[str, str, str], PriceUpdate] = {}
+        """The latest update per (feed, source, transport), whatever became of it."""
 
     def connect(self, link_name: str, now_us: int) -> Sequence[Effect]:
         """A link starts over."""
@@ -106,7 +122,7 @@ class Engine:
                 applied = self.hub.apply(output, now_us)
                 if applied is not None:
                     self.applied[output.source, applied.value] += 1
-                    self.last_update[output.feed, output.transport] = output
+                    self.last_update[output.feed, output.source, output.transport] = output
             elif isinstance(output, Rewatch):
                 self._rewatch(now_us)
             elif isinstance(output, Malformed):

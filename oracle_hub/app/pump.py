@@ -13,7 +13,7 @@ from oracle_hub.app.engine import Engine, Lineup
 from oracle_hub.clock import AnchoredClock
 from oracle_hub.core.hub import Batch, batch_digest
 from oracle_hub.core.selector import Reason
-from oracle_hub.core.source import Effect, Frame
+from oracle_hub.core.source import Effect, Frame, Link
 from oracle_hub.journal.records import ClockReading, Config, LinkEvent, Published, Step
 from oracle_hub.journal.writer import JournalWriter
 from oracle_hub.metrics import Latencies
@@ -56,37 +56,37 @@ class Pump:
 
     # What drivers call (:class:`oracle_hub.ingest.supervisor.Sink`).
 
-    def on_connect(self, link: str, now_us: int) -> Sequence[Effect]:
+    def on_connect(self, link: Link, now_us: int) -> Sequence[Effect]:
         """A link connects, for the first time or again."""
-        self._record(LinkEvent(link, "connect", now_us))
-        effects = self.engine.connect(link, now_us)
+        self._record(LinkEvent(link.name, "connect", now_us))
+        effects = self.engine.connect(link.name, now_us)
         self._after(now_us)
         return effects
 
-    def on_frame(self, link: str, frame: Frame, received_us: int) -> Sequence[Effect]:
+    def on_frame(self, link: Link, frame: Frame, received_us: int) -> Sequence[Effect]:
         """A frame arrived; ``received_us`` was stamped before anything looked into it."""
         journal = self.journal
         if journal is not None:
-            link_id = self._link_ids.get(link)
+            link_id = self._link_ids.get(link.name)
             if link_id is None:
-                link_id = self._link_ids[link] = journal.link(link)
+                link_id = self._link_ids[link.name] = journal.link(link.name)
             journal.frame(link_id, received_us, frame)
-        effects = self.engine.frame(link, frame, received_us)
+        effects = self.engine.frame(link.name, frame, received_us)
         if self._first_received_us is None:
             self._first_received_us = received_us
         self._after(received_us)
         return effects
 
-    def on_timer(self, link: str, now_us: int) -> Sequence[Effect]:
+    def on_timer(self, link: Link, now_us: int) -> Sequence[Effect]:
         """A link's own deadline came."""
-        self._record(LinkEvent(link, "timer", now_us))
-        effects = self.engine.timer(link, now_us)
+        self._record(LinkEvent(link.name, "timer", now_us))
+        effects = self.engine.timer(link.name, now_us)
         self._after(now_us)
         return effects
 
-    def on_disconnect(self, link: str, now_us: int, reason: str) -> None:
+    def on_disconnect(self, link: Link, now_us: int, reason: str) -> None:
         """A link lost its stream. Prices hold until their leases end."""
-        self._record(LinkEvent(link, "disconnect", now_us, reason))
+        self._record(LinkEvent(link.name, "disconnect", now_us, reason))
 
     # What the app calls.
 

@@ -1,0 +1,168 @@
+"""Answers about a running hub, in JSON: why a feed has the price it has, and whether the hub can serve the truth."""
+
+from collections.abc import Mapping, Sequence
+
+from oracle_hub.app.engine import Engine
+from oracle_hub.app.pump import Pump
+from oracle_hub.core.price import divergence_bps
+from oracle_hub.core.selector import Reason
+from oracle_hub.ingest.driver import LinkHealth
+
+
+def explain_feed(engine: Engine, feed: str, now_us: int) -> dict[str, object] | None:
+    """Everything behind the decision in force: inputs as they stand at ``now_us``, limits, transports, conditions.
+
+    None for a feed that is not in the catalog, or was not decided yet.
+    """
+    hub = engine.hub
+    index = hub.catalog.feed_index.get(feed)
+    decision = hub.decisions.get(feed)
+    if index is None or decision is None:
+        return None
+    spec = hub.catalog.feeds[index]
+    return {
+        "feed": feed,
+        "expo": spec.expo,
+        "state": decision.state,
+        "price": None if decision.mantissa is None else str(decision.mantissa),
+        "source": decision.source,
+        "rule": decision.rule,
+        "reason": decision.reason,
+        "policy": spec.policy,
+        "max_divergence_bps": spec.max_divergence_bps,
+        "max_conf_bps": spec.max_conf_bps,
+        "publish_time_us": decision.publish_us,
+        "decided_us": decision.decided_us,
+        "valid_until_us": decision.valid_until_us,
+        "now_us": now_us,
+        "epoch": hub.epoch,
+        "seq": hub.seq,
+        "config_hash": hub.config_hash,
+        "inputs": _inputs(engine, index, now_us),
+        "notes": notes(engine, feed),
+    }
+
+
+def _inputs(engine: Engine, index: int, now_us: int) -> dict[str, object]:
+    hub = engine.hub
+    spec = hub.catalog.feeds[index]
+    inputs = hub.inputs(index, now_us)
+    primary = inputs[0].held
+    answer: dict[str, object] = {}
+    for entry in inputs:
+        held = entry.held
+        distance = None
+        if held is not None and primary is not None and entry.role != "primary":
+            distance = divergence_bps(held.mantissa, primary.mantissa)
+        answer[entry.source] = {
+            "role": entry.role,
+            "status": entry.status,
+            "price": None if held is None else str(held.mantissa),
+            "conf": None if held is None or held.conf is None else str(held.conf),
+            "publish_time_us": None if held is None else held.publish_us,
+            "received_us": None if held is None else held.received_us,
+            "age_ms": None if held is None else (now_us - min(held.publish_us, held.received_us)) // 1_000,
+            "max_age_ms": spec.max_age_us[entry.source] // 1_000,
+            "divergence_bps": distance,
+            "transport": None if held is None else held.transport,
+            "slot": None if held is None else held.slot,
+            "account": None if held is None else held.account,
+            "verified": held is not None and held.verified,
+            "ways": _ways(engine, spec.feed, entry.source, now_us),
+            "reads": engine.lineup.describe(entry.source, spec.feed),
+        }
+    return answer
+
+
+def _ways(engine: Engine, feed: str, source: str, now_us: int) -> dict[str, object]:
+    """What each transport of a source told last, whether or not it was taken."""
+    return {
+        transport: {
+            "price": str(update.mantissa),
+            "publish_time_us": update.publish_us,
+            "received_us": update.received_us,
+            "age_ms": (now_us - min(update.publish_us, update.received_us)) // 1_000,
+            "slot": update.slot,
+        }
+        for (of_feed, of_source, transport), update in engine.last_update.items()
+        if of_feed == feed and of_source == source
+    }
+
+
+def notes(engine: Engine, feed: str) -> list[str]:
+    """What a person should know about a feed beside its numbers."""
+    lines = [f"not_independent: {line}" for line in engine.lineup.dependent.get(feed, ())]
+    known = engine.hub.catalog.source_index
+    lines.extend(
+        f"{status.source} by {status.transport}: {status.condition}: {status.text}"
+        for status in engine.statuses.values()
+        if status.feed in (None, feed) and status.source in known
+    )
+    return lines
+
+
+def readiness(
+    pump: Pump, health: Mapping[str, LinkHealth], *, started: bool, now_us: int
+) -> tuple[bool, dict[str, object]]:
+    """Whether the hub can serve the truth (``none`` is the truth too), and the evidence."""
+    engine = pump.engine
+    decisions = engine.hub.decisions.values()
+    warming = [decision.feed for decision in decisions if decision.reason is Reason.WARMING]
+    journal = pump.journal
+    journal_ok = journal is None or not journal.failing
+    missing: list[str] = []
+    if not started or not decisions:
+        missing.append("not started")
+    if warming:
+        missing.append(f"warming up: {', '.join(warming)}")
+    if pump.skewed:
+        missing.append(f"clock skew of {pump.skew_us / 1e6:+.3f} s")
+    if not journal_ok and pump.journal_required:
+        missing.append(f"journal: {pump.journal_error}")
+    evidence: dict[str, object] = {
+        "ready": not missing,
+        "missing": missing,
+        "now_us": now_us,
+        "epoch": engine.hub.epoch,
+        "seq": engine.hub.seq,
+        "config_hash": engine.hub.config_hash,
+        "feeds": {decision.feed: {"state": decision.state, "reason": decision.reason} for decision in decisions},
+        "links": {name: _link(one, now_us) for name, one in health.items()},
+        "conditions": conditions(engine),
+        "not_independent": dict(engine.lineup.dependent),
+        "clock": {"skew_us": pump.skew_us, "skewed": pump.skewed},
+        "journal": {
+            "on": journal is not None,
+            "ok": journal_ok,
+            "error": None if journal_ok else pump.journal_error,
+            "buffered_bytes": 0 if journal is None else journal.buffered_bytes,
+            "lost_records": 0 if journal is None else journal.records_lost,
+        },
+    }
+    return not missing, evidence
+
+
+def conditions(engine: Engine) -> Sequence[dict[str, object]]:
+    """What sources say of themselves that is not ok, by source and transport."""
+    return [
+        {
+            "source": status.source,
+            "transport": status.transport,
+            "feed": status.feed,
+            "condition": status.condition,
+            "text": status.text,
+            "since_us": status.received_us,
+        }
+        for status in engine.statuses.values()
+    ]
+
+
+def _link(health: LinkHealth, now_us: int) -> dict[str, object]:
+    return {
+        "state": health.state,
+        "connected_since_us": health.connected_since_us,
+        "last_frame_ms_ago": (now_us - health.last_frame_us) // 1_000 if health.last_frame_us else None,
+        "reconnects": health.reconnects,
+        "failed_fetches": health.failed_fetches,
+        "last_error": health.last_error,
+    }

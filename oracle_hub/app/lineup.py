@@ -1,0 +1,313 @@
+"""From a configuration to a line-up: which accounts and streams stand behind each source, and the links to them."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+import msgspec
+
+from feeds.addresses import ASSETS, GENESIS_HASHES, Asset
+from feeds.chainlink.store import TransmissionsReader
+from feeds.custody import CustodyReader, PoolReader
+from feeds.doves import AgPriceFeedReader, PriceFeedReader
+from feeds.pyth.hermes import HermesFeed, HermesLink
+from feeds.pyth.legacy import PriceReader
+from feeds.pyth.receiver import PriceUpdateReader
+from oracle_hub.app.engine import DescribedReader, Lineup
+from oracle_hub.config import (
+    Config,
+    RpcSection,
+    SourceSection,
+    canonical_text,
+    config_hash,
+    feed_roles,
+    parse_canonical,
+    resolve_secret,
+)
+from oracle_hub.core.catalog import Catalog, FeedSpec
+from oracle_hub.core.source import Link
+from oracle_hub.errors import ConfigError
+from oracle_hub.ingest.rpc_watch import RpcLimits
+from oracle_hub.ingest.solana_rpc import SolanaRpc
+
+
+class HermesHost(msgspec.Struct, frozen=True):
+    """One Hermes base URL with its key (None: open)."""
+
+    url: str
+    key: str | None = None
+
+    def __repr__(self) -> str:  # may hold a key
+        return "HermesHost(…)"
+
+
+class Endpoints(msgspec.Struct, frozen=True):
+    """Where the links go, with secrets filled in. A replay has none: it needs names, not places."""
+
+    rpc: tuple[RpcSection, ...]
+    hermes: Mapping[str, tuple[HermesHost, ...]]
+    """By source name."""
+    genesis_hash: str | None
+
+    def __repr__(self) -> str:
+        return "Endpoints(…)"
+
+
+KNOWN_ADDRESS: dict[str, Callable[[Asset, SourceSection], str]] = {
+    "doves.custody": lambda asset, source: asset.mint if source.pool else asset.custody,
+    "doves.aggregate": lambda asset, source: asset.ag,
+    "doves.edge": lambda asset, source: asset.edge,
+    "doves.chainlink": lambda asset, source: asset.chainlink_doves,
+    "doves.lazer": lambda asset, source: asset.lazer,
+    "chainlink.store": lambda asset, source: asset.chainlink_store,
+    "pyth.receiver": lambda asset, source: asset.pyth_new_push if source.receiver == "new" else asset.pyth_old_push,
+    "pyth.legacy": lambda asset, source: asset.pyth_legacy,
+    "pyth.hermes": lambda asset, source: asset.hermes_id,
+}
+"""Per kind: where a known asset is read from."""
+
+
+def _legs(asset: Asset) -> dict[str, str]:
+    """The accounts that an asset's aggregate is made of, by what they are."""
+    return {
+        asset.edge: "Edge's leg",
+        asset.chainlink_doves: "Chainlink's leg",
+        asset.lazer: "Pyth Lazer's leg",
+        asset.redstone: "RedStone's leg",
+    }
+
+
+def catalog_of(config: Config) -> Catalog:
+    """The pure part: feeds, roles and limits.
+
+    Raises:
+        ConfigError: as :class:`~oracle_hub.core.catalog.Catalog` does.
+    """
+    specs = []
+    for feed, section in config.feeds.items():
+        roles = feed_roles(config, section)
+        assert roles.primary is not None  # checked when the configuration was read
+        sources = (roles.primary, *roles.verifiers, *roles.references)
+        hub = config.hub
+        specs.append(
+            FeedSpec(
+                feed=feed,
+                expo=section.expo,
+                primary=roles.primary,
+                verifiers=(roles.verifiers[0], roles.verifiers[1]),
+                references=roles.references,
+                policy=section.policy or hub.policy,
+                max_divergence_bps=_first(section.max_divergence_bps, hub.max_divergence_bps),
+                max_conf_bps=_first(section.max_conf_bps, hub.max_conf_bps),
+                max_age_us={
+                    source: _first(section.max_age_ms.get(source), config.sources[source].age_ms) * 1_000
+                    for source in sources
+                },
+            )
+        )
+    return Catalog(specs, max_future_us=config.hub.max_future_ms * 1_000)
+
+
+def _first(own: int | None, default: int) -> int:
+    return default if own is None else own
+
+
+def addresses_of(config: Config, source_name: str) -> dict[str, str]:
+    """Where each feed of a source is read from: configured, else known.
+
+    Raises:
+        ConfigError: neither; names the key to write.
+    """
+    source = config.sources[source_name]
+    found: dict[str, str] = {}
+    for feed, section in config.feeds.items():
+        roles = feed_roles(config, section)
+        if source_name not in (roles.primary, *roles.verifiers, *roles.references):
+            continue
+        if source_name in section.accounts:
+            found[feed] = section.accounts[source_name]
+        elif feed in ASSETS:
+            found[feed] = KNOWN_ADDRESS[source.kind](ASSETS[feed], source)
+        else:
+            raise ConfigError(
+                f"feeds.{feed}.accounts.{source_name}: {feed} is no known asset; write where {source.kind} reads it"
+            )
+    return found
+
+
+def readers_of(config: Config) -> dict[str, DescribedReader]:
+    """The account readers, by source."""
+    readers: dict[str, DescribedReader] = {}
+    for name, source in config.sources.items():
+        addresses = addresses_of(config, name)
+        if not addresses or source.kind == "pyth.hermes":
+            continue
+        expos = {feed: config.feeds[feed].expo for feed in addresses}
+        readers[name] = _reader(name, source, addresses, expos)
+    return readers
+
+
+def _reader(
+    name: str, source: SourceSection, addresses: Mapping[str, str], expos: Mapping[str, int]
+) -> DescribedReader:
+    if source.kind == "doves.custody":
+        if source.pool:
+            return PoolReader(name, source.pool, addresses, expos)
+        return CustodyReader(name, addresses, expos)
+    if source.kind == "doves.aggregate":
+        return AgPriceFeedReader(name, addresses, expos)
+    if source.kind == "chainlink.store":
+        return TransmissionsReader(name, addresses, expos)
+    if source.kind == "pyth.receiver":
+        return PriceUpdateReader(name, addresses, expos)
+    if source.kind == "pyth.legacy":
+        return PriceReader(name, addresses, expos)
+    return PriceFeedReader(name, addresses, expos)
+
+
+def dependent_verifiers(config: Config) -> dict[str, tuple[str, ...]]:
+    """Per feed, verifiers that are read from an account that is a leg of the primary: no independent witnesses."""
+    found: dict[str, tuple[str, ...]] = {}
+    for feed, section in config.feeds.items():
+        roles = feed_roles(config, section)
+        primary = config.sources[roles.primary or ""]
+        if primary.kind not in ("doves.custody", "doves.aggregate") or feed not in ASSETS:
+            continue
+        legs = _legs(ASSETS[feed])
+        lines = tuple(_dependence(config, feed, roles.primary or "", verifier, legs) for verifier in roles.verifiers)
+        found[feed] = tuple(line for line in lines if line)
+    return {feed: lines for feed, lines in found.items() if lines}
+
+
+def _dependence(config: Config, feed: str, primary: str, verifier: str, legs: Mapping[str, str]) -> str:
+    if config.sources[verifier].kind == "pyth.hermes":
+        return ""
+    address = addresses_of(config, verifier)[feed]
+    if address not in legs:
+        return ""
+    return f"{verifier} reads {address}, which is {legs[address]} of the aggregate that {primary} reads"
+
+
+def endpoints_of(config: Config) -> Endpoints:
+    """Endpoints of the configuration, with secrets from the environment.
+
+    Raises:
+        ConfigError: a variable is not set, or a source has no way to it.
+    """
+    rpc = tuple(
+        RpcSection(
+            name=section.name,
+            http_url=resolve_secret(section.http_url, key=f"solana.rpc.{section.name}.http_url"),
+            ws_url=resolve_secret(section.ws_url, key=f"solana.rpc.{section.name}.ws_url"),
+        )
+        for section in config.solana.rpc
+    )
+    if not rpc and readers_of(config):
+        raise ConfigError("solana.rpc: no endpoint, but sources are read from accounts; add [[solana.rpc]]")
+    hermes = {}
+    for name in _hermes_sources(config):
+        source = config.sources[name]
+        if not source.hosts:
+            raise ConfigError(f"sources.{name}.hosts: none given; add the base URL of a Hermes server")
+        key = None if source.api_key is None else resolve_secret(source.api_key, key=f"sources.{name}.api_key")
+        hermes[name] = tuple(HermesHost(url, key) for url in source.hosts)
+    return Endpoints(rpc, hermes, genesis_hash_of(config))
+
+
+def genesis_hash_of(config: Config) -> str:
+    """The hash that every endpoint must prove to be on.
+
+    Raises:
+        ConfigError: a custom cluster without one.
+    """
+    if config.solana.genesis_hash is not None:
+        return config.solana.genesis_hash
+    if config.solana.cluster == "custom":
+        raise ConfigError("solana.genesis_hash: a custom cluster needs one")
+    return GENESIS_HASHES[config.solana.cluster]
+
+
+def _hermes_sources(config: Config) -> list[str]:
+    return [
+        name for name, source in config.sources.items() if source.kind == "pyth.hermes" and addresses_of(config, name)
+    ]
+
+
+def build_lineup(config: Config, endpoints: Endpoints, before: Lineup | None = None) -> Lineup:
+    """Put a line-up together. Links and readers of ``before`` are kept where the configuration of all of them is equal.
+
+    Raises:
+        ConfigError: as the parts do.
+    """
+    text = canonical_text(config)
+    if before is not None and _wiring(parse_canonical(before.config_text)) == _wiring(config):
+        readers, links = before.readers, before.links
+    else:
+        readers = readers_of(config)
+        links = {link.name: link for link in _links(config, readers, endpoints)}
+    return Lineup(
+        catalog=catalog_of(config),
+        links=links,
+        readers=readers,
+        dependent=dependent_verifiers(config),
+        config_text=text,
+        config_hash=config_hash(config),
+    )
+
+
+def _wiring(config: Config) -> object:
+    """The part of a configuration that links and readers are made of."""
+    sources = {name: msgspec.structs.replace(source, max_age_ms=None) for name, source in config.sources.items()}
+    addresses = {name: addresses_of(config, name) for name in config.sources}
+    expos = {feed: section.expo for feed, section in config.feeds.items()}
+    return (config.solana, sources, addresses, expos)
+
+
+def _links(config: Config, readers: Mapping[str, DescribedReader], endpoints: Endpoints) -> Iterator[Link]:
+    solana = config.solana
+    if readers:
+        for rpc in endpoints.rpc:
+            yield SolanaRpc(
+                f"solana:{rpc.name}",
+                rpc.http_url,
+                rpc.ws_url,
+                list(readers.values()),
+                commitment=solana.commitment,
+                genesis_hash=endpoints.genesis_hash,
+                limits=RpcLimits(
+                    safety_snapshot_us=solana.snapshot_interval_ms * 1_000,
+                    transport_silence_us=solana.silence_ms * 1_000,
+                ),
+            )
+    for name, hosts in endpoints.hermes.items():
+        feeds = addresses_of(config, name)
+        for number, host in enumerate(hosts, 1):
+            yield HermesLink(
+                f"hermes:{number}" if len(endpoints.hermes) == 1 else f"hermes:{name}:{number}",
+                host.url,
+                {feed: HermesFeed(price_id, config.feeds[feed].expo) for feed, price_id in feeds.items()},
+                source=name,
+                key=host.key,
+            )
+
+
+def journaled_endpoints(config: Config) -> Endpoints:
+    """Endpoints for a replay: as many as there were, going nowhere."""
+    rpc = config.solana.rpc or (EMULATED_RPC if config.emulator is not None else ())
+    hermes = {
+        name: tuple(HermesHost("http://replay.invalid") for _ in config.sources[name].hosts or EMULATED_HERMES)
+        for name in _hermes_sources(config)
+    }
+    nowhere = tuple(
+        RpcSection(name=one.name, http_url="http://replay.invalid", ws_url="ws://replay.invalid") for one in rpc
+    )
+    return Endpoints(nowhere, hermes, genesis_hash_of(config))
+
+
+EMULATED_RPC = tuple(RpcSection(name=name, http_url="", ws_url="") for name in ("a", "b"))
+"""Names of the endpoints that the emulator offers."""
+EMULATED_HERMES = (1, 2)
+
+
+def lineup_from_text(text: str, before: Lineup | None = None) -> Lineup:
+    """The line-up of a journaled configuration, for replay."""
+    config = parse_canonical(text)
+    return build_lineup(config, journaled_endpoints(config), before)

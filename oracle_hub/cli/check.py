@@ -1,0 +1,133 @@
+"""``oracle-hub check CONFIG``: is it valid, and what does it give."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from oracle_hub.app.lineup import addresses_of, catalog_of, dependent_verifiers, endpoints_of, readers_of
+from oracle_hub.config import Config, config_hash, load_config
+from oracle_hub.errors import ConfigError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", metavar="CONFIG", type=Path, help="the configuration file")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
+
+
+def run(options: argparse.Namespace) -> int:
+    config = load_config(options.config)
+    findings = examine(config)
+    if options.json:
+        sys.stdout.buffer.write(orjson.dumps(findings, option=orjson.OPT_INDENT_2) + b"\n")
+    else:
+        _show(findings, Console())
+    return 0
+
+
+def examine(config: Config) -> dict[str, object]:
+    """Everything that can be said of a configuration without going anywhere.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    catalog = catalog_of(config)
+    readers = readers_of(config)
+    feeds: dict[str, object] = {}
+    for spec in catalog.feeds:
+        inputs: dict[str, object] = {}
+        for position, source in enumerate(spec.sources):
+            address = addresses_of(config, source)[spec.feed]
+            reader = readers.get(source)
+            described = reader.describe(spec.feed) if reader is not None else {}
+            kind = config.sources[source].kind
+            inputs[source] = {
+                "role": ("primary", "verifier", "verifier")[position] if position < 3 else "reference",
+                "kind": kind,
+                "reads": address,
+                "matches_derived": None if kind == "doves.custody" else described.get("matches_derived"),
+                "max_age_ms": spec.max_age_us[source] // 1_000,
+            }
+        feeds[spec.feed] = {
+            "policy": spec.policy,
+            "max_divergence_bps": spec.max_divergence_bps,
+            "max_conf_bps": spec.max_conf_bps,
+            "inputs": inputs,
+        }
+    return {
+        "valid": True,
+        "config_hash": config_hash(config),
+        "simulated": config.emulator is not None,
+        "feeds": feeds,
+        "not_independent": dependent_verifiers(config),
+        "warnings": _warnings(config),
+    }
+
+
+def _warnings(config: Config) -> list[str]:
+    warnings = []
+    if config.emulator is None:
+        try:
+            endpoints = endpoints_of(config)
+        except ConfigError as error:
+            warnings.append(f"cannot start here: {error}")
+        else:
+            if len(endpoints.rpc) == 1:
+                warnings.append("solana.rpc: one endpoint only; a second one makes its loss harmless")
+    if config.server.host not in ("127.0.0.1", "::1", "localhost"):
+        warnings.append(f"server.host: {config.server.host} can be reached from other machines, without encryption")
+    if config.journal.mode == "off":
+        warnings.append("journal.mode: off; no price can be proved afterwards")
+    if not os.access(Path(config.state.directory).absolute().parent, os.W_OK):
+        warnings.append(f"state.directory: {config.state.directory} cannot be made here")
+    return warnings
+
+
+def _show(findings: dict[str, object], console: Console) -> None:
+    marked = "  [magenta]SIMULATED[/]" if findings["simulated"] else ""
+    console.print(f"valid, config {findings['config_hash']}{marked}")
+    table = Table()
+    for column in (
+        "feed",
+        "role",
+        "source",
+        "kind",
+        "reads",
+        "address derived",
+        "max age s",
+        "threshold bps",
+        "policy",
+    ):
+        table.add_column(column)
+    feeds = findings["feeds"]
+    assert isinstance(feeds, dict)
+    for feed, spec in feeds.items():
+        for source, entry in spec["inputs"].items():
+            first = entry["role"] == "primary"
+            derived = {True: "yes", False: "[red]no[/]", None: "—"}[entry["matches_derived"]]
+            table.add_row(
+                feed if first else "",
+                entry["role"],
+                source,
+                entry["kind"],
+                entry["reads"],
+                derived,
+                f"{entry['max_age_ms'] / 1000:g}",
+                str(spec["max_divergence_bps"]) if first else "",
+                str(spec["policy"]) if first else "",
+            )
+        table.add_section()
+    console.print(table)
+    dependent = findings["not_independent"]
+    assert isinstance(dependent, dict)
+    for feed, lines in dependent.items():
+        for line in lines:
+            console.print(f"not independent: {feed}: {line}", style="yellow")
+    warnings = findings["warnings"]
+    assert isinstance(warnings, list)
+    for warning in warnings:
+        console.print(f"warning: {warning}", style="yellow")
