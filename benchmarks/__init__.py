@@ -1,0 +1,1 @@
+"""Measurements that publish the losing numbers too: ``python -m benchmarks.NAME [--json]``."""
