@@ -115,7 +115,7 @@ def rpc_problem(error: object, secrets: Sequence[str]) -> Problem:
     text = f"RPC error {plain_text(code)}: {message}"
     if code == MIN_CONTEXT_SLOT_CODE:
         return Problem(Condition.LOST, text, behind=True)
-    if code in RATE_LIMIT_CODES and "behind" not in message.lower():
+    if type(code) is int and code in RATE_LIMIT_CODES and "behind" not in message.lower():
         return Problem(Condition.RATE_LIMITED, text)
     return Problem(Condition.LOST, text)
 

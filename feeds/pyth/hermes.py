@@ -1,0 +1,423 @@
+"""Pyth Hermes: a stream of server-sent events and a REST snapshot from one host. The pure half.
+
+Sources: Hermes' OpenAPI (``GET /v2/updates/price/latest`` and ``/stream``) and its server's behaviour:
+
+- the stream has no resume and loses what happened during a reconnect, so every connect also asks for the latest prices;
+- one unknown id fails a whole request unless ``ignore_invalid_price_ids`` is set; what is then absent is told by name;
+- server faults come as ``event: error`` and the stream ends; between prices there are comments, which show that the
+  host lives and nothing else;
+- since 2026-08-26 a key is needed: 401 is a missing or refused key, 403 a key that does not cover a feed. Neither gets
+  better by asking fast.
+
+Several hosts are several links; the table takes whichever is first and drops the duplicates.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import msgspec
+
+from oracle_hub.core.price import rescale, rescale_conf
+from oracle_hub.core.source import (
+    Condition,
+    Effect,
+    Event,
+    Fetch,
+    Frame,
+    Malformed,
+    Open,
+    PriceUpdate,
+    Reconnect,
+    Status,
+)
+from oracle_hub.errors import ConfigError, PriceError
+
+Output: TypeAlias = Event | Effect
+
+_NEVER = 2**63 - 1
+_LAST_SECOND = 2**40
+_HEX_ID = re.compile(r"(?:0x)?([0-9a-f]{64})", re.IGNORECASE)
+_INTEGER = re.compile(r"-?[0-9]{1,20}", re.ASCII)
+
+
+class HermesFeed(msgspec.Struct, frozen=True):
+    """One feed as Hermes names it, and the exponent to which its prices are brought."""
+
+    price_id: str
+    """64 hexadecimal digits, with or without ``0x``, in any case."""
+    expo: int = -8
+
+
+class HermesLimits(msgspec.Struct, frozen=True):
+    """Patience of a Hermes link."""
+
+    transport_silence_us: int = 30_000_000
+    """A healthy host sends at least a comment every 15 s."""
+    silence_us: int = 10_000_000
+    """A feed without news for so long is looked up by REST."""
+    probe_every_us: int = 15_000_000
+    """Look-ups of a feed that stays silent; ten requests in ten seconds is the strictest limit that was published."""
+    proof_us: int = 5_000_000
+    """A price that REST has must come by the stream within this, or the stream is dead."""
+    margin_us: int = 2_000_000
+    """Prices published so shortly after the connect may have passed before the stream stood."""
+    first_retry_us: int = 1_000_000
+    max_retry_us: int = 30_000_000
+    refused_retry_us: int = 60_000_000
+    """Wait after a refused key or a rate limit (a host that limits does so for a minute)."""
+    fetch_timeout_ms: int = 10_000
+    ids_per_fetch: int = 100
+
+
+class _Price(msgspec.Struct, gc=False):
+    price: str
+    conf: str
+    expo: int
+    publish_time: int
+
+
+class _Metadata(msgspec.Struct, gc=False):
+    slot: int | None = None
+
+
+class _Entry(msgspec.Struct, gc=False):
+    id: str
+    price: _Price
+    metadata: _Metadata | None = None
+
+
+class _Body(msgspec.Struct, gc=False):
+    parsed: list[msgspec.Raw]
+
+
+_body = msgspec.json.Decoder(_Body).decode
+_entry = msgspec.json.Decoder(_Entry).decode
+_BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+class _Feed:
+    """What the link knows of one feed."""
+
+    __slots__ = ("entitled", "expo", "feed", "next_probe_us", "price_id", "publish_us", "suspect_us")
+
+    def __init__(self, feed: str, price_id: str, expo: int) -> None:
+        self.feed = feed
+        self.price_id = price_id
+        self.expo = expo
+        self.publish_us = 0
+        self.next_probe_us = _NEVER
+        self.suspect_us = _NEVER
+        self.entitled = True
+
+
+class HermesLink:
+    """A :class:`~oracle_hub.core.source.Link` to one Hermes host.
+
+    ``base_url`` is what stands before ``/v2`` (``https://pyth.dourolabs.app/hermes``); ``key`` is sent as
+    ``Authorization: Bearer`` and never shown. A feed that the key does not cover is left out of later requests, so that
+    it can't take the others with it; it is asked for again after a restart or reload.
+
+    Raises:
+        ConfigError: a price id is not 64 hexadecimal digits, or two feeds share one.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        feeds: Mapping[str, HermesFeed],
+        *,
+        source: str = "pyth",
+        key: str | None = None,
+        limits: HermesLimits | None = None,
+    ) -> None:
+        self.name = name
+        self.source = source
+        self._base_url = base_url.rstrip("/")
+        self._key = key
+        self._limits = limits or HermesLimits()
+        self._feeds: dict[str, _Feed] = {}
+        for feed, spec in feeds.items():
+            match = _HEX_ID.fullmatch(spec.price_id)
+            if match is None:
+                raise ConfigError(f"source {source}, feed {feed}: price id {spec.price_id!r} is not 64 hex digits")
+            price_id = match[1].lower()
+            if price_id in self._feeds:
+                raise ConfigError(f"source {source}: feeds {self._feeds[price_id].feed} and {feed} have one price id")
+            self._feeds[price_id] = _Feed(feed, price_id, spec.expo)
+        self._last_id = 0
+        self._troubles: dict[str, Condition] = {}
+        self._ready_us = 0
+        self._start(0)
+
+    def __repr__(self) -> str:
+        return f"HermesLink({self.name!r})"
+
+    def _start(self, now_us: int) -> None:
+        self._connected_us = now_us
+        self._heard_us = now_us
+        self._pending: dict[str, tuple[str, ...]] = {}
+        self._retry_us = _NEVER
+        self._attempts = 0
+        self._deadline_us = now_us + self._limits.transport_silence_us
+
+    # The contract.
+
+    def connect(self, now_us: int) -> list[Effect]:
+        """Open the stream and ask for the latest prices of all feeds."""
+        self._start(now_us)
+        for feed in self._feeds.values():
+            feed.next_probe_us = now_us + self._limits.silence_us
+            feed.suspect_us = _NEVER
+        ids = self._asked()
+        opening = Open("sse", self._url("stream", ids), self._headers())
+        if now_us < self._ready_us:
+            self._retry_us = self._ready_us
+        fetches = [] if now_us < self._ready_us else self._fetch(ids)
+        self._rearm()
+        return [opening, *fetches]
+
+    def receive(self, frame: Frame, received_us: int) -> list[Output]:
+        """Take an event of the stream (no data: a comment), a refusal of it, or the answer to a fetch."""
+        if frame.channel == "http":
+            output = self._answer(frame, received_us)
+            self._rearm()
+            return output
+        if frame.channel != "sse":
+            return [self._malformed(None, f"a {frame.channel} frame on a Hermes link", received_us)]
+        if frame.status:
+            return self._refused_stream(frame, received_us)
+        self._heard_us = received_us
+        if frame.event == "error":
+            text = f"stream ended by the server: {self._plain(frame.data)}"
+            return [*self._trouble("stream", None, Condition.LOST, text, received_us), Reconnect(text)]
+        if not frame.data:
+            return []
+        return [*self._clear("stream", None, received_us), *self._prices(frame.data, received_us, streamed=True)[0]]
+
+    def next_deadline(self) -> int | None:
+        """The next instant for a watchdog, a look-up or a retry; possibly too early, never late."""
+        return self._deadline_us
+
+    def on_timer(self, now_us: int) -> list[Output]:
+        """Watchdogs, look-ups of silent feeds, retries."""
+        limits = self._limits
+        output: list[Output] = []
+        if now_us - self._heard_us >= limits.transport_silence_us:
+            self._heard_us = now_us
+            output.append(Reconnect(f"no event and no comment for {limits.transport_silence_us / 1_000_000:g} s"))
+        for feed in self._feeds.values():
+            if now_us - feed.suspect_us >= limits.proof_us:
+                feed.suspect_us = _NEVER
+                text = f"{feed.feed}: REST has a newer price that the stream never told"
+                output.extend(self._trouble(f"stream {feed.feed}", feed.feed, Condition.LOST, text, now_us))
+                output.append(Reconnect(text))
+        if now_us >= self._ready_us and not self._pending:
+            output.extend(self._due_fetches(now_us))
+        self._rearm()
+        return output
+
+    # Stream and answers.
+
+    def _prices(self, data: bytes, received_us: int, *, streamed: bool) -> tuple[list[Output], set[str]]:
+        """The prices of a body of REST or stream, and the ids that it named."""
+        try:
+            entries = _body(data).parsed
+        except _BROKEN:
+            reason = f"no PriceUpdate with a parsed list: {self._plain(data[:80])}"
+            return [self._malformed(None, reason, received_us)], set()
+        output: list[Output] = []
+        named: set[str] = set()
+        for raw in entries:
+            try:
+                entry = _entry(raw)
+                feed = self._feeds.get(entry.id.lower().removeprefix("0x"))
+                if feed is None:
+                    output.append(self._malformed(None, f"price of {entry.id[:70]!r}, not asked for", received_us))
+                    continue
+                named.add(feed.price_id)
+                output.extend(self._price(feed, entry, received_us, streamed=streamed))
+            except _BROKEN as error:
+                reason = f"broken entry: {self._plain(str(error))}"
+                output.append(self._malformed(self._feed_named_in(raw), reason, received_us))
+        return output, named
+
+    def _price(self, feed: _Feed, entry: _Entry, received_us: int, *, streamed: bool) -> list[Output]:
+        try:
+            update = self._update(feed, entry, received_us)
+        except PriceError as error:
+            text = str(error)
+            told = self._trouble(f"price {feed.feed}", feed.feed, Condition.INVALID, text, received_us)
+            return [self._malformed(feed.feed, text, received_us), *told]
+        return [*self._news(feed, update, received_us, streamed=streamed), update]
+
+    def _update(self, feed: _Feed, entry: _Entry, received_us: int) -> PriceUpdate:
+        """Raises PriceError for what is no price, msgspec.ValidationError for what is not in its form."""
+        price = entry.price
+        if not _INTEGER.fullmatch(price.price) or not _INTEGER.fullmatch(price.conf):
+            raise msgspec.ValidationError("price and conf must be decimal integers")
+        if not 0 < price.publish_time < _LAST_SECOND:
+            raise msgspec.ValidationError(f"publish_time {price.publish_time} is no Unix second")
+        slot = entry.metadata.slot if entry.metadata else None
+        return PriceUpdate(
+            source=self.source,
+            transport=self.name,
+            feed=feed.feed,
+            mantissa=rescale(int(price.price), price.expo, feed.expo),
+            publish_us=price.publish_time * 1_000_000,
+            received_us=received_us,
+            conf=rescale_conf(int(price.conf), price.expo, feed.expo),
+            slot=slot if slot is not None and 0 <= slot < _NEVER else 0,
+        )
+
+    def _news(self, feed: _Feed, update: PriceUpdate, received_us: int, *, streamed: bool) -> list[Output]:
+        """Note what a price says about the link."""
+        output = self._clear(f"price {feed.feed}", feed.feed, received_us)
+        newer = update.publish_us > feed.publish_us
+        if streamed:
+            feed.suspect_us = _NEVER
+            output += self._clear(f"stream {feed.feed}", feed.feed, received_us)
+        elif newer and feed.publish_us and update.publish_us > self._connected_us + self._limits.margin_us:
+            feed.suspect_us = min(feed.suspect_us, received_us)
+        if newer:
+            feed.publish_us = update.publish_us
+            feed.next_probe_us = received_us + self._limits.silence_us
+            self._deadline_us = min(self._deadline_us, feed.next_probe_us)
+        return output
+
+    def _feed_named_in(self, raw: msgspec.Raw) -> str | None:
+        match = _HEX_ID.search(bytes(raw).decode("utf-8", "replace"))
+        feed = self._feeds.get(match[1].lower()) if match else None
+        return feed.feed if feed else None
+
+    def _refused_stream(self, frame: Frame, received_us: int) -> list[Output]:
+        output, wait_us = self._refusal(frame, "stream", received_us)
+        return [*output, Reconnect(f"stream refused with HTTP {frame.status}", wait_us // 1_000)]
+
+    def _answer(self, frame: Frame, received_us: int) -> list[Output]:
+        asked = self._pending.pop(frame.fetch_id, None)
+        if asked is None:
+            return [self._malformed(None, f"answer to no request ({frame.fetch_id[:40]!r})", received_us)]
+        if frame.status != 200:
+            output, wait_us = self._refusal(frame, "latest", received_us)
+            delay_us = min(self._limits.max_retry_us, self._limits.first_retry_us << min(self._attempts, 32))
+            self._attempts += 1
+            self._retry_us = received_us + max(delay_us, wait_us)
+            if wait_us:
+                self._ready_us = max(self._ready_us, received_us + wait_us)
+            return output
+        self._attempts = 0
+        prices, named = self._prices(frame.data, received_us, streamed=False)
+        output = [*self._clear("latest", None, received_us), *prices]
+        if not named and any(isinstance(item, Malformed) for item in prices):
+            return output  # an answer that could not be read says nothing about what is missing
+        for price_id in asked:
+            feed = self._feeds[price_id]
+            if price_id in named:
+                output.extend(self._clear(f"missing {feed.feed}", feed.feed, received_us))
+            else:
+                output.extend(self._missing(feed, received_us))
+        return output
+
+    def _missing(self, feed: _Feed, received_us: int) -> list[Output]:
+        text = f"Hermes has no price for {feed.feed} (id {feed.price_id}): removed, or the id is wrong"
+        return self._trouble(f"missing {feed.feed}", feed.feed, Condition.LOST, text, received_us)
+
+    def _refusal(self, frame: Frame, what: str, received_us: int) -> tuple[list[Output], int]:
+        """Name an HTTP status; also the wait that it asks for, in microseconds."""
+        said = self._plain(frame.data)
+        wait_us = frame.retry_after_ms * 1_000
+        ids = dict.fromkeys(found.lower() for found in _HEX_ID.findall(frame.data[:65_536].decode("utf-8", "replace")))
+        named = [self._feeds[price_id] for price_id in ids if price_id in self._feeds]
+        if frame.status in (401, 403):
+            text = f"HTTP {frame.status}, not entitled: {said}"
+            if named and len(named) < len(self._asked()):
+                for feed in named:
+                    feed.entitled = False
+                troubles = [
+                    self._trouble(f"key {feed.feed}", feed.feed, Condition.NOT_ENTITLED, text, received_us)
+                    for feed in named
+                ]
+                return [status for statuses in troubles for status in statuses], wait_us
+            wait_us = max(wait_us, self._limits.refused_retry_us)
+            return self._trouble(what, None, Condition.NOT_ENTITLED, text, received_us), wait_us
+        if frame.status == 429:
+            wait_us = max(wait_us, self._limits.refused_retry_us)
+            text = f"HTTP 429, too many requests: {said}"
+            return self._trouble(what, None, Condition.RATE_LIMITED, text, received_us), wait_us
+        if frame.status == 404 and named:
+            return [status for feed in named for status in self._missing(feed, received_us)], wait_us
+        text = f"HTTP {frame.status}: {said}" if frame.status else f"no answer: {said}"
+        return self._trouble(what, None, Condition.LOST, text, received_us), wait_us
+
+    # Requests and timers.
+
+    def _asked(self) -> tuple[str, ...]:
+        return tuple(price_id for price_id, feed in self._feeds.items() if feed.entitled)
+
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._key}"} if self._key else {}
+
+    def _url(self, route: str, ids: Sequence[str]) -> str:
+        query = "&".join(f"ids[]={price_id}" for price_id in ids)
+        options = "parsed=true&encoding=base64&ignore_invalid_price_ids=true"
+        return f"{self._base_url}/v2/updates/price/{route}?{query}&{options}"
+
+    def _fetch(self, ids: Sequence[str]) -> list[Fetch]:
+        fetches = []
+        for start in range(0, len(ids), self._limits.ids_per_fetch):
+            chunk = tuple(ids[start : start + self._limits.ids_per_fetch])
+            self._last_id += 1
+            fetch_id = f"latest:{self._last_id}"
+            self._pending[fetch_id] = chunk
+            url = self._url("latest", chunk)
+            fetches.append(Fetch(fetch_id, url, headers=self._headers(), timeout_ms=self._limits.fetch_timeout_ms))
+        return fetches
+
+    def _due_fetches(self, now_us: int) -> list[Fetch]:
+        if self._retry_us <= now_us:
+            self._retry_us = _NEVER
+            due = self._asked()
+        else:
+            feeds = self._feeds.values()
+            due = tuple(feed.price_id for feed in feeds if feed.entitled and feed.next_probe_us <= now_us)
+        for price_id in due:
+            self._feeds[price_id].next_probe_us = now_us + self._limits.probe_every_us
+        return self._fetch(due)
+
+    def _rearm(self) -> None:
+        due_us = self._heard_us + self._limits.transport_silence_us
+        fetch_us = self._retry_us
+        for feed in self._feeds.values():
+            if feed.suspect_us != _NEVER:
+                due_us = min(due_us, feed.suspect_us + self._limits.proof_us)
+            if feed.entitled:
+                fetch_us = min(fetch_us, feed.next_probe_us)
+        if not self._pending:
+            due_us = min(due_us, max(fetch_us, self._ready_us))
+        self._deadline_us = due_us
+
+    # Words.
+
+    def _plain(self, text: bytes | str) -> str:
+        """What the server said, fit for a log: one line, bounded, without the key."""
+        line = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+        if self._key:
+            line = line.replace(self._key, "…")
+        return " ".join("".join(letter if letter.isprintable() else " " for letter in line[:2_000]).split())[:400]
+
+    def _malformed(self, feed: str | None, reason: str, received_us: int) -> Malformed:
+        return Malformed(self.source, self.name, feed, reason, received_us)
+
+    def _trouble(self, key: str, feed: str | None, condition: Condition, text: str, received_us: int) -> list[Output]:
+        """Tell a trouble once, until it is over or of another kind."""
+        if self._troubles.get(key) is condition:
+            return []
+        self._troubles[key] = condition
+        return [Status(self.source, self.name, feed, condition, text, received_us)]
+
+    def _clear(self, key: str, feed: str | None, received_us: int) -> list[Output]:
+        if self._troubles.pop(key, None) is None:
+            return []
+        return [Status(self.source, self.name, feed, Condition.OK, f"{key} is well again", received_us)]
