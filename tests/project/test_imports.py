@@ -37,33 +37,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
 
 # Modules that read a clock, draw a random number, or touch the world outside the process.
 IMPURE = frozenset(
-    [
-        "aiohttp",
-        "asyncio",
-        "concurrent",
-        "datetime",
-        "io",
-        "logging",
-        "multiprocessing",
-        "os",
-        "pathlib",
-        "random",
-        "secrets",
-        "selectors",
-        "shutil",
-        "signal",
-        "socket",
-        "sqlite3",
-        "ssl",
-        "subprocess",
-        "tempfile",
-        "threading",
-        "time",
-        "urllib",
-        "uuid",
-        "web3",
-        "websockets",
-    ]
+    {"aiohttp", "asyncio", "concurrent", "datetime", "io", "logging", "multiprocessing", "os", "pathlib", "random"}
+    | {"secrets", "selectors", "shutil", "signal", "socket", "sqlite3", "ssl", "subprocess", "tempfile", "threading"}
+    | {"time", "urllib", "uuid", "web3", "websockets"}
 )
 IMPURE_CALLS = frozenset({"open", "print", "input", "__import__", "exec", "eval"})
 
