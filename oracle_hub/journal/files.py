@@ -1,5 +1,6 @@
 """The file operations that the writer needs, and the lock that keeps a second writer out of a directory."""
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -47,6 +48,18 @@ class OsSegmentFile:
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def write_some(file: SegmentFile, data: bytes | memoryview, offset: int) -> int:
+    """Write at ``offset`` and return how many bytes were taken, at least one.
+
+    Raises:
+        OSError: the file took none.
+    """
+    taken = file.pwrite(data, offset)
+    if taken <= 0:
+        raise OSError(errno.EIO, "the file took no bytes")
+    return taken
 
 
 def lock_directory(directory: Path) -> int:

@@ -9,13 +9,14 @@ import errno
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from oracle_hub.core.source import Frame
 from oracle_hub.errors import JournalError
-from oracle_hub.journal.files import OsSegmentFile, SegmentFile, lock_directory
+from oracle_hub.journal.files import OsSegmentFile, SegmentFile, lock_directory, write_some
 from oracle_hub.journal.records import (
     REFERENCE_MIN_BYTES,
     REFERENCE_WINDOW_BYTES,
@@ -45,6 +46,8 @@ from oracle_hub.journal.segments import (
 
 _SLICE_BYTES = 2**20
 """A backlog is written in pieces of this size, so that a nearly full disk takes what it can."""
+_SHARED_WINDOW_BYTES = REFERENCE_WINDOW_BYTES // 4
+"""The writer remembers less than a reader has to: copies arrive close together, and what fits a cache is cheap."""
 _KEPT = frozenset({RecordType.RUN_START, RecordType.CONFIG, RecordType.LINK_NAME, RecordType.GAP})
 """Never dropped: small, rare, and what follows cannot be read without them."""
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
@@ -123,6 +126,7 @@ class JournalWriter:
         self._references = references
         self._sharing = references
         self._seen: dict[bytes, int] = {}
+        self._remembered: deque[tuple[int, bytes]] = deque()
         self._file: SegmentFile | None = None
         self._active: Path | None = None
         self._offset = 0
@@ -190,7 +194,7 @@ class JournalWriter:
             if sharing:
                 here = self._offset + self.buffered_bytes
                 there = self._seen.get(data)
-                if there is not None and here - there <= REFERENCE_WINDOW_BYTES:
+                if there is not None and here - there <= _SHARED_WINDOW_BYTES:
                     record = encode_frame_ref(link_id, received_us, frame, here - there, self._seed)
                     self._unwritten_refs[record] = (link_id, received_us, frame)
                     self._push(record)
@@ -200,8 +204,8 @@ class JournalWriter:
             self._refuse(received_us, len(data), str(error))
             return
         if sharing:
-            self._seen.pop(data, None)  # the dictionary stays in the order of offsets
             self._seen[data] = here
+            self._remembered.append((here, data))
         self._push(record)
 
     def append(self, record: Record) -> None:
@@ -245,7 +249,7 @@ class JournalWriter:
         whole = not (self._pending or self._refused or self._gap is not None)
         self._refused = False
         if whole:
-            if self._seen:
+            if self._remembered:
                 self._forget_distant()
             if self._offset >= self.max_segment_bytes or self._suspect:
                 self._rotate_when_due()
@@ -270,26 +274,33 @@ class JournalWriter:
         if self._torn:
             file.truncate(self._offset)
             self._torn = False
-        if self._gap is not None:
-            record = encode_record(self._gap, 0, self._seed)
-            self._pending.insert(0, record)
-            self.buffered_bytes += len(record)
+        gap, gap_record = self._gap, b""
+        if gap is not None:
+            gap_record = encode_record(gap, 0, self._seed)
+            self._pending.insert(0, gap_record)
+            self.buffered_bytes += len(gap_record)
             self._gap = None
-        while self._pending:
-            batch = self._pending if self.buffered_bytes <= _SLICE_BYTES else self._first_slice()
-            blob = b"".join(batch)
-            written = 0
-            try:
-                while written < len(blob):
-                    rest = memoryview(blob)[written:] if written else blob
-                    taken = file.pwrite(rest, self._offset + written)
-                    if taken <= 0:
-                        raise OSError(errno.EIO, "the file took no bytes")
-                    written += taken
-            except OSError:
-                self._keep_whole_records(batch, written)
-                raise
-            self._wrote(len(batch), len(blob))
+        try:
+            while self._pending:
+                self._write_batch(file)
+        except OSError:
+            if gap is not None and self._pending[0] is gap_record:  # not written: it goes on growing
+                del self._pending[0]
+                self.buffered_bytes -= len(gap_record)
+                self._gap = gap
+            raise
+
+    def _write_batch(self, file: SegmentFile) -> None:
+        batch = self._pending if self.buffered_bytes <= _SLICE_BYTES else self._first_slice()
+        blob = b"".join(batch)
+        written = 0
+        try:
+            while written < len(blob):
+                written += write_some(file, memoryview(blob)[written:] if written else blob, self._offset + written)
+        except OSError:
+            self._keep_whole_records(batch, written)
+            raise
+        self._wrote(len(batch), len(blob))
 
     def _first_slice(self) -> list[bytes]:
         size = 0
@@ -329,6 +340,8 @@ class JournalWriter:
             self.failing = True
             self._failing_since_us = now_us
             self._write_out_references()
+        if self.buffered_bytes > self.buffer_limit_bytes:
+            self._drop_oldest()
         if self._file is None:
             return
         if self._torn:
@@ -348,7 +361,7 @@ class JournalWriter:
             self._pending = [encode_frame(*refs[r], self._seed) if r in refs else r for r in pending]
             self.buffered_bytes = sum(map(len, self._pending))
             refs.clear()
-        self._seen.clear()
+        self._forget_all()
         self._sharing = False
 
     def _drop_oldest(self) -> None:
@@ -380,13 +393,17 @@ class JournalWriter:
         to_us = times[-1] if times else gap.to_us
         self._gap = Gap(gap.from_us, to_us, gap.records_lost + lost, gap.bytes_lost + lost_bytes, gap.reason)
 
+    def _forget_all(self) -> None:
+        self._seen.clear()
+        self._remembered.clear()
+
     def _forget_distant(self) -> None:
-        oldest = self._offset - REFERENCE_WINDOW_BYTES
-        while self._seen:
-            data, offset = next(iter(self._seen.items()))
-            if offset >= oldest:
-                return
-            del self._seen[data]
+        oldest = self._offset - _SHARED_WINDOW_BYTES
+        remembered, seen = self._remembered, self._seen
+        while remembered and remembered[0][0] < oldest:
+            offset, data = remembered.popleft()
+            if seen.get(data) == offset:
+                del seen[data]
 
     # -- segments ----------------------------------------------------------------------------------------------------
 
@@ -428,9 +445,10 @@ class JournalWriter:
         names = [encode_link_name(link_id, name, seed) for name, link_id in self._links.items()]
         blob = head + b"".join(names)
         file = self._opener(path)
+        written = 0
         try:
-            if file.pwrite(blob, 0) != len(blob):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            while written < len(blob):
+                written += write_some(file, memoryview(blob)[written:], written)
         except OSError:
             file.close()
             path.unlink(missing_ok=True)
@@ -439,7 +457,7 @@ class JournalWriter:
         self.buffered_bytes = sum(map(len, self._pending))
         self._file, self._active, self._seed, self._offset = file, path, seed, len(blob)
         self._torn = self._suspect = False
-        self._seen.clear()
+        self._forget_all()
         self.bytes_written += len(blob)
         self.records_written += len(names)
         self.segments += 1
