@@ -4,6 +4,7 @@ The third form below is written from the text of the rule alone and shares no co
 """
 
 from fractions import Fraction
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -189,6 +190,30 @@ def test_decide_is_what_the_table_holds() -> None:
     outcome = decide(True, True, True, True, False, True, True, Policy.STRICT)
     assert outcome == OUTCOMES[Policy.STRICT][0b1101111]
     assert outcome == Outcome(State.DEGRADED, Rule.R2, 2, Reason.PRIMARY_DIVERGED)
+
+
+def test_the_documented_table_is_what_the_code_does() -> None:
+    """Every row of ADR 0003, and every situation has a row."""
+    adr = Path(__file__).resolve().parents[2] / "docs" / "adr" / "0003-two-policies.md"
+    rows = [
+        line.strip("| ").split(" | ")
+        for line in adr.read_text(encoding="utf-8").splitlines()
+        if "`" in line and line[0] == "|"
+    ]
+    documented = {(usable, near): (strict, quorum) for usable, near, strict, quorum in rows}
+    assert len(documented) == len(rows) == 18
+    seen = set()
+    for bits in range(128):
+        usable = " ".join(name for bit, name in enumerate("PAB") if bits >> bit & 1)
+        pairs = [pair for bit, pair in ((3, "PA"), (4, "PB"), (5, "AB")) if set(pair) <= set(usable)]
+        near = [pair for bit, pair in ((3, "PA"), (4, "PB"), (5, "AB")) if pair in pairs and bits >> bit & 1]
+        key = (usable or "none", " ".join(near) or ("none" if pairs else "–"))
+        seen.add(key)
+        for policy, text in zip((Policy.STRICT, Policy.QUORUM), documented[key], strict=True):
+            outcome = OUTCOMES[policy][bits]
+            chosen = "" if outcome.chosen < 0 else ", P" if outcome.chosen == 0 else ", newer of A, B"
+            assert text == f"{outcome.state}{chosen}, `{outcome.reason}`"
+    assert seen == set(documented)
 
 
 # Edges.
