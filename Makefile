@@ -27,10 +27,10 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@[ -x $(BIN)/python ] && $(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 		echo "[setup] making .venv with $(PYTHON)"; rm -rf .venv; "$(PYTHON)" -m venv .venv; }
 	@echo "[setup] installing the locked packages of requirements/dev.txt"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --compile \
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-input --compile \
 		--require-hashes --requirement requirements/dev.txt
 	@echo "[setup] installing oracle-hub itself, editable"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-input --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m compileall -q oracle_hub feeds
 	@touch $@
 	@echo "[setup] done: $(BIN)/oracle-hub"
@@ -67,4 +67,4 @@ lock:
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist tests/js/node_modules
-	find oracle_hub feeds tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
