@@ -387,7 +387,8 @@ class SolanaRpc:
                     watch.suspect_us = received_us
             watch.data = content
             watch.slot = slot
-            watch.based = watch.based or request.made_us >= watch.subscribed_us
+        if slot >= watch.slot and content == watch.data and request.made_us >= watch.subscribed_us:
+            watch.based = True
         return self._pass_on(watch, state, received_us)
 
     def _pass_on(self, watch: Watch, state: Account | int, received_us: int) -> Sequence[Output]:
