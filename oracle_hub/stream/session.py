@@ -1,0 +1,334 @@
+"""One subscriber: messages and batches in, bytes to send out.
+
+The caller owns the socket. It must write what every method returns, in order and at once, pass in how many bytes it
+could not write yet, and close the connection when :attr:`Session.close_code` is set.
+"""
+
+import msgspec
+
+from oracle_hub.core.hub import Batch
+from oracle_hub.errors import StreamError
+from oracle_hub.stream.board import Board, Group, GroupKey, Publication
+from oracle_hub.stream.messages import (
+    MAX_NAME_LENGTH,
+    ClientMessage,
+    CloseCode,
+    Error,
+    ErrorCode,
+    FeedRejection,
+    Merge,
+    Ping,
+    Pong,
+    Rejected,
+    RequestId,
+    Resume,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
+    Unsubscribed,
+    encode,
+    parse_client_message,
+    request_id,
+)
+
+
+class SessionLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one subscriber may ask and may leave unread. Published in ``hello``, but for the bytes."""
+
+    max_subscriptions: int = 64
+    max_feeds: int = 4_096
+    """In one ``subscribe``."""
+    requests_per_second: int = 20
+    request_burst: int = 100
+    max_errors: int = 100
+    """Refused messages in one connection, after which it is closed."""
+    conflate_above_bytes: int = 4_096
+    """Mode ``latest``: with more than this unsent, changes are merged instead of queued."""
+    max_unsent_bytes: int = 1 << 20
+    """Mode ``all``: with more than this unsent, the connection is closed."""
+
+    def published(self) -> dict[str, int]:
+        """What a client has to know."""
+        return {
+            "max_subscriptions": self.max_subscriptions,
+            "max_feeds": self.max_feeds,
+            "requests_per_second": self.requests_per_second,
+            "request_burst": self.request_burst,
+            "max_errors": self.max_errors,
+        }
+
+
+DEFAULT_LIMITS = SessionLimits()
+
+
+class Subscription:
+    """One subscription of one session."""
+
+    __slots__ = ("dirty", "group", "last_seq", "min_gap_us", "next_us", "number", "replays")
+
+    def __init__(self, number: int, group: Group, *, replays: bool, min_gap_us: int, last_seq: int) -> None:
+        self.number = number
+        self.group = group
+        self.replays = replays
+        """Mode ``all``: every batch is sent, or the connection ends."""
+        self.min_gap_us = min_gap_us
+        self.last_seq = last_seq
+        """The last sequence sent to it."""
+        self.next_us = 0
+        """Before this, ``max_hz`` holds back all but state changes."""
+        self.dirty: dict[str, Merge] = {}
+        """Feeds whose latest decision was not sent yet. Bounded by the number of feeds, whatever happens."""
+
+
+def _printed(feed: object) -> str:
+    """Something that is no feed id, short enough to be sent back by name."""
+    text = feed if isinstance(feed, str) else type(feed).__name__ if isinstance(feed, list | dict) else repr(feed)
+    return text[:MAX_NAME_LENGTH]
+
+
+class Session:
+    """State of one subscriber between its socket and the board."""
+
+    def __init__(self, board: Board, limits: SessionLimits = DEFAULT_LIMITS) -> None:
+        self._board = board
+        self._limits = limits
+        self._subscriptions: dict[int, Subscription] = {}
+        self._last_number = 0
+        self._allowance_us = limits.request_burst * 1_000_000
+        self._allowance_at_us: int | None = None
+        self.errors = 0
+        """Messages refused so far."""
+        self.close_code: CloseCode | None = None
+        """Set when the connection must be closed."""
+
+    def end(self) -> None:
+        """The connection is gone. Must be called exactly once."""
+        for subscription in self._subscriptions.values():
+            self._board.leave(subscription.group)
+        self._subscriptions.clear()
+
+    @property
+    def subscriptions(self) -> int:
+        """How many subscriptions it has."""
+        return len(self._subscriptions)
+
+    @property
+    def dirty(self) -> bool:
+        """Whether something waits for :meth:`flush`."""
+        return any(subscription.dirty for subscription in self._subscriptions.values())
+
+    # From the client.
+
+    def receive(self, text: str, received_us: int, now_us: int) -> bytes:
+        """Answer one text message. Never raises on what a client sent."""
+        try:
+            self._spend(received_us)
+            return self._carry_out(parse_client_message(text), received_us, now_us)
+        except StreamError as error:
+            return self.refuse(error.code, str(error), request_id(text))
+
+    def refuse(self, code: str, message: str, request: RequestId = None) -> bytes:
+        """Answer with an error, and count it."""
+        self.errors += 1
+        if self.errors >= self._limits.max_errors:
+            self.close_code = CloseCode.TOO_MANY_ERRORS
+        return self._board.frame(encode(Error(id=request, code=code, message=message)))
+
+    def _spend(self, now_us: int) -> None:
+        """Take one request from the allowance, which grows back with time up to the burst."""
+        rate, burst = self._limits.requests_per_second, self._limits.request_burst * 1_000_000
+        if self._allowance_at_us is not None:
+            grown = max(0, now_us - self._allowance_at_us) * rate
+            self._allowance_us = min(burst, self._allowance_us + grown)
+        self._allowance_at_us = now_us
+        if self._allowance_us < 1_000_000:
+            raise StreamError(ErrorCode.RATE_LIMITED, f"more than {rate} requests per second")
+        self._allowance_us -= 1_000_000
+
+    def _carry_out(self, message: ClientMessage, received_us: int, now_us: int) -> bytes:
+        if isinstance(message, Subscribe):
+            return self._subscribe(message, received_us, now_us)
+        if isinstance(message, Unsubscribe):
+            return self._unsubscribe(message)
+        return self._pong(message, received_us, now_us)
+
+    def _pong(self, message: Ping, received_us: int, now_us: int) -> bytes:
+        return self._board.frame(encode(Pong(id=message.id, received_us=received_us, sent_us=now_us)))
+
+    def _unsubscribe(self, message: Unsubscribe) -> bytes:
+        subscription = self._subscriptions.pop(message.sub, None)
+        if subscription is None:
+            raise StreamError(ErrorCode.UNKNOWN_SUBSCRIPTION, f"no subscription {message.sub} in this session")
+        self._board.leave(subscription.group)
+        return self._board.frame(encode(Unsubscribed(id=message.id, sub=message.sub)))
+
+    def _subscribe(self, message: Subscribe, received_us: int, now_us: int) -> bytes:
+        self._check(message)
+        accepted, rejected, follows_all = self._admit(message.feeds)
+        sub: Subscription | None = None
+        recovered: bool | None = None
+        tail = b""
+        if accepted or follows_all:
+            max_age_us = None if message.max_age_ms is None else message.max_age_ms * 1000
+            key = GroupKey(None if follows_all else frozenset(accepted), message.detail == "full", max_age_us)
+            sub = self._add(key, message)
+            missed = self._missed(message.resume)
+            if message.resume is not None:
+                recovered = missed is not None
+            tail = self._state(sub, message.resume, missed, now_us)
+        answer = Subscribed(
+            id=message.id,
+            sub=None if sub is None else sub.number,
+            channel=message.channel,
+            accepted=accepted,
+            rejected=rejected,
+            recovered=recovered,
+            received_us=received_us,
+            sent_us=now_us,
+        )
+        return self._board.frame(encode(answer)) + tail
+
+    def _check(self, message: Subscribe) -> None:
+        if message.channel != "prices":
+            raise StreamError(
+                ErrorCode.UNKNOWN_CHANNEL, f"no channel {message.channel[:MAX_NAME_LENGTH]!r}; try prices"
+            )
+        if not message.feeds:
+            raise StreamError(ErrorCode.BAD_MESSAGE, 'feeds is empty; ["*"] is all feeds - at `$.feeds`')
+        if len(message.feeds) > self._limits.max_feeds:
+            raise StreamError(ErrorCode.TOO_MANY_FEEDS, f"more than {self._limits.max_feeds} feeds in one subscribe")
+        if len(self._subscriptions) >= self._limits.max_subscriptions:
+            limit = self._limits.max_subscriptions
+            raise StreamError(ErrorCode.TOO_MANY_SUBSCRIPTIONS, f"at most {limit} subscriptions in one session")
+        if message.mode == "all" and message.max_hz is not None:
+            raise StreamError(ErrorCode.UNSUPPORTED_OPTION, "max_hz merges, so it goes with mode latest, not with all")
+
+    def _admit(self, feeds: list[object]) -> tuple[list[str], list[Rejected], bool]:
+        """Sort the wanted feeds into those that exist and those that don't; and whether all feeds are wanted."""
+        known = self._board.decisions
+        accepted: dict[str, None] = {}
+        rejected: dict[str, str] = {}
+        follows_all = False
+        for feed in feeds:
+            if feed == "*":
+                follows_all = True
+            elif not isinstance(feed, str) or len(feed) > MAX_NAME_LENGTH:
+                rejected[_printed(feed)] = FeedRejection.BAD_FEED_ID
+            elif feed in known:
+                accepted[feed] = None
+            else:
+                rejected[feed] = FeedRejection.UNKNOWN_FEED
+        if follows_all:
+            accepted = dict.fromkeys(known)
+        return list(accepted), [Rejected(feed, code) for feed, code in rejected.items()], follows_all
+
+    def _add(self, key: GroupKey, message: Subscribe) -> Subscription:
+        self._last_number += 1
+        subscription = Subscription(
+            self._last_number,
+            self._board.join(key),
+            replays=message.mode == "all",
+            min_gap_us=0 if message.max_hz is None else int(1_000_000 / message.max_hz),
+            last_seq=self._board.seq,
+        )
+        self._subscriptions[subscription.number] = subscription
+        return subscription
+
+    def _missed(self, resume: Resume | None) -> list[Batch] | None:
+        """All batches since the resume point, or None when they can't all be had."""
+        if resume is None:
+            return None
+        return self._board.history.since(resume.epoch, resume.seq)
+
+    def _state(self, sub: Subscription, resume: Resume | None, missed: list[Batch] | None, now_us: int) -> bytes:
+        """What brings a new subscription up to date."""
+        board = self._board
+        if resume is None or missed is None:
+            return board.snapshot(sub.group, sub.number, now_us)
+        if sub.replays:
+            frames = board.replay(sub.group, sub.number, resume.seq, missed, now_us)
+            return b"".join(frames) + board.snapshot(sub.group, sub.number, now_us)
+        merges: dict[str, Merge] = {}
+        for batch in missed:
+            for decision in batch.decisions:
+                if sub.group.has(decision.feed):
+                    merges.setdefault(decision.feed, Merge()).add(decision)
+        return board.merged(sub.group, sub.number, resume.seq, merges, now_us)
+
+    # To the client.
+
+    def publish(self, publication: Publication, unsent_bytes: int) -> bytes:
+        """What to send for a batch that was applied to the board; empty where nothing is for this subscriber."""
+        frames = [
+            frame
+            for subscription in self._subscriptions.values()
+            if (frame := self._publish(subscription, publication, unsent_bytes))
+        ]
+        return frames[0] if len(frames) == 1 else b"".join(frames)
+
+    def _publish(self, sub: Subscription, publication: Publication, unsent_bytes: int) -> bytes | None:
+        decisions, entries, urgent = publication.part(sub.group)
+        if not entries:
+            return None
+        unread = self._unread(sub, unsent_bytes)
+        if sub.replays and unread:
+            self.close_code = CloseCode.TOO_SLOW
+            return None
+        now_us = publication.sent_us
+        if not sub.replays:
+            held_back = now_us < sub.next_us and not urgent
+            if sub.dirty or held_back or unread:
+                for decision in decisions:
+                    sub.dirty.setdefault(decision.feed, Merge()).add(decision)
+                return None if unread or held_back else self._flush(sub, now_us)
+            sub.next_us = now_us + sub.min_gap_us
+        frame = publication.frame(sub.group, sub.number, sub.last_seq)
+        sub.last_seq = publication.batch.seq
+        return frame
+
+    def _flush(self, sub: Subscription, now_us: int) -> bytes:
+        frame = self._board.merged(sub.group, sub.number, sub.last_seq, sub.dirty, now_us)
+        sub.dirty.clear()
+        sub.last_seq = self._board.seq
+        sub.next_us = now_us + sub.min_gap_us
+        return frame
+
+    def _unread(self, sub: Subscription, unsent_bytes: int) -> bool:
+        """Whether so much is unsent that nothing more should be queued for this subscription."""
+        limits = self._limits
+        return unsent_bytes > (limits.max_unsent_bytes if sub.replays else limits.conflate_above_bytes)
+
+    def flush(self, now_us: int, unsent_bytes: int) -> bytes:
+        """What was held back and may go now. To be called every few milliseconds while :attr:`dirty`."""
+        return b"".join(
+            self._flush(sub, now_us)
+            for sub in self._subscriptions.values()
+            if sub.dirty and now_us >= sub.next_us and not self._unread(sub, unsent_bytes)
+        )
+
+    def heartbeat(self, now_us: int, unsent_bytes: int) -> bytes:
+        """One heartbeat per subscription, what was held back before it. Nothing for a client that doesn't read."""
+        frames = []
+        for sub in self._subscriptions.values():
+            if self._unread(sub, unsent_bytes):
+                continue
+            if sub.dirty:
+                frames.append(self._flush(sub, now_us))
+            frames.append(self._board.heartbeat(sub.group, sub.number, sub.last_seq, now_us))
+        return b"".join(frames)
+
+    def expire(self, ended: dict[Group, list[str]], now_us: int, unsent_bytes: int) -> bytes:
+        """What to send when prices became too old for subscriptions with a max age of their own."""
+        frames = []
+        for sub in self._subscriptions.values():
+            feeds = ended.get(sub.group)
+            if not feeds:
+                continue
+            if self._unread(sub, unsent_bytes) and sub.replays:
+                self.close_code = CloseCode.TOO_SLOW
+            elif sub.dirty or self._unread(sub, unsent_bytes):
+                for feed in feeds:
+                    sub.dirty.setdefault(feed, Merge()).was_none = True
+            else:
+                frames.append(self._board.too_old(sub.group, sub.number, sub.last_seq, feeds, now_us))
+        return b"".join(frames)
