@@ -256,6 +256,8 @@ class JournalWriter:
         return whole
 
     def _flush(self) -> None:
+        if self._lock_descriptor < 0:
+            raise JournalError(f"the journal in {self.directory} is closed: open a new writer under a greater epoch")
         if self.failing and self._clock() < self._retry_at_us:
             return
         try:
@@ -557,8 +559,10 @@ class JournalWriter:
     def close(self) -> bool:
         """Commit, sync, close all files and give the directory up. Returns whether everything appended is on disk.
 
-        The writer must not be used afterwards.
+        A writer that is closed takes nothing more: its next write raises JournalError. Closing twice does no harm.
         """
+        if self._lock_descriptor < 0:
+            return not self._pending
         self._retry_at_us = 0
         good = self.commit()
         with self._maintenance:
@@ -571,4 +575,5 @@ class JournalWriter:
             for file in files:
                 self._attempt(file.close)
             os.close(self._lock_descriptor)
+            self._lock_descriptor = -1
         return good

@@ -367,6 +367,16 @@ def test_second_hub_in_one_directory_is_refused(tmp_path: Path) -> None:
     assert last_epoch(tmp_path) == 2
 
 
+def test_closed_writer_takes_nothing_more(tmp_path: Path) -> None:
+    made = writer(tmp_path)
+    made.append(Step(1))
+    assert [made.close(), made.close()] == [True, True]
+    made.append(Step(2))
+    with pytest.raises(JournalError, match="is closed"):
+        made.commit()
+    assert list(read_journal(tmp_path)) == [Step(1)]
+
+
 def test_epoch_must_grow(tmp_path: Path) -> None:
     assert last_epoch(tmp_path / "absent") == 0
     writer(tmp_path, epoch=7).close()
