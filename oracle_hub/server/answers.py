@@ -1,0 +1,82 @@
+"""HTTP answers: JSON, errors with closed codes, and who may read from a browser."""
+
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from urllib.parse import urlsplit
+
+import orjson
+from aiohttp import web
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class RequestError(StrEnum):
+    """Codes of HTTP errors, in ``{"error": {"code", "message"}}``."""
+
+    NOT_FOUND = "not_found"
+    UNKNOWN_FEED = "unknown_feed"
+    BAD_QUERY = "bad_query"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    BAD_REQUEST = "bad_request"
+    UPGRADE_REQUIRED = "upgrade_required"
+    UNKNOWN_SUBPROTOCOL = "unknown_subprotocol"
+    ORIGIN_REFUSED = "origin_refused"
+    TOO_MANY_CONNECTIONS = "too_many_connections"
+    TOO_MANY_FROM_ADDRESS = "too_many_from_address"
+    SHUTTING_DOWN = "shutting_down"
+    INTERNAL = "internal"
+
+
+def json_answer(value: object, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """A JSON body that no cache may keep."""
+    return bytes_answer(orjson.dumps(value), status, headers)
+
+
+def bytes_answer(body: bytes, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """A body that is JSON already."""
+    return web.Response(
+        body=body,
+        status=status,
+        content_type="application/json",
+        headers={"Cache-Control": "no-store", **(headers or {})},
+    )
+
+
+def error_answer(status: int, code: RequestError, message: str, headers: dict[str, str] | None = None) -> web.Response:
+    """An error that a program can tell by its code and a person by its message."""
+    return json_answer({"error": {"code": code.value, "message": message}}, status, headers)
+
+
+def origin_allowed(origin: str, host: str, allowed: tuple[str, ...]) -> bool:
+    """Whether a browser's page from ``origin`` may read from us: from our own host, or listed."""
+    if "*" in allowed or origin in allowed:
+        return True
+    return urlsplit(origin).netloc.lower() == host.lower() != ""
+
+
+_BY_STATUS = {404: RequestError.NOT_FOUND, 405: RequestError.METHOD_NOT_ALLOWED}
+
+
+def guard(allowed_origins: tuple[str, ...], on_error: Callable[[Exception], None]) -> Callable[..., Awaitable[object]]:
+    """A middleware: the Origin policy, and errors as JSON. Programs, which send no Origin, are not concerned."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        origin = request.headers.get("Origin")
+        if origin is not None and not origin_allowed(origin, request.host, allowed_origins):
+            return error_answer(403, RequestError.ORIGIN_REFUSED, "this origin is not in server.allowed_origins")
+        try:
+            answer = await handler(request)
+        except web.HTTPException as error:
+            code = _BY_STATUS.get(error.status, RequestError.BAD_REQUEST)
+            kept = {key: error.headers[key] for key in ("Allow", "Location") if key in error.headers}
+            answer = error_answer(error.status, code, f"{request.method} {request.path}: {error.reason}", kept)
+        except Exception as error:
+            on_error(error)
+            answer = error_answer(500, RequestError.INTERNAL, "the server failed to answer; see its log")
+        if origin is not None and not answer.prepared:
+            answer.headers["Access-Control-Allow-Origin"] = origin
+            answer.headers["Vary"] = "Origin"
+        return answer
+
+    return middleware

@@ -1,0 +1,15 @@
+"""Websocket frames as a server sends them (RFC 6455, section 5.2): whole, unmasked, uncompressed."""
+
+_FINAL_TEXT = 0x81
+
+
+def text_frame(payload: bytes) -> bytes:
+    """One final text frame. Built once and written to any number of transports."""
+    size = len(payload)
+    if size < 126:
+        header = bytes((_FINAL_TEXT, size))
+    elif size < 65_536:
+        header = bytes((_FINAL_TEXT, 126)) + size.to_bytes(2, "big")
+    else:
+        header = bytes((_FINAL_TEXT, 127)) + size.to_bytes(8, "big")
+    return header + payload

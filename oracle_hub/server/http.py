@@ -1,0 +1,203 @@
+"""HTTP and websocket on one port: the server that the program starts.
+
+Every view is made of what has been published. A price whose lease is over is never shown, even if the next decision
+is late.
+"""
+
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from oracle_hub.core.hub import Batch, Decision
+from oracle_hub.server.answers import RequestError, bytes_answer, error_answer, guard, json_answer
+from oracle_hub.server.frames import text_frame
+from oracle_hub.server.service import ServerSettings, Service
+from oracle_hub.server.websocket import Subscribers
+from oracle_hub.stream.board import Board
+from oracle_hub.stream.history import History
+from oracle_hub.stream.messages import encode, feed_entry, view
+
+__all__ = ["Server", "ServerSettings", "Service"]
+
+log = logging.getLogger(__name__)
+
+
+class Server:
+    """Carries batches to subscribers.
+
+    >>> server = Server(service, settings)
+    >>> host, port = await server.start()      # when service.decisions has an entry for every feed
+    >>> server.publish(batch)                  # right after each batch was journaled, in order
+    >>> server.config_changed()                # after the first batch of another configuration
+    >>> await server.stop("shutdown")
+    """
+
+    def __init__(self, service: Service, settings: ServerSettings | None = None) -> None:
+        self._service = service
+        self._settings = settings or ServerSettings()
+        self._board: Board | None = None
+        self._subscribers: Subscribers | None = None
+        self._runner: web.AppRunner | None = None
+        self._failures = 0
+
+    # Counts for metrics.
+
+    @property
+    def clients(self) -> int:
+        """Connected subscribers."""
+        return self._subscribers.count if self._subscribers else 0
+
+    @property
+    def frames_sent(self) -> int:
+        """Writes to sockets, usually one frame each."""
+        return self._subscribers.writes if self._subscribers else 0
+
+    @property
+    def bytes_sent(self) -> int:
+        return self._subscribers.bytes_sent if self._subscribers else 0
+
+    @property
+    def refused(self) -> int:
+        """Handshakes refused for a limit."""
+        return self._subscribers.refused if self._subscribers else 0
+
+    @property
+    def errors(self) -> int:
+        """Requests and sessions that failed inside the server: each is a defect of ours."""
+        return self._failures + (self._subscribers.errors if self._subscribers else 0)
+
+    # Life.
+
+    async def start(self) -> tuple[str, int]:
+        """Listen. Returns the address that was bound. Raises OSError when the port is taken."""
+        service, settings = self._service, self._settings
+        self._board = Board(service.decisions, History(service.epoch, service.seq), text_frame)
+        self._subscribers = Subscribers(service, settings, self._board)
+        app = web.Application(middlewares=[guard(settings.allowed_origins, self._failed)])  # type: ignore[list-item]
+        app.router.add_get("/v1/stream", self._subscribers.handle, allow_head=False)
+        app.router.add_get("/v1/prices", self._prices)
+        app.router.add_get("/v1/prices/{feed:.+}", self._price)
+        app.router.add_get("/v1/explain/{feed:.+}", self._explain)
+        app.router.add_get("/livez", self._livez)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._metrics)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, keepalive_timeout=30, shutdown_timeout=0.2
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, settings.host, settings.port, backlog=1024)
+        await site.start()
+        self._subscribers.start()
+        host, port = self._runner.addresses[0][:2]
+        return host, port
+
+    async def stop(self, reason: str) -> None:
+        """Send ``goaway`` to everybody, close, and stop listening; within a second."""
+        if self._subscribers is not None:
+            await self._subscribers.stop(reason)
+        if self._runner is not None:
+            runner, self._runner = self._runner, None
+            try:
+                async with asyncio.timeout(0.4):
+                    await runner.cleanup()
+            except TimeoutError:
+                log.warning("some connections did not end in time and were left to the system")
+
+    def publish(self, batch: Batch) -> None:
+        """Send a batch. To be called right after it was journaled, in order; never waits, never raises."""
+        if self._subscribers is not None:
+            self._subscribers.publish(batch)
+
+    def heartbeat(self) -> None:
+        """Send heartbeats now, beside those of the timer."""
+        if self._subscribers is not None:
+            self._subscribers.heartbeat()
+
+    def config_changed(self) -> None:
+        """Tell subscribers that the configuration was reloaded, after its first batch was published."""
+        if self._board is not None and self._subscribers is not None:
+            self._board.reorder(self._service.decisions)
+            self._subscribers.config_changed()
+
+    def _failed(self, error: Exception) -> None:
+        self._failures += 1
+        log.error("a request failed", exc_info=error)
+
+    # Views.
+
+    def _published(self) -> Board:
+        if self._board is None:
+            raise RuntimeError("the server was not started")
+        return self._board
+
+    def _envelope(self, now_us: int) -> dict[str, Any]:
+        service, board = self._service, self._published()
+        return {
+            "instance": service.instance,
+            "epoch": board.epoch,
+            "seq": board.seq,
+            "server_time_us": now_us,
+            "simulated": service.simulated,
+            "policy": service.policy,
+            "config_hash": service.config_hash,
+        }
+
+    async def _prices(self, request: web.Request) -> web.Response:
+        full = _wants_full(request)
+        if full is None:
+            return _bad_detail()
+        now_us = self._service.now_us()
+        feeds = [feed_entry(held, view(held, now_us), full=full) for held in self._published().decisions.values()]
+        return bytes_answer(encode({**self._envelope(now_us), "feeds": feeds}))
+
+    async def _price(self, request: web.Request) -> web.Response:
+        full = _wants_full(request)
+        if full is None:
+            return _bad_detail()
+        decision = self._find(request.match_info["feed"])
+        if decision is None:
+            return self._unknown_feed(request)
+        now_us = self._service.now_us()
+        entry = msgspec.to_builtins(feed_entry(decision, view(decision, now_us), full=full))
+        return json_answer({**self._envelope(now_us), **entry})
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        decision = self._find(request.match_info["feed"])
+        explained = None if decision is None else self._service.explain(decision.feed)
+        if explained is None:
+            return self._unknown_feed(request)
+        return bytes_answer(encode(explained))
+
+    def _find(self, name: str) -> Decision | None:
+        """A feed by its name, where ``-`` may stand for ``/``."""
+        decisions = self._published().decisions
+        return decisions.get(name) or decisions.get(name.replace("-", "/"))
+
+    def _unknown_feed(self, request: web.Request) -> web.Response:
+        name = request.match_info["feed"][:64]
+        return error_answer(404, RequestError.UNKNOWN_FEED, f"no feed {name!r}; GET /v1/prices lists all")
+
+    async def _livez(self, request: web.Request) -> web.Response:
+        return json_answer({"status": "ok"})
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        ready, evidence = self._service.ready()
+        return bytes_answer(encode(evidence), 200 if ready else 503)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        return web.Response(
+            body=self._service.metrics(),
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8", "Cache-Control": "no-store"},
+        )
+
+
+def _wants_full(request: web.Request) -> bool | None:
+    """Whether ``?detail=full`` is asked; None for a value that is neither full nor price."""
+    return {"price": False, "full": True}.get(request.query.get("detail", "price"))
+
+
+def _bad_detail() -> web.Response:
+    return error_answer(400, RequestError.BAD_QUERY, "detail is price or full")

@@ -1,0 +1,97 @@
+"""What the server needs from the program behind it, and how it is set up."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from oracle_hub.core.hub import Decision
+from oracle_hub.stream.session import SessionLimits
+
+
+class Service(Protocol):
+    """The program as the server sees it. Everything is read on the event loop and must answer at once."""
+
+    @property
+    def instance(self) -> str:
+        """The stored UUID of this installation."""
+        ...
+
+    @property
+    def epoch(self) -> int: ...
+
+    @property
+    def seq(self) -> int:
+        """Sequence of the last batch that was handed to :meth:`Server.publish`, or journaled before it started."""
+        ...
+
+    @property
+    def simulated(self) -> Mapping[str, Any] | None:
+        """What is simulated, or None when prices are real."""
+        ...
+
+    @property
+    def policy(self) -> str: ...
+
+    @property
+    def config_hash(self) -> str: ...
+
+    @property
+    def limits(self) -> Mapping[str, Any]:
+        """Limits of the program, published in ``hello`` beside those of the server."""
+        ...
+
+    @property
+    def decisions(self) -> Mapping[str, Decision]:
+        """Current decisions in catalog order, one for every feed. Read at start and on a change of configuration."""
+        ...
+
+    def now_us(self) -> int:
+        """Our clock: microseconds since 1970, carried by the monotonic clock."""
+        ...
+
+    def explain(self, feed: str) -> Mapping[str, Any] | None:
+        """Why a feed is as it is, as JSON values; None for an unknown feed."""
+        ...
+
+    def ready(self) -> tuple[bool, Mapping[str, Any]]:
+        """Whether the truth can be served (``none`` is the truth too), and the evidence as JSON values."""
+        ...
+
+    def metrics(self) -> bytes:
+        """Prometheus text exposition."""
+        ...
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Every bound has a default. Times in ms, sizes in bytes."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    """0 takes any free port."""
+    heartbeat_ms: int = 500
+    allowed_origins: tuple[str, ...] = ()
+    """Origins of browsers that may read, beside our own host: ``https://app.example``. ``*`` is everybody."""
+    max_clients: int = 10_000
+    max_clients_per_ip: int = 2_000
+    max_message_bytes: int = 65_536
+    """A larger message from a client closes its connection with 1009."""
+    ping_interval_ms: int = 20_000
+    """A peer that answers no ping within half of this is cut off."""
+    flush_interval_ms: int = 5
+    """How often held-back changes are looked at while there are any."""
+    not_sent_low_water_bytes: int = 16_384
+    """``TCP_NOTSENT_LOWAT``: how much unsent data the kernel may hide from us."""
+    close_grace_ms: int = 500
+    """How long a close may take before the connection is cut."""
+    retry_after_ms: int = 1_000
+    """When to come back, in ``goaway`` and in refusals."""
+    session: SessionLimits = SessionLimits()
+
+    def published(self) -> dict[str, int]:
+        """What a client has to know, for ``hello``."""
+        return {
+            "max_message_bytes": self.max_message_bytes,
+            "max_clients_per_ip": self.max_clients_per_ip,
+            **self.session.published(),
+        }

@@ -1,0 +1,329 @@
+"""Subscribers on sockets. Control frames and reading go through aiohttp; what is sent is framed once and
+written straight to the transport.
+
+No subscriber has a task of its own but the one that reads from it, and nothing here ever waits for a socket to take
+bytes: a subscriber that does not read costs itself, not others.
+"""
+
+import asyncio
+import logging
+import socket
+from collections import Counter
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from aiohttp import WSMessage, WSMsgType, web
+
+from oracle_hub.core.hub import Batch
+from oracle_hub.server.answers import RequestError, error_answer
+from oracle_hub.server.service import ServerSettings, Service
+from oracle_hub.stream.board import Board
+from oracle_hub.stream.messages import SUBPROTOCOL, CloseCode, Config, ErrorCode, GoAway, Hello, encode
+from oracle_hub.stream.session import Session
+
+log = logging.getLogger(__name__)
+
+TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
+
+
+class Client:
+    """One connected subscriber."""
+
+    __slots__ = ("closing", "session", "transport", "ws")
+
+    def __init__(self, ws: web.WebSocketResponse, transport: asyncio.Transport, session: Session) -> None:
+        self.ws = ws
+        self.transport = transport
+        self.session = session
+        self.closing = False
+
+
+class Subscribers:
+    """All websocket subscribers of one server."""
+
+    def __init__(self, service: Service, settings: ServerSettings, board: Board) -> None:
+        self._service = service
+        self._settings = settings
+        self._board = board
+        self._clients: dict[Client, None] = {}
+        self._connections = 0
+        self._by_address: Counter[str] = Counter()
+        self._held_back: set[Client] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._next_beat_s = 0.0
+        self._stopping = False
+        self.writes = 0
+        """Writes to sockets, usually one frame each."""
+        self.bytes_sent = 0
+        self.refused = 0
+        """Handshakes refused for a limit."""
+        self.errors = 0
+        """Sessions that failed inside the server: each is a defect of ours."""
+
+    @property
+    def count(self) -> int:
+        """Connected subscribers."""
+        return len(self._clients)
+
+    # Handshake and reading.
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """``GET /v1/stream``. Whoever can't be served is refused before the upgrade."""
+        refusal = self._refusal(request)
+        if refusal is not None:
+            return refusal
+        address = request.remote or ""
+        self._connections += 1
+        self._by_address[address] += 1
+        try:
+            return await self._serve(request)
+        finally:
+            self._connections -= 1
+            self._by_address[address] -= 1
+            if not self._by_address[address]:
+                del self._by_address[address]
+
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
+            return error_answer(426, RequestError.UPGRADE_REQUIRED, "this is a websocket", upgrade)
+        offered = request.headers.get("Sec-WebSocket-Protocol")
+        if offered is not None and SUBPROTOCOL not in (name.strip() for name in offered.split(",")):
+            return error_answer(400, RequestError.UNKNOWN_SUBPROTOCOL, f"the only subprotocol is {SUBPROTOCOL}")
+        settings = self._settings
+        later = {"Retry-After": str(-(-settings.retry_after_ms // 1000))}
+        if self._stopping:
+            answer = error_answer(503, RequestError.SHUTTING_DOWN, "the server is going away", later)
+        elif self._connections >= settings.max_clients:
+            answer = error_answer(503, RequestError.TOO_MANY_CONNECTIONS, "the server is full", later)
+        elif self._by_address[request.remote or ""] >= settings.max_clients_per_ip:
+            message = f"more than {settings.max_clients_per_ip} connections from one address"
+            answer = error_answer(429, RequestError.TOO_MANY_FROM_ADDRESS, message, later)
+        else:
+            return None
+        self.refused += 1
+        return answer
+
+    async def _serve(self, request: web.Request) -> web.WebSocketResponse:
+        settings = self._settings
+        ws = web.WebSocketResponse(
+            protocols=(SUBPROTOCOL,),
+            compress=False,
+            heartbeat=settings.ping_interval_ms / 1000,
+            max_msg_size=settings.max_message_bytes,
+            timeout=settings.close_grace_ms / 1000,
+        )
+        await ws.prepare(request)
+        transport = request.transport
+        if not isinstance(transport, asyncio.Transport):
+            return ws  # gone during the handshake
+        self._tune(transport)
+        client = Client(ws, transport, Session(self._board, settings.session))
+        self._clients[client] = None
+        try:
+            self._write(client, self._hello())
+            if self._stopping:
+                self._close_soon(client, CloseCode.SHUTDOWN)
+            async for message in ws:
+                self._attempt(client, partial(self._take, client, message))
+                await self._drained(client)
+        finally:
+            self._clients.pop(client, None)
+            self._held_back.discard(client)
+            client.session.end()
+        return ws
+
+    def _tune(self, transport: asyncio.Transport) -> None:
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, self._settings.not_sent_low_water_bytes)
+
+    async def _drained(self, client: Client) -> None:
+        """Take no further request from a client that leaves the answers unread."""
+        limit = self._settings.session.max_unsent_bytes
+        # The transport tells nobody but aiohttp when it drains, so it is asked.
+        while client.transport.get_write_buffer_size() > limit and not client.transport.is_closing():  # noqa: ASYNC110
+            await asyncio.sleep(self._settings.flush_interval_ms / 1000)
+
+    def _take(self, client: Client, message: WSMessage) -> bytes:
+        now_us = self._service.now_us()
+        session = client.session
+        if message.type is WSMsgType.TEXT:
+            answer = session.receive(message.data, now_us, self._service.now_us())
+            self._arm_expiry()
+            return answer
+        if message.type is WSMsgType.BINARY:
+            return session.refuse(ErrorCode.BINARY_MESSAGE, f"{SUBPROTOCOL} takes text messages only")
+        return b""  # an error in the framing: aiohttp has closed with its code
+
+    def _hello(self) -> bytes:
+        service = self._service
+        hello = Hello(
+            protocol=SUBPROTOCOL,
+            instance=service.instance,
+            epoch=self._board.epoch,
+            seq=self._board.seq,
+            server_time_us=service.now_us(),
+            heartbeat_ms=self._settings.heartbeat_ms,
+            feeds=list(self._board.decisions),
+            policy=service.policy,
+            config_hash=service.config_hash,
+            simulated=service.simulated,
+            limits={**service.limits, **self._settings.published()},
+        )
+        return self._board.frame(encode(hello))
+
+    # Writing.
+
+    def _write(self, client: Client, data: bytes) -> None:
+        if data and not client.closing and not client.transport.is_closing():
+            client.transport.write(data)
+            self.writes += 1
+            self.bytes_sent += len(data)
+
+    def _attempt(self, client: Client, produce: Callable[[], bytes]) -> None:
+        """Write what ``produce`` gives. Whatever goes wrong in one session ends that session only."""
+        try:
+            self._write(client, produce())
+        except Exception:
+            self.errors += 1
+            log.exception("a subscriber's session failed and is closed")
+            client.session.close_code = CloseCode.INTERNAL_ERROR
+        if client.session.close_code is not None:
+            self._close_soon(client, client.session.close_code)
+        elif client.session.dirty:
+            self._held_back.add(client)
+            self._arm("flush", self._settings.flush_interval_ms / 1000, self.flush)
+
+    def publish(self, batch: Batch) -> None:
+        """Make a batch what everybody sees, and send it to whoever follows one of its feeds."""
+        publication = self._board.apply(batch, self._service.now_us())
+        for client in tuple(self._clients):
+            if client.session.subscriptions:
+                unsent = client.transport.get_write_buffer_size()
+                self._attempt(client, partial(client.session.publish, publication, unsent))
+        self._arm_expiry()
+
+    def flush(self) -> None:
+        """Send what was held back and may go now."""
+        now_us = self._service.now_us()
+        waiting, self._held_back = self._held_back, set()
+        for client in waiting:
+            unsent = client.transport.get_write_buffer_size()
+            self._attempt(client, partial(client.session.flush, now_us, unsent))
+
+    def heartbeat(self) -> None:
+        """One heartbeat for every subscription."""
+        now_us = self._service.now_us()
+        for client in tuple(self._clients):
+            unsent = client.transport.get_write_buffer_size()
+            self._attempt(client, partial(client.session.heartbeat, now_us, unsent))
+
+    def expire(self) -> None:
+        """Tell subscriptions with a max age of their own which prices are too old for them now."""
+        now_us = self._service.now_us()
+        ended = self._board.pop_ended(now_us)
+        if ended:
+            for client in tuple(self._clients):
+                unsent = client.transport.get_write_buffer_size()
+                self._attempt(client, partial(client.session.expire, ended, now_us, unsent))
+        self._arm_expiry()
+
+    def config_changed(self) -> None:
+        """Tell everybody about a reload."""
+        service = self._service
+        message = Config(
+            epoch=self._board.epoch,
+            seq=self._board.seq,
+            policy=service.policy,
+            config_hash=service.config_hash,
+            feeds=list(self._board.decisions),
+            simulated=service.simulated,
+        )
+        frame = self._board.frame(encode(message))
+        for client in tuple(self._clients):
+            self._write(client, frame)
+
+    # Timers.
+
+    def start(self) -> None:
+        """Start the heartbeat."""
+        self._next_beat_s = asyncio.get_running_loop().time()
+        self._schedule_beat()
+
+    def _schedule_beat(self) -> None:
+        loop = asyncio.get_running_loop()
+        interval_s = self._settings.heartbeat_ms / 1000
+        self._next_beat_s = max(self._next_beat_s + interval_s, loop.time())
+        self._timers["beat"] = loop.call_at(self._next_beat_s, self._beat)
+
+    def _beat(self) -> None:
+        self._schedule_beat()
+        self.heartbeat()
+
+    def _arm(self, name: str, delay_s: float, call: Callable[[], None]) -> None:
+        if name not in self._timers and not self._stopping:
+            self._timers[name] = asyncio.get_running_loop().call_later(max(0.0, delay_s), self._fire, name, call)
+
+    def _fire(self, name: str, call: Callable[[], None]) -> None:
+        del self._timers[name]
+        call()
+
+    def _arm_expiry(self) -> None:
+        end_us = self._board.next_end_us()
+        held = self._timers.pop("expire", None)
+        if held is not None:
+            held.cancel()
+        if end_us is not None:
+            self._arm("expire", (end_us - self._service.now_us()) / 1e6, self.expire)
+
+    # Closing.
+
+    def _close_soon(self, client: Client, code: CloseCode) -> None:
+        if client.closing:
+            return
+        client.closing = True
+        task = asyncio.get_running_loop().create_task(self._close(client, code))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _close(self, client: Client, code: CloseCode) -> None:
+        """Close in order if the peer lets us within the grace, else cut."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + self._settings.close_grace_ms / 1000
+        try:
+            async with asyncio.timeout_at(until_s):
+                await client.ws.close(code=code, message=code.name.lower().encode())
+                while client.transport.get_write_buffer_size():  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+        except (TimeoutError, ConnectionError):
+            pass
+        finally:
+            client.transport.abort()
+
+    async def stop(self, reason: str) -> None:
+        """Say goodbye to everybody and close, within the grace."""
+        self._stopping = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        goaway = GoAway(reason=reason, retry_after_ms=self._settings.retry_after_ms)
+        frame = self._board.frame(encode(goaway))
+        for client in tuple(self._clients):
+            self._write(client, frame)
+            self._close_soon(client, CloseCode.SHUTDOWN)
+        if self._tasks:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def counters(self) -> Mapping[str, Any]:
+        """Counts since start, for metrics."""
+        return {
+            "clients": self.count,
+            "frames_sent": self.writes,
+            "bytes_sent": self.bytes_sent,
+            "refused": self.refused,
+            "errors": self.errors,
+        }
