@@ -73,6 +73,36 @@ class JournalWriter:
             directory cannot be written.
     """
 
+    bytes_written: int = 0
+    records_written: int = 0
+    """Records on disk in this run; the index of the next one."""
+    records_lost: int = 0
+    bytes_lost: int = 0
+    buffered_bytes: int = 0
+    write_failures: int = 0
+    sync_failures: int = 0
+    seal_failures: int = 0
+    last_sync_us: int | None = None
+    """Monotonic clock at the last successful :meth:`sync`."""
+    segments: int = 0
+    """Segments in the directory, as of the last rotation, sealing or deletion."""
+    segments_deleted: int = 0
+    last_error: str | None = None
+    failing: bool = False
+    """The disk refused the last write; records wait in memory."""
+
+    # State whose first value is the same for every writer.
+    _offset: int = 0
+    _seed: int = 0
+    _directory_dirty: bool = False
+    _number: int = 0
+    _torn: bool = False
+    _suspect: bool = False
+    _refused: bool = False
+    _gap: Gap | None = None
+    _failing_since_us: int = 0
+    _retry_at_us: int = 0
+
     def __init__(
         self,
         directory: Path | str,
@@ -102,24 +132,6 @@ class JournalWriter:
         self._opener, self._clock, self._wall_clock = opener, clock, wall_clock
         self._run_start_us = wall_clock()
 
-        self.bytes_written = 0
-        self.records_written = 0
-        """Records on disk in this run; the index of the next one."""
-        self.records_lost = 0
-        self.bytes_lost = 0
-        self.buffered_bytes = 0
-        self.write_failures = 0
-        self.sync_failures = 0
-        self.seal_failures = 0
-        self.last_sync_us: int | None = None
-        """Monotonic clock at the last successful :meth:`sync`."""
-        self.segments = 0
-        """Segments in the directory, as of the last rotation, sealing or deletion."""
-        self.segments_deleted = 0
-        self.last_error: str | None = None
-        self.failing = False
-        """The disk refused the last write; records wait in memory."""
-
         self._links: dict[str, int] = {}
         self._pending: list[bytes] = []
         self._unwritten_refs: dict[bytes, tuple[int, int, Frame]] = {}
@@ -129,17 +141,7 @@ class JournalWriter:
         self._remembered: deque[tuple[int, bytes]] = deque()
         self._file: SegmentFile | None = None
         self._active: Path | None = None
-        self._offset = 0
-        self._seed = 0
-        self._number = 0
-        self._torn = False
-        self._suspect = False
-        self._refused = False
-        self._gap: Gap | None = None
-        self._failing_since_us = 0
-        self._retry_at_us = 0
         self._retired: list[SegmentFile] = []
-        self._directory_dirty = False
         self._handover = threading.Lock()
         self._maintenance = threading.Lock()
         self._lock_descriptor = lock_directory(self.directory)
