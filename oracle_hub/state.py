@@ -16,10 +16,11 @@ class Identity(msgspec.Struct, frozen=True):
     epoch: int
 
 
-def begin_epoch(directory: Path, wall_us: int) -> Identity:
+def begin_epoch(directory: Path, wall_us: int, *, at_least: int = 0) -> Identity:
     """Load the instance, take the next epoch, and have both on disk before anything is published.
 
-    ``epoch = max(stored + 1, unix seconds)``: it grows over ``kill -9`` and, since time goes on, over a lost directory.
+    ``epoch = max(stored + 1, unix seconds, at_least)``: it grows over ``kill -9`` and, since time goes on, over a lost
+    directory. ``at_least`` is what the journal knows, should the identity alone be lost.
 
     Raises:
         ConfigError: the directory cannot be used, or the file in it is not ours.
@@ -30,7 +31,7 @@ def begin_epoch(directory: Path, wall_us: int) -> Identity:
         stored = msgspec.json.decode(path.read_bytes(), type=Identity) if path.exists() else None
         identity = Identity(
             instance=stored.instance if stored else str(uuid.uuid4()),
-            epoch=max(stored.epoch + 1 if stored else 0, wall_us // 1_000_000),
+            epoch=max(stored.epoch + 1 if stored else 0, wall_us // 1_000_000, at_least),
         )
         _replace_durably(path, msgspec.json.encode(identity))
     except msgspec.MsgspecError as error:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from oracle_hub.app.lineup import addresses_of, catalog_of, dependent_verifiers, endpoints_of, readers_of
+from oracle_hub.cli.console import console
 from oracle_hub.config import Config, config_hash, load_config
 from oracle_hub.errors import ConfigError
 
@@ -25,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         sys.stdout.buffer.write(orjson.dumps(findings, option=orjson.OPT_INDENT_2) + b"\n")
     else:
-        _show(findings, Console())
+        _show(findings, console())
     return 0
 
 
@@ -87,9 +88,9 @@ def _warnings(config: Config) -> list[str]:
     return warnings
 
 
-def _show(findings: dict[str, object], console: Console) -> None:
+def _show(findings: dict[str, object], out: Console) -> None:
     marked = "  [magenta]SIMULATED[/]" if findings["simulated"] else ""
-    console.print(f"valid, config {findings['config_hash']}{marked}")
+    out.print(f"valid, config {findings['config_hash']}{marked}")
     table = Table()
     for column in (
         "feed",
@@ -121,13 +122,13 @@ def _show(findings: dict[str, object], console: Console) -> None:
                 str(spec["policy"]) if first else "",
             )
         table.add_section()
-    console.print(table)
+    out.print(table)
     dependent = findings["not_independent"]
     assert isinstance(dependent, dict)
     for feed, lines in dependent.items():
         for line in lines:
-            console.print(f"not independent: {feed}: {line}", style="yellow")
+            out.print(f"not independent: {feed}: {line}", style="yellow")
     warnings = findings["warnings"]
     assert isinstance(warnings, list)
     for warning in warnings:
-        console.print(f"warning: {warning}", style="yellow")
+        out.print(f"warning: {warning}", style="yellow")

@@ -11,6 +11,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from oracle_hub.cli.console import console
 from oracle_hub.core.price import decimal_text
 from oracle_hub.errors import SourceError
 
@@ -26,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         sys.stdout.buffer.write(orjson.dumps(answer, option=orjson.OPT_INDENT_2) + b"\n")
     else:
-        _show(answer, Console())
+        _show(answer, console())
     return 0
 
 
@@ -54,12 +55,12 @@ def fetch_json(url: str, path: str) -> dict[str, Any]:
     return answer
 
 
-def _show(answer: dict[str, Any], console: Console) -> None:
+def _show(answer: dict[str, Any], out: Console) -> None:
     feed, expo = answer["feed"], answer["expo"]
     price = decimal_text(int(answer["price"]), expo) if answer["price"] else "no price"
     marked = "  [magenta]SIMULATED: not the market[/]" if answer.get("simulated") else ""
-    console.print(f"[bold]{feed}[/]  {answer['state']}  [bold]{price}[/]{marked}")
-    console.print(
+    out.print(f"[bold]{feed}[/]  {answer['state']}  [bold]{price}[/]{marked}")
+    out.print(
         f"decided by {answer['rule']} ({answer['reason']}), policy {answer['policy']}, threshold "
         f"{answer['max_divergence_bps']} bps, source {answer['source'] or 'none'}"
     )
@@ -90,6 +91,6 @@ def _show(answer: dict[str, Any], console: Console) -> None:
             str(entry["slot"] or "—"),
             entry["account"] or "—",
         )
-    console.print(table)
+    out.print(table)
     for note in answer.get("notes", ()):
-        console.print(f"note: {note}", style="yellow")
+        out.print(f"note: {note}", style="yellow")

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import msgspec
 import orjson
-from rich.console import Console
 
 from oracle_hub.app.lineup import lineup_from_text
 from oracle_hub.app.replay import Replayer
+from oracle_hub.cli.console import console
 from oracle_hub.core.hub import Batch
 from oracle_hub.errors import JournalError
 from oracle_hub.journal.reader import read_journal
@@ -36,23 +36,21 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         sys.stdout.buffer.write(orjson.dumps({**msgspec.to_builtins(report), "proved": report.proved}) + b"\n")
     else:
-        console = Console()
+        out = console()
         seconds = (report.last_us - report.first_us) / 1e6
-        console.print(
+        out.print(
             f"{report.runs} run(s), {report.records} records, {report.frames} frames, {report.steps} steps over "
             f"{seconds:.1f} s of time"
         )
-        console.print(
-            f"{report.batches} batches derived, {report.published} published, {len(report.mismatches)} differ"
-        )
+        out.print(f"{report.batches} batches derived, {report.published} published, {len(report.mismatches)} differ")
         if report.gaps:
-            console.print(f"{report.gaps} gap(s): records are missing there", style="yellow")
+            out.print(f"{report.gaps} gap(s): records are missing there", style="yellow")
         for mismatch in report.mismatches[:10]:
-            console.print(
+            out.print(
                 f"({mismatch.epoch}, {mismatch.seq}): published {mismatch.published}, derived {mismatch.derived}",
                 style="red",
             )
-        console.print(f"digest {report.digest}")
+        out.print(f"digest {report.digest}")
     return 0 if report.proved else 1
 
 

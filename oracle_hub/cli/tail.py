@@ -8,12 +8,12 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import orjson
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
+from oracle_hub.cli.console import console
 from oracle_hub.core.price import decimal_text
 from oracle_hub.errors import SourceError
 
@@ -64,7 +64,7 @@ class _View:
     """The table on the terminal, or the bare messages."""
 
     def __init__(self, *, live: bool) -> None:
-        self._console = Console()
+        self._console = console()
         self._feeds: dict[str, dict[str, Any]] = {}
         self._title = ""
         self._live = Live(console=self._console, refresh_per_second=8) if live else None

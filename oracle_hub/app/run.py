@@ -1,0 +1,389 @@
+"""The running program: state, journal, engine, links and server put together, and their orderly end."""
+
+import asyncio
+import contextlib
+import gc
+import logging
+import signal
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import msgspec
+
+import oracle_hub
+from feeds.emulator import Emulator, EmulatorSettings, EmulatorUrls
+from oracle_hub.app.engine import Engine
+from oracle_hub.app.explain import explain_feed, readiness
+from oracle_hub.app.lineup import EMULATED_RPC, Endpoints, HermesHost, build_lineup, endpoints_of, genesis_hash_of
+from oracle_hub.app.pump import Pump
+from oracle_hub.clock import AnchoredClock, Clock, SystemClock
+from oracle_hub.config import Config, RpcSection
+from oracle_hub.core.hub import Batch, Decision
+from oracle_hub.core.selector import State
+from oracle_hub.core.table import InputStatus
+from oracle_hub.errors import ConfigError, OracleHubError
+from oracle_hub.ingest.supervisor import Supervisor
+from oracle_hub.journal.records import Config as ConfigRecord
+from oracle_hub.journal.records import RunStart
+from oracle_hub.journal.segments import last_epoch
+from oracle_hub.journal.writer import JournalWriter
+from oracle_hub.metrics import Latencies, Sample, render
+from oracle_hub.server.http import Server, ServerSettings
+from oracle_hub.state import begin_epoch
+
+log = logging.getLogger(__name__)
+
+CLOCK_CHECK_S = 0.25
+MAINTENANCE_S = 5.0
+STOP_TIMEOUT_S = 1.5
+
+
+class Application:
+    """One hub. ``async with Application(config) as app`` runs it; leaving ends it with a goaway.
+
+    Args:
+        config: what to do.
+        clock: the machine's clocks, or a test's.
+        load: reads the configuration again, for :meth:`reload`; None where there is no file.
+    """
+
+    def __init__(self, config: Config, *, clock: Clock | None = None, load: Callable[[], Config] | None = None) -> None:
+        self.config = config
+        self.clock = AnchoredClock(clock or SystemClock(), max_skew_us=config.hub.max_clock_skew_ms * 1_000)
+        self.latencies = Latencies()
+        self.emulator: Emulator | None = None
+        self.url = ""
+        self._load = load
+        self._started = False
+        self._tasks: list[asyncio.Task[None]] = []
+        self._reloading = asyncio.Lock()
+
+    # Life.
+
+    async def __aenter__(self) -> "Application":
+        try:
+            await self._start()
+        except BaseException:
+            await self._close("failed to start")
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._close("shutdown")
+
+    async def _start(self) -> None:
+        config = self.config
+        state = Path(config.state.directory)
+        journal_directory = state / "journal"
+        wall_us = self.clock.clock.wall_us()
+        identity = begin_epoch(state, wall_us, at_least=last_epoch(journal_directory) + 1)
+        self.instance, epoch = identity.instance, identity.epoch
+        endpoints = await self._endpoints(config)
+        lineup = build_lineup(config, endpoints)
+        self.journal = self._open_journal(journal_directory, epoch)
+        started_us = self.clock.now_us()
+        engine = Engine(lineup, epoch=epoch, started_us=started_us, warmup_us=config.hub.warmup_ms * 1_000)
+        if self.journal is not None:
+            simulated = self.emulator is not None
+            monotonic_us = self.clock.clock.monotonic_us()
+            self.journal.append(
+                RunStart(self.instance, epoch, oracle_hub.__version__, simulated, wall_us, monotonic_us)
+            )
+            self.journal.append(ConfigRecord(lineup.config_text, lineup.config_hash, started_us))
+        self.pump = Pump(
+            engine,
+            self.clock,
+            journal=self.journal,
+            journal_required=config.journal.mode == "required",
+            publish=self._publish,
+            latencies=self.latencies,
+        )
+        self.server = Server(self, _server_settings(config))
+        self.supervisor = Supervisor(self.pump, clock=self.clock.now_us)
+        self.pump.carry_out = self.supervisor.carry_out
+        for link in lineup.links.values():
+            self.supervisor.add(link)
+        self.pump.step()  # every feed is none, warming: told before anyone can ask
+        host, port = await self.server.start()
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self._started = True
+        self._spawn("links", self.supervisor.run())
+        self._spawn("clock", self._watch_clock())
+        self._spawn("journal", self._keep_journal())
+        gc.collect()
+        gc.freeze()  # what exists now lives until the end: later collections need not walk it
+
+    async def _endpoints(self, config: Config) -> Endpoints:
+        if config.emulator is None:
+            return endpoints_of(config)
+        if self.emulator is None:
+            settings = _emulator_settings(config)
+            self.emulator = Emulator(settings=settings, now_us=self.clock.now_us)
+            self._emulator_urls = await self.emulator.start()
+        return _emulated_endpoints(config, self._emulator_urls)
+
+    def _open_journal(self, directory: Path, epoch: int) -> JournalWriter | None:
+        section = self.config.journal
+        if section.mode == "off":
+            return None
+        return JournalWriter(
+            directory,
+            instance=self.instance,
+            epoch=epoch,
+            max_segment_bytes=section.max_segment_mib * 2**20,
+            retention_s=section.retention_hours * 3_600,
+            disk_budget_bytes=section.disk_budget_mib * 2**20,
+            buffer_limit_bytes=section.buffer_limit_mib * 2**20,
+            fsync_interval_ms=section.sync_interval_ms,
+        )
+
+    def _spawn(self, name: str, coroutine: object) -> None:
+        assert asyncio.iscoroutine(coroutine)
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        task.add_done_callback(self._ended)
+        self._tasks.append(task)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            # A fault of the program: better no hub (keepers fail over) than one that has lost a part.
+            log.critical("%s failed; ending", task.get_name(), exc_info=task.exception())
+            signal.raise_signal(signal.SIGTERM)
+
+    async def _close(self, reason: str) -> None:
+        """Say goodbye, close the links, write the journal out. Bounded in time, whatever peers do."""
+        with contextlib.suppress(AttributeError):
+            self.pump.stop()
+        with contextlib.suppress(AttributeError):
+            await _within(self.server.stop(reason))
+        with contextlib.suppress(AttributeError):
+            self.supervisor.stop()
+        if self._tasks:
+            await asyncio.wait(self._tasks[:1], timeout=STOP_TIMEOUT_S)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.emulator is not None:
+            await _within(self.emulator.stop())
+        journal = getattr(self, "journal", None)
+        if journal is not None and not journal.close():
+            log.error("journal: %s; its end may be missing", journal.last_error)
+
+    # While it runs.
+
+    def _publish(self, batch: Batch, journaled: bool) -> None:
+        self.server.publish(batch)
+
+    async def _watch_clock(self) -> None:
+        while True:
+            await asyncio.sleep(CLOCK_CHECK_S)
+            self.pump.check_clock()
+
+    async def _keep_journal(self) -> None:
+        journal = self.journal
+        if journal is None:
+            return
+        interval_s = self.config.journal.sync_interval_ms / 1_000
+        loop = asyncio.get_running_loop()
+        next_maintenance_s = loop.time() + MAINTENANCE_S
+        while True:
+            await asyncio.sleep(interval_s)
+            await asyncio.to_thread(journal.sync)
+            if loop.time() >= next_maintenance_s:
+                next_maintenance_s = loop.time() + MAINTENANCE_S
+                await asyncio.to_thread(journal.seal_pending)
+                await asyncio.to_thread(journal.enforce_budget)
+
+    async def reload(self) -> None:
+        """Read the configuration again and go on by it. One that is wrong is refused whole, with a line in the log."""
+        if self._load is None:
+            log.warning("reload: there is no configuration file")
+            return
+        async with self._reloading:
+            try:
+                config = self._load()
+                if (config.emulator is None) is not (self.config.emulator is None):
+                    raise ConfigError("[emulator] cannot come or go at a reload; restart")
+                before = self.pump.engine.lineup
+                lineup = build_lineup(config, await self._endpoints(config), before)
+            except OracleHubError as error:
+                log.error("reload refused, going on as before: %s", error)
+                return
+            rewired = lineup.links is not before.links
+            if rewired:
+                for name in before.links:
+                    await self.supervisor.remove(name)
+            self.pump.reload(lineup)
+            if rewired:
+                for link in lineup.links.values():
+                    self.supervisor.add(link)
+            self.config = config
+            self.server.config_changed()
+            log.info("configuration %s in force", lineup.config_hash)
+
+    # What the server asks (:class:`oracle_hub.server.http.Service`).
+
+    @property
+    def epoch(self) -> int:
+        return self.pump.engine.hub.epoch
+
+    @property
+    def seq(self) -> int:
+        return self.pump.engine.hub.seq
+
+    @property
+    def simulated(self) -> dict[str, object] | None:
+        return None if self.emulator is None else self.emulator.describe()
+
+    @property
+    def policy(self) -> str:
+        return self.config.hub.policy.value
+
+    @property
+    def config_hash(self) -> str:
+        return self.pump.engine.lineup.config_hash
+
+    @property
+    def limits(self) -> dict[str, object]:
+        hub = self.config.hub
+        return {"max_divergence_bps": hub.max_divergence_bps, "max_future_ms": hub.max_future_ms}
+
+    @property
+    def decisions(self) -> Mapping[str, Decision]:
+        return self.pump.engine.hub.decisions
+
+    def now_us(self) -> int:
+        return self.clock.now_us()
+
+    def explain(self, feed: str) -> dict[str, object] | None:
+        answer = explain_feed(self.pump.engine, feed, self.clock.now_us())
+        return None if answer is None else {**answer, "simulated": self.simulated}
+
+    def ready(self) -> tuple[bool, dict[str, object]]:
+        return readiness(self.pump, self.supervisor.health(), started=self._started, now_us=self.clock.now_us())
+
+    def metrics(self) -> bytes:
+        return render(self._samples(), self.latencies)
+
+    def _samples(self) -> Iterator[Sample]:
+        engine, server, journal = self.pump.engine, self.server, self.journal
+        simulated = "true" if self.emulator is not None else "false"
+        yield "oraclehub_info", (self.instance, oracle_hub.__version__, simulated), 1
+        yield "oraclehub_epoch", (), self.epoch
+        yield "oraclehub_sequence", (), self.seq
+        yield from _feed_samples(engine, self.clock.now_us())
+        for labels, count in self.pump.decisions.items():
+            yield "oraclehub_decisions", labels, count
+        for applied, count in engine.applied.items():
+            yield "oraclehub_updates", applied, count
+        for malformed, count in engine.malformed.items():
+            yield "oraclehub_malformed_frames", malformed, count
+        for name, health in self.supervisor.health().items():
+            yield "oraclehub_link_up", (name,), health.state == "open"
+            yield "oraclehub_link_reconnects", (name,), health.reconnects
+            yield "oraclehub_link_received_bytes", (name,), health.bytes
+        yield "oraclehub_clients", (), server.clients
+        yield "oraclehub_sent_frames", (), server.frames_sent
+        yield "oraclehub_sent_bytes", (), server.bytes_sent
+        yield "oraclehub_refused_clients", (), server.refused
+        yield "oraclehub_client_errors", (), server.errors
+        yield "oraclehub_journal_ok", (), journal is not None and not journal.failing
+        if journal is not None:
+            yield "oraclehub_journal_written_bytes", (), journal.bytes_written
+            yield "oraclehub_journal_lost_records", (), journal.records_lost
+            yield "oraclehub_journal_buffered_bytes", (), journal.buffered_bytes
+        yield "oraclehub_clock_skew_seconds", (), self.pump.skew_us / 1e6
+
+
+def _feed_samples(engine: Engine, now_us: int) -> Iterator[Sample]:
+    for index, spec in enumerate(engine.hub.catalog.feeds):
+        decision = engine.hub.decisions.get(spec.feed)
+        for state in State:
+            yield "oraclehub_feed_state", (spec.feed, state.value), decision is not None and decision.state is state
+        for entry in engine.hub.inputs(index, now_us):
+            labels = (spec.feed, entry.source)
+            yield "oraclehub_source_usable", labels, entry.status is InputStatus.OK
+            if entry.held is not None:
+                age_us = now_us - min(entry.held.publish_us, entry.held.received_us)
+                yield "oraclehub_source_age_seconds", labels, age_us / 1e6
+
+
+async def _within(coroutine: object) -> None:
+    assert asyncio.iscoroutine(coroutine)
+    try:
+        await asyncio.wait_for(coroutine, STOP_TIMEOUT_S)
+    except TimeoutError:
+        log.warning("something did not end in time; going on without it")
+
+
+def _server_settings(config: Config) -> ServerSettings:
+    section = config.server
+    return ServerSettings(
+        host=section.host,
+        port=section.port,
+        heartbeat_ms=section.heartbeat_ms,
+        allowed_origins=section.allowed_origins,
+        max_clients=section.max_clients,
+        max_clients_per_ip=section.max_clients_per_ip,
+    )
+
+
+def _emulator_settings(config: Config) -> EmulatorSettings:
+    section = config.emulator
+    assert section is not None
+    return EmulatorSettings(
+        seed=section.seed,
+        tape=section.tape,
+        manifest=section.manifest,
+        noise_bps=section.noise_bps,
+        speed=section.speed,
+        start=section.start,
+        loop=section.loop,
+        feeds=tuple(config.feeds),
+        port_base=section.port,
+    )
+
+
+def _emulated_endpoints(config: Config, urls: EmulatorUrls) -> Endpoints:
+    assert [name for name, _, _ in urls.solana] == [section.name for section in EMULATED_RPC]
+    rpc = tuple(RpcSection(name=name, http_url=http, ws_url=websocket) for name, http, websocket in urls.solana)
+    hosts = tuple(HermesHost(url, key) for _, url, key in urls.hermes)
+    sources = {name: hosts for name, source in config.sources.items() if source.kind == "pyth.hermes"}
+    return Endpoints(rpc, sources, genesis_hash_of(config))
+
+
+async def serve(config: Config, load: Callable[[], Config] | None, announce: Callable[[Application], None]) -> None:
+    """Run a hub until SIGINT or SIGTERM; SIGHUP reloads. ``announce`` is called once it serves."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, ended.set)
+    reloads: set[asyncio.Task[None]] = set()
+    async with Application(config, load=load) as application:
+
+        def reload() -> None:
+            task = loop.create_task(application.reload(), name="reload")
+            reloads.add(task)
+            task.add_done_callback(reloads.discard)
+
+        loop.add_signal_handler(signal.SIGHUP, reload)
+        announce(application)
+        await ended.wait()
+
+
+def with_overrides(config: Config, **sections: Mapping[str, object]) -> Config:
+    """A configuration with some keys replaced from the command line; None leaves a key as it is.
+
+    Raises:
+        ConfigError: a value out of range, or an emulator key where there is no emulator.
+    """
+    raw = msgspec.to_builtins(config)
+    for name, keys in sections.items():
+        given = {key: value for key, value in keys.items() if value is not None}
+        if given and raw[name] is None:
+            raise ConfigError(f"--{next(iter(given)).replace('_', '-')}: only for simulations (no [emulator] here)")
+        if given:
+            raw[name].update(given)
+    try:
+        return msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error)) from None

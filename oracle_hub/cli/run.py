@@ -1,0 +1,107 @@
+"""``oracle-hub run``: start the hub; without a configuration, the emulator and the hub together."""
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+
+import orjson
+
+from oracle_hub.app.run import Application, serve, with_overrides
+from oracle_hub.cli.console import console
+from oracle_hub.config import Config, load_config, parse_config
+from oracle_hub.errors import ConfigError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="configuration (default: a simulation)"
+    )
+    parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, metavar="N", help="port to listen on (default 8080; 0 takes a free one)")
+    parser.add_argument("--state", metavar="DIR", help="directory of identity and journal (default var)")
+    parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    parser.add_argument("--json", action="store_true", help="print what was started as one JSON line")
+    simulation = parser.add_argument_group("simulations")
+    simulation.add_argument("--tape", metavar="FILE", help="play a price series instead of a random walk")
+    simulation.add_argument("--manifest", metavar="FILE", help="what the tape's columns are (docs/emulator.md)")
+    simulation.add_argument("--noise", type=float, metavar="BPS", help="noise per oracle; 0 plays a tape exactly")
+    simulation.add_argument("--speed", type=float, metavar="X", help="times real time (default 1)")
+    simulation.add_argument("--seed", type=int, metavar="N", help="seed of the walk and the noise")
+    simulation.add_argument("--start", metavar="WHEN", help="seconds, or UTC time, into the tape")
+    simulation.add_argument("--loop", action="store_true", default=None, help="start the tape over at its end")
+    simulation.add_argument("--emulator-port", type=int, metavar="N", help="first port of the emulator's servers")
+
+
+def run(options: argparse.Namespace) -> int:
+    logging.basicConfig(
+        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    load = _loader(options)
+    asyncio.run(serve(load(), load, lambda application: _announce(application, as_json=options.json)))
+    return 0
+
+
+def _loader(options: argparse.Namespace) -> Callable[[], Config]:
+    """Reads the configuration anew at each call, with the command line's overrides on top."""
+
+    def load() -> Config:
+        config = load_config(options.config) if options.config else parse_config(simulation_text(), origin="simulation")
+        return with_overrides(
+            config,
+            server={"host": options.host, "port": options.port},
+            state={"directory": options.state},
+            emulator={
+                "tape": options.tape,
+                "manifest": options.manifest,
+                "noise_bps": options.noise,
+                "speed": options.speed,
+                "seed": options.seed,
+                "start": options.start,
+                "loop": options.loop,
+                "port": options.emulator_port,
+            },
+        )
+
+    return load
+
+
+def simulation_text() -> str:
+    """The configuration that is used without ``--config``: ``deploy/simulate.toml``, in the wheel and in a checkout.
+
+    Raises:
+        ConfigError: this installation has lost it.
+    """
+    packaged = resources.files("oracle_hub") / "presets" / "simulate.toml"
+    checkout = Path(__file__).parents[2] / "deploy" / "simulate.toml"
+    for place in (packaged, checkout):
+        if place.is_file():
+            return place.read_text(encoding="utf-8")
+    raise ConfigError("simulate.toml is missing from this installation; give --config")
+
+
+def _announce(application: Application, *, as_json: bool) -> None:
+    simulated = application.simulated
+    if as_json:
+        line = {
+            "url": application.url,
+            "instance": application.instance,
+            "epoch": application.epoch,
+            "config_hash": application.config_hash,
+            "simulated": simulated,
+        }
+        sys.stdout.buffer.write(orjson.dumps(line) + b"\n")
+        sys.stdout.buffer.flush()
+        return
+    out = console()
+    if simulated is not None:
+        out.print("SIMULATED: these prices are made by the emulator. They are not the market.", style="bold magenta")
+        out.print(f"emulator   {simulated.get('control_url', '')}")
+    out.print(f"prices     {application.url}/v1/prices")
+    out.print(f"stream     {application.url.replace('http', 'ws', 1)}/v1/stream")
+    out.print(f"readiness  {application.url}/readyz")
+    out.print(f"watch      oracle-hub tail --url {application.url}")
+    out.print("Ctrl-C ends it.")

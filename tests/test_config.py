@@ -1,0 +1,140 @@
+"""Configuration: what is accepted, what is refused and with which words, and that the documentation knows every key."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from oracle_hub.config import (
+    KINDS,
+    Config,
+    canonical_text,
+    config_hash,
+    documented_keys,
+    load_config,
+    parse_canonical,
+    parse_config,
+    resolve_secret,
+)
+from oracle_hub.core.selector import Policy
+from oracle_hub.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parent.parent
+GOOD = """
+[sources.doves]
+kind = "doves.custody"
+[sources.chainlink]
+kind = "chainlink.store"
+[sources.pyth]
+kind = "pyth.hermes"
+hosts = ["https://hermes.example"]
+api_key = "env:PYTH_API_KEY"
+[roles]
+primary = "doves"
+verifiers = ["chainlink", "pyth"]
+[feeds."SOL/USD"]
+max_divergence_bps = 25
+[feeds."BTC/USD"]
+policy = "quorum"
+"""
+
+
+def parse(text: str) -> Config:
+    return parse_config(text, origin="hub.toml")
+
+
+def test_defaults() -> None:
+    config = parse(GOOD)
+    assert config.hub.policy is Policy.STRICT
+    assert config.hub.max_divergence_bps == 50
+    assert config.server.host == "127.0.0.1"
+    assert config.sources["doves"].age_ms == 10_000
+    assert config.sources["chainlink"].age_ms == 3_660_000
+    assert config.feeds["SOL/USD"].max_divergence_bps == 25
+    assert config.feeds["BTC/USD"].policy is Policy.QUORUM
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("[roles]", "[hub]\npolcy = 1\n[roles]"), "hub.toml: hub: unknown key polcy; did you mean policy?"),
+        (("[roles]", "[hubb]\n[roles]"), "hub.toml: unknown key hubb; did you mean hub?"),
+        (
+            ("max_divergence_bps = 25", "max_diverg = 2"),
+            "feeds.*: unknown key max_diverg; did you mean max_divergence_bps?",
+        ),
+        (
+            ("max_divergence_bps = 25", "max_divergence_bps = 10001"),
+            "feeds.*.max_divergence_bps: expected `int` <= 10000",
+        ),
+        (('"quorum"', '"majority"'), "feeds.*.policy: invalid enum value 'majority'"),
+        (
+            ("doves.custody", "doves.custard"),
+            "sources.doves.kind: unknown kind doves.custard; did you mean doves.custody?",
+        ),
+        (('["chainlink", "pyth"]', '["chainlink"]'), "the rule takes exactly two verifiers, not 1"),
+        (('["chainlink", "pyth"]', '["chainlink", "pith"]'), "no [sources.pith]; did you mean pyth?"),
+        (
+            ('primary = "doves"\nverifiers = ["chainlink"', 'primary = "chainlink"\nverifiers = ["doves"'),
+            "chainlink is a slow push account (chainlink.store): verifier only",
+        ),
+        (('"env:PYTH_API_KEY"', '"0123-secret"'), 'sources.pyth.api_key: write "env:NAME"'),
+        (('primary = "doves"', ""), "feeds.SOL/USD.primary: no primary here nor in [roles]"),
+        (("[roles]", "[roles"), "hub.toml: not TOML: "),
+        (("max_divergence_bps = 25", "max_age_ms = {dove = 5}"), "names dove, which is no source"),
+    ],
+)
+def test_refusals_name_what_and_where(change: tuple[str, str], message: str) -> None:
+    assert change[0] in GOOD
+    with pytest.raises(ConfigError) as caught:
+        parse(GOOD.replace(*change))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "0123-secret" not in str(caught.value)
+
+
+def test_canonical_text_reads_back_equal_and_hash_follows_content() -> None:
+    config = parse(GOOD)
+    assert parse_canonical(canonical_text(config)) == config
+    assert config_hash(config) == config_hash(parse("# a comment changes nothing\n" + GOOD))
+    assert config_hash(config) != config_hash(parse(GOOD.replace("25", "26")))
+
+
+def test_a_damaged_journaled_configuration_is_one_line() -> None:
+    with pytest.raises(ConfigError, match="journaled configuration"):
+        parse_canonical("{}")
+
+
+def test_secrets_come_from_the_environment_and_stay_out_of_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORACLE_HUB_TEST_SECRET", "hunter2")
+    assert resolve_secret("env:ORACLE_HUB_TEST_SECRET", key="sources.pyth.api_key") == "hunter2"
+    assert resolve_secret("https://rpc.example", key="solana.rpc.a.http_url") == "https://rpc.example"
+    monkeypatch.delenv("ORACLE_HUB_TEST_SECRET")
+    with pytest.raises(
+        ConfigError, match=r"sources.pyth.api_key: environment variable ORACLE_HUB_TEST_SECRET is not set"
+    ):
+        resolve_secret("env:ORACLE_HUB_TEST_SECRET", key="sources.pyth.api_key")
+
+
+@pytest.mark.parametrize("preset", ["simulate.toml", "jupiter-mainnet.toml", "jupiter-legs.toml"])
+def test_presets_are_valid_and_say_what_they_give(preset: str) -> None:
+    path = ROOT / "deploy" / preset
+    config = load_config(path)
+    assert list(config.feeds) == ["SOL/USD", "BTC/USD", "ETH/USD", "USDC/USD", "USDT/USD"]
+    assert (config.emulator is not None) is (preset == "simulate.toml")
+    head = path.read_text().split("\n[")[0]
+    assert "What it gives" in head
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no such file"):
+        load_config(tmp_path / "absent.toml")
+
+
+def test_every_key_and_kind_is_documented() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    named = set(re.findall(r"^\| `([a-z_.]+)`", page, re.MULTILINE))
+    undocumented = [key for key in documented_keys() if key not in named and "." in key]
+    sections = {"solana.rpc"}  # a table of its own
+    assert [key for key in undocumented if key not in sections] == []
+    assert sorted(set(KINDS) - named) == []
