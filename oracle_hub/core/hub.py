@@ -11,6 +11,7 @@ import msgspec
 import orjson
 
 from oracle_hub.core.catalog import Catalog, FeedSpec
+from oracle_hub.core.price import INT64_MAX
 from oracle_hub.core.selector import Reason, Rule, Selection, State, select
 from oracle_hub.core.source import Event, Malformed, PriceUpdate, Status
 from oracle_hub.core.table import Applied, InputStatus, Table
@@ -72,21 +73,44 @@ class Hub:
         """Sequence of the last batch; 0 before the first."""
         self.warmup_us = warmup_us
         self.blocked: Reason | None = None
+        self.decisions: dict[str, Decision] = {}
+        self._removed: list[Decision] = []
         self._adopt(catalog, config_hash)
-        self._warm_until_us = started_us + warmup_us
+        self._await_all(started_us + warmup_us)
 
     def _adopt(self, catalog: Catalog, config_hash: str) -> None:
         self.catalog = catalog
         self.config_hash = config_hash
         self.table = Table(catalog)
-        self.decisions: dict[str, Decision] = {}
-        self._removed: list[Decision] = []
         self._dirty = set(range(len(catalog.feeds)))
-        self._deadlines: list[tuple[int, int]] = []
         self._cells = [
             tuple(self.table.cell_of(source, spec.feed) or 0 for source in spec.sources) for spec in catalog.feeds
         ]
-        self._warmed = [False] * len(catalog.feeds)
+
+    def _await_all(self, until_us: int) -> None:
+        """Begin warm-up for every feed: wait for the three roles, at most until then."""
+        self._awaited: list[tuple[str, ...]] = [spec.roles for spec in self.catalog.feeds]
+        self._warm_until_us: list[int | None] = [until_us] * len(self.catalog.feeds)
+        """Per feed; None where the first step after a reload is to set it."""
+        self._rearm()
+
+    def _rearm(self) -> None:
+        """Make the heap of leases anew, from the decisions in force."""
+        self._deadlines: list[tuple[int, int]] = []
+        """Heap of (instant, feed index): for each feed one that counts, at or before the end of its lease."""
+        self._armed_us = [INT64_MAX] * len(self.catalog.feeds)
+        """Per feed, the entry of the heap that counts; any other is left over and skipped."""
+        for index, spec in enumerate(self.catalog.feeds):
+            held = self.decisions.get(spec.feed)
+            if held is not None and held.valid_until_us is not None:
+                self._arm(index, held.valid_until_us)
+
+    def _arm(self, index: int, lease_us: int) -> None:
+        # A later lease needs no entry of its own: it is looked up when the earlier entry comes to the top. So a feed
+        # updated a thousand times a second does not leave thousands of entries behind.
+        if lease_us < self._armed_us[index]:
+            self._armed_us[index] = lease_us
+            heapq.heappush(self._deadlines, (lease_us, index))
 
     # What changes the inputs.
 
@@ -118,24 +142,38 @@ class Hub:
     def restart_warmup(self, now_us: int) -> None:
         """Forget every held update and warm up again: after our clock was re-anchored no held age can be trusted."""
         self.table = Table(self.catalog)
-        self._warm_until_us = now_us + self.warmup_us
-        self._warmed = [False] * len(self.catalog.feeds)
-        self._deadlines.clear()
+        self._await_all(now_us + self.warmup_us)
         self._touch(None)
 
     def reload(self, catalog: Catalog, config_hash: str) -> None:
         """Decide by another catalog from the next step on. Held updates, leases and warm-up carry over.
 
-        A feed that is gone gets a last decision: none, ``removed``.
+        A feed that is gone gets a last decision: none, ``removed``. A source that is new to a feed has a warm-up of its
+        own, which begins with the next step.
         """
-        old_table, old_decisions = self.table, self.decisions
-        warmed = {spec.feed for spec, warm in zip(self.catalog.feeds, self._warmed, strict=True) if warm}
+        old_catalog, old_table, old_awaited, old_until_us = self.catalog, self.table, self._awaited, self._warm_until_us
         self._adopt(catalog, config_hash)
         self.table.carry_over(old_table)
-        self._removed = [held for feed, held in old_decisions.items() if feed not in catalog.feed_index]
-        self.decisions = {feed: held for feed, held in old_decisions.items() if feed in catalog.feed_index}
-        for index, spec in enumerate(catalog.feeds):
-            self._warmed[index] = spec.feed in warmed and all(map(self.table.heard, self._cells[index][:3]))
+        gone = [held for feed, held in self.decisions.items() if feed not in catalog.feed_index]
+        self._removed = [held for held in self._removed if held.feed not in catalog.feed_index] + gone
+        self.decisions = {
+            feed: held
+            for feed, held in self.decisions.items()
+            if feed in catalog.feed_index and catalog.feeds[catalog.feed_index[feed]].expo == held.expo
+        }
+        self._awaited, self._warm_until_us = [], []
+        for spec in catalog.feeds:
+            old_index = old_catalog.feed_index.get(spec.feed)
+            fresh: tuple[str, ...] = spec.roles
+            waiting: tuple[str, ...] = ()
+            until_us: int | None = None
+            if old_index is not None and old_catalog.feeds[old_index].expo == spec.expo:
+                fresh = tuple(source for source in spec.roles if old_table.cell_of(source, spec.feed) is None)
+                waiting = tuple(source for source in spec.roles if source in old_awaited[old_index])
+                until_us = old_until_us[old_index]
+            self._awaited.append(waiting + fresh)
+            self._warm_until_us.append(None if fresh else until_us)
+        self._rearm()
 
     # What follows from them.
 
@@ -144,8 +182,14 @@ class Hub:
         while self._deadlines:
             deadline_us, index = self._deadlines[0]
             held = self.decisions.get(self.catalog.feeds[index].feed)
-            if held is not None and held.valid_until_us == deadline_us:
-                return deadline_us
+            lease_us = held.valid_until_us if held is not None else None
+            if deadline_us == self._armed_us[index]:
+                if lease_us == deadline_us:
+                    return deadline_us
+                self._armed_us[index] = INT64_MAX
+                if lease_us is not None:
+                    self._arm(index, lease_us)
+            # The new entry, if any, is later than the one on top, so that is the one that goes.
             heapq.heappop(self._deadlines)
         return None
 
@@ -157,7 +201,9 @@ class Hub:
     def step(self, now_us: int) -> Batch | None:
         """Decide every feed that was touched or whose lease is over. None when nothing changed for anybody."""
         while (deadline_us := self.next_deadline()) is not None and deadline_us <= now_us:
-            self._dirty.add(heapq.heappop(self._deadlines)[1])
+            index = heapq.heappop(self._deadlines)[1]
+            self._armed_us[index] = INT64_MAX
+            self._dirty.add(index)
         if not self._dirty and not self._removed:
             return None
         changed = [self._farewell(held, now_us) for held in self._removed]
@@ -175,10 +221,11 @@ class Hub:
     def _decide(self, index: int, now_us: int) -> Decision | None:
         spec = self.catalog.feeds[index]
         held = self.decisions.get(spec.feed)
+        warm_until_us = self._warming(index, now_us)
         reason = self.blocked
         lease_us: int | None = None
-        if reason is None and self._warming(index, now_us):
-            reason, lease_us = Reason.WARMING, self._warm_until_us
+        if reason is None and warm_until_us is not None:
+            reason, lease_us = Reason.WARMING, warm_until_us
         if reason is not None:
             if held is not None and held.reason is reason and held.valid_until_us == lease_us:
                 return None
@@ -232,7 +279,7 @@ class Hub:
         )
         self.decisions[spec.feed] = decision
         if lease_us is not None:
-            heapq.heappush(self._deadlines, (lease_us, index))
+            self._arm(index, lease_us)
         return decision
 
     def _farewell(self, held: Decision, now_us: int) -> Decision:
@@ -250,25 +297,31 @@ class Hub:
             inputs=(),
         )
 
-    def _warming(self, index: int, now_us: int) -> bool:
-        if self._warmed[index]:
-            return False
-        if now_us >= self._warm_until_us or all(map(self.table.heard, self._cells[index][:3])):
-            self._warmed[index] = True
-            return False
-        return True
+    def _warming(self, index: int, now_us: int) -> int | None:
+        """Until when a feed waits for sources that it has not heard; None if it does not wait."""
+        awaited = self._awaited[index]
+        if not awaited:
+            return None
+        until_us = self._warm_until_us[index]
+        if until_us is None:
+            until_us = self._warm_until_us[index] = now_us + self.warmup_us
+        roles = zip(self.catalog.feeds[index].roles, self._cells[index], strict=False)
+        if now_us < until_us and not all(self.table.heard(cell) for source, cell in roles if source in awaited):
+            return until_us
+        self._awaited[index] = ()
+        return None
 
     # What can be asked.
 
     def inputs(self, index: int, now_us: int) -> tuple[DecisionInput, ...]:
         """Every source of a feed as it stands at ``now_us``, roles first."""
         spec = self.catalog.feeds[index]
-        warming = not self._warmed[index]
+        awaited = self._awaited[index]
         return tuple(
             DecisionInput(
                 source,
                 "primary" if position == 0 else "verifier" if position < 3 else "reference",
-                self.table.status(cell, spec, now_us, warming=warming),
+                self.table.status(cell, spec, now_us, warming=source in awaited or (position > 2 and bool(awaited))),
                 self.table.held(cell),
             )
             for position, (source, cell) in enumerate(zip(spec.sources, self._cells[index], strict=True))
