@@ -86,6 +86,13 @@ class LinkHealth(msgspec.Struct):
     last_error: str = ""
 
 
+class _Dial(websocket_connect):
+    """Follows no redirect: credentials stay with the host that they were given for."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        return exc
+
+
 class _Over(Exception):
     """The session ended: why, after how long to try again, and whether the server refused us."""
 
@@ -217,7 +224,7 @@ class LinkDriver:
     async def _websocket(self, opening: Open) -> _Over:
         limits = self._limits
         try:
-            connection = await websocket_connect(
+            connection = await _Dial(
                 opening.url,
                 additional_headers=opening.headers,
                 subprotocols=opening.subprotocols or None,  # type: ignore[arg-type]  # a NewType of str

@@ -7,6 +7,7 @@ from email.utils import parsedate_to_datetime
 
 import aiohttp
 from websockets.exceptions import ConnectionClosed, InvalidURI
+from websockets.frames import CloseCode
 
 from oracle_hub.core.source import Fetch, Frame
 
@@ -33,8 +34,11 @@ def retry_after_ms(value: str | None, now: Callable[[], datetime] | None = None)
 def reason_of(error: BaseException) -> str:
     """Why a connection failed, in words. Never the text of the exception, which may hold a URL and so a key."""
     if isinstance(error, ConnectionClosed):
-        close = error.rcvd
-        return f"websocket closed by the server, code {close.code}" if close else "websocket lost without a close"
+        if error.rcvd is not None:
+            return f"websocket closed by the server, code {error.rcvd.code}"
+        if error.sent is not None and error.sent.code == CloseCode.INTERNAL_ERROR:
+            return "no answer to pings on the websocket"  # what the library sends when it gives up waiting
+        return "websocket lost without a close"
     if isinstance(error, TimeoutError):
         return "timed out"
     if isinstance(error, aiohttp.ClientConnectorDNSError):

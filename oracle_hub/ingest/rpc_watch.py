@@ -82,6 +82,8 @@ class RpcLimits(msgspec.Struct, frozen=True):
     """A websocket that says nothing at all for so long (slot notifications included) is dead."""
     silence_us: int = 20_000_000
     """An account without news for so long is looked up once, unless its source has a limit of its own."""
+    probe_gap_us: int = 1_000_000
+    """At most one look-up of silent accounts in this time, however many fall silent one after the other."""
     proof_us: int = 5_000_000
     """A change that a snapshot showed must be notified within this, or the subscription is dead."""
     reply_us: int = 15_000_000

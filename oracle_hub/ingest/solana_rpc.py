@@ -114,6 +114,7 @@ class SolanaRpc:
         self._behind = 0
         self._heard_us = now_us
         self._snapshot_us = now_us + self._limits.safety_snapshot_us
+        self._probe_ready_us = now_us
         self._deadline_us = now_us
 
     # The contract.
@@ -488,7 +489,7 @@ class SolanaRpc:
             text = f"subscription to {watch.pubkey} is silent: the account moved and nothing told"
             output = self._trouble(f"silent {watch.pubkey}", Condition.LOST, watch.sources, text, now_us)
             return [*output, *self._drop_subscription(watch), self._subscribe(watch, now_us)]
-        if not watch.probed and now_us - watch.heard_us >= watch.silence_us:
+        if not watch.probed and now_us >= max(watch.heard_us + watch.silence_us, self._probe_ready_us):
             watch.probed = True
             quiet.append(watch.pubkey)
         return []
@@ -509,6 +510,8 @@ class SolanaRpc:
         if self._snapshot_us <= now_us and not self._snapshot_under_way():
             self._snapshot_us = now_us + self._limits.safety_snapshot_us
             return [*fetches, *self._snapshot("snapshot", sorted(self._watches), now_us)]
+        if quiet:
+            self._probe_ready_us = now_us + self._limits.probe_gap_us
         return [*fetches, *self._snapshot("probe", sorted(quiet), now_us)]
 
     def _snapshot_under_way(self) -> bool:
@@ -531,7 +534,7 @@ class SolanaRpc:
             if watch.suspect_us != NEVER:
                 due = min(due, watch.suspect_us + limits.proof_us)
             if not watch.probed:
-                due = min(due, watch.heard_us + watch.silence_us)
+                due = min(due, max(watch.heard_us + watch.silence_us, self._probe_ready_us))
             due = min(due, watch.retry_us)
         fetches = [due_us for due_us, _ in self._retries]
         if not self._snapshot_under_way():

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 from aiohttp import web
 from websockets.asyncio.server import ServerConnection, serve
+from websockets.utils import accept_key
 
 from oracle_hub.core.source import Effect, Event, Fetch, Frame, Link, Open, Reconnect, Send
 from oracle_hub.errors import SourceError
@@ -195,6 +196,40 @@ async def test_a_half_open_websocket_times_out() -> None:
     async with half_open_server() as port, running(sink, Script(Open("websocket", f"ws://127.0.0.1:{port}/key-123"))):
         await sink.until(lambda: sink.count("connect") == 2)
     assert sink.reasons()[0] == "timed out"
+
+
+async def test_a_websocket_that_answers_no_ping_is_given_up() -> None:
+    done = asyncio.Event()
+
+    async def handler(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = await reader.readuntil(b"\r\n\r\n")
+        key = next(line for line in request.decode().split("\r\n") if line.startswith("Sec-WebSocket-Key: "))[19:]
+        upgrade = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        writer.write(f"{upgrade}Sec-WebSocket-Accept: {accept_key(key)}\r\n\r\n".encode())
+        await done.wait()
+        writer.close()
+
+    sink = Recorder()
+    server = await asyncio.start_server(handler, "127.0.0.1", 0)
+    url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with running(sink, Script(Open("websocket", url))):
+        await sink.until(lambda: sink.count("connect") == 2)
+        done.set()
+    server.close()
+    await server.wait_closed()
+    assert sink.reasons()[0] == "no answer to pings on the websocket"
+
+
+async def test_no_redirect_is_followed() -> None:
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(status=302, headers={"Location": "http://127.0.0.1:1/"})
+
+    sink = Recorder()
+    async with http_server(handler) as url:
+        link = Script(Open("websocket", url.replace("http", "ws")), Fetch("f", url))
+        async with running(sink, link):
+            await sink.until(lambda: len(sink.frames) >= 2)
+    assert {(frame.channel, frame.status) for frame in sink.frames} == {("websocket", 302), ("http", 302)}
 
 
 async def test_a_half_open_http_answer_is_a_frame_in_words() -> None:

@@ -357,6 +357,21 @@ def test_a_still_chain_is_not_a_dead_subscription() -> None:
     assert link.next_deadline() == T0 + 15 * S  # asked once; from here the safety snapshot watches
 
 
+def test_accounts_that_fall_silent_one_by_one_are_looked_up_together() -> None:
+    link = make(Reader("doves", "A", "B", "C"), transport_silence_us=1_000 * S, silence_us=4 * S)
+    output = link.connect(T0)
+    link.receive(snapshot(fetches(output)[0], 5, b"1", b"1", b"1"), T0)
+    confirm(link, output)
+    link.receive(snapshot(fetches(link.on_timer(T0))[0], 6, b"1", b"1", b"1"), T0)
+    link.receive(notification(subscription_of(output, "B"), 9, b"2"), T0 + S // 4)
+    link.receive(notification(subscription_of(output, "C"), 9, b"2"), T0 + S // 2)
+    (probe,) = fetches(link.on_timer(T0 + 4 * S))
+    assert orjson.loads(probe.body)["params"][0] == ["A"]
+    assert link.next_deadline() == T0 + 5 * S
+    (probe,) = fetches(link.on_timer(T0 + 5 * S))
+    assert orjson.loads(probe.body)["params"][0] == ["B", "C"]
+
+
 def test_a_silent_subscription_is_found_and_made_again() -> None:
     link = make(Reader("doves", "A"), transport_silence_us=1_000 * S, silence_us=4 * S)
     _, number = silent(link)
