@@ -37,6 +37,8 @@ Output: TypeAlias = Event | Effect
 
 _NEVER = 2**63 - 1
 _LAST_SECOND = 2**40
+_LONGEST_PATIENCE_US = 600_000_000
+"""A host's wish to be left alone is kept over a reconnect, but not over a clock that was set back."""
 _HEX_ID = re.compile(r"(?:0x)?([0-9a-f]{64})", re.IGNORECASE)
 _INTEGER = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 
@@ -147,7 +149,7 @@ class HermesLink:
                 raise ConfigError(f"source {source}: feeds {self._feeds[price_id].feed} and {feed} have one price id")
             self._feeds[price_id] = _Feed(feed, price_id, spec.expo)
         self._last_id = 0
-        self._troubles: dict[str, Condition] = {}
+        self._troubles: dict[str, tuple[Condition, str | None]] = {}
         self._ready_us = 0
         self._start(0)
 
@@ -167,6 +169,7 @@ class HermesLink:
     def connect(self, now_us: int) -> list[Effect]:
         """Open the stream and ask for the latest prices of all feeds."""
         self._start(now_us)
+        self._ready_us = min(self._ready_us, now_us + _LONGEST_PATIENCE_US)
         for feed in self._feeds.values():
             feed.next_probe_us = now_us + self._limits.silence_us
             feed.suspect_us = _NEVER
@@ -412,12 +415,13 @@ class HermesLink:
 
     def _trouble(self, key: str, feed: str | None, condition: Condition, text: str, received_us: int) -> list[Output]:
         """Tell a trouble once, until it is over or of another kind."""
-        if self._troubles.get(key) is condition:
+        if self._troubles.get(key) == (condition, feed):
             return []
-        self._troubles[key] = condition
+        self._troubles[key] = (condition, feed)
         return [Status(self.source, self.name, feed, condition, text, received_us)]
 
     def _clear(self, key: str, feed: str | None, received_us: int) -> list[Output]:
-        if self._troubles.pop(key, None) is None:
+        """A trouble is over: the feed is well again if it has no other one."""
+        if self._troubles.pop(key, None) is None or any(other == feed for _, other in self._troubles.values()):
             return []
         return [Status(self.source, self.name, feed, Condition.OK, f"{key} is well again", received_us)]

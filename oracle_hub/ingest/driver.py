@@ -155,6 +155,10 @@ class LinkDriver:
                 self._timer.cancel()
             self.health.state = "stopped"
 
+    def restart(self, reason: str) -> None:
+        """Start the session over at once, without back-off: our clock was set anew, or the operator wishes it."""
+        self._finish(_Over(reason, planned=True))
+
     def carry_out(self, effects: Sequence[Effect]) -> None:
         """Carry out effects that arose outside of this driver's own calls (a reconciled subscription)."""
         for effect in effects:

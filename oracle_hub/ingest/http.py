@@ -11,11 +11,11 @@ from websockets.frames import CloseCode
 
 from oracle_hub.core.source import Fetch, Frame
 
-_LONGEST_RETRY_AFTER_MS = 3_600_000
+_LONGEST_RETRY_AFTER_MS = 600_000
 
 
 def retry_after_ms(value: str | None, now: Callable[[], datetime] | None = None) -> int:
-    """A Retry-After header (RFC 9110, 10.2.3: seconds or a date) in milliseconds, at most an hour; 0 if unclear."""
+    """A Retry-After header (RFC 9110, 10.2.3: seconds or a date) in milliseconds, at most ten minutes; 0 if unclear."""
     if not value:
         return 0
     try:

@@ -56,6 +56,9 @@ Output: TypeAlias = Event | Effect
 _BEHIND_PATIENCE = 3
 """Answers "not reached minContextSlot" in a row before the demand is given up: the slot held may itself be wrong."""
 
+_LONGEST_PATIENCE_US = 600_000_000
+"""A node's wish to be left alone is kept over a reconnect, but not over a clock that was set back."""
+
 
 class SolanaRpc:
     """A :class:`~oracle_hub.core.source.Link` to one RPC endpoint, serving any number of account readers.
@@ -122,6 +125,7 @@ class SolanaRpc:
     def connect(self, now_us: int) -> list[Effect]:
         """Open the websocket, check the cluster, read every account, subscribe to every account."""
         self._forget(now_us)
+        self._http_ready_us = min(self._http_ready_us, now_us + _LONGEST_PATIENCE_US)
         effects: list[Effect] = [Open("websocket", self._ws_url, self._headers)]
         if self._genesis_hash is not None:
             effects.extend(self._ask("genesis", (), now_us))

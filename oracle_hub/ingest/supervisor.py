@@ -87,6 +87,15 @@ class Supervisor:
         if driver is not None:
             driver.carry_out(effects)
 
+    def restart(self, reason: str) -> None:
+        """Start every open session over at once.
+
+        Due after our clock was anchored anew: the links' deadlines are instants of the old one, and a clock that was
+        set back by an hour would keep their watchdogs asleep for as long.
+        """
+        for driver in self._drivers.values():
+            driver.restart(reason)
+
     def health(self) -> dict[str, LinkHealth]:
         """The state of every link by its name, for readiness and metrics. The values are live: read, do not keep."""
         return {name: driver.health for name, driver in self._drivers.items()}

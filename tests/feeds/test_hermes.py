@@ -180,6 +180,26 @@ def test_a_rate_limit_holds_requests_back_over_a_reconnect() -> None:
     assert statuses(healed) == [(None, Condition.OK)]
 
 
+def test_a_link_is_well_again_when_its_last_trouble_is_over() -> None:
+    link = make()
+    fetch = fetch_of(link.connect(T0))
+    assert statuses(link.receive(Frame("http", b"timed out", fetch.fetch_id), T0)) == [(None, Condition.LOST)]
+    link.receive(Frame("sse", b"Connection timeout reached (24h)", event="error"), T0)
+    assert statuses(link.receive(Frame("sse", body(entry(BTC, "5", 1_760_000_000))), T0)) == []
+    again = fetch_of(link.on_timer(T0 + S))
+    both = body(entry(BTC, "5", 1_760_000_000), entry(SOL, "5", 1_760_000_000))
+    assert statuses(link.receive(Frame("http", both, again.fetch_id, 200), T0 + S)) == [(None, Condition.OK)]
+
+
+def test_a_clock_set_back_does_not_silence_the_link() -> None:
+    link = make()
+    fetch = fetch_of(link.connect(T0 + 3_600 * S))
+    link.receive(Frame("http", b"", fetch.fetch_id, 429), T0 + 3_600 * S)
+    link.connect(T0)
+    link.receive(Frame("sse", b""), T0 + 599 * S)
+    assert fetch_of(link.on_timer(T0 + 600 * S)).fetch_id == "latest:2"
+
+
 def test_failed_fetches_are_tried_again_ever_slower() -> None:
     link = make(silence_us=1_000 * S, transport_silence_us=1_000 * S)
     fetch = fetch_of(link.connect(T0))

@@ -341,6 +341,19 @@ async def test_a_links_reconnect_starts_over() -> None:
     assert sink.reasons()[:2] == ["enough", "enough"]
 
 
+async def test_all_sessions_can_be_started_over() -> None:
+    sink = Recorder()
+    async with websocket_server(echo) as url:
+        limits = DriverLimits(backoff_first_s=60.0, close_timeout_s=0.05)
+        links = [Script(Open("websocket", url), Send(name), name=name) for name in ("a", "b")]
+        async with running(sink, *links, limits=limits) as supervisor:
+            await sink.until(lambda: len(sink.frames) == 2)
+            supervisor.restart("clock set anew")
+            await sink.until(lambda: len(sink.frames) == 4)
+            assert [health.last_error for health in supervisor.health().values()] == ["", ""]
+    assert sink.reasons() == ["clock set anew", "clock set anew"]
+
+
 async def test_renewal_is_planned_and_no_error() -> None:
     sink = Recorder()
     async with websocket_server(echo) as url:

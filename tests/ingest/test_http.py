@@ -15,7 +15,7 @@ from oracle_hub.ingest.http import retry_after_ms
         ("7", 7_000),
         ("0.5", 500),
         ("-3", 0),
-        ("1e99", 3_600_000),
+        ("1e99", 600_000),
         ("inf", 0),
         ("nan", 0),
         ("soon", 0),
