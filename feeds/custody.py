@@ -383,6 +383,7 @@ class PoolReader(CustodyReader):
         self._pool_slot = account.slot
         claimed = {line.custody for line in self._lines.values()}
         named = {pubkey_text(custody) for custody in pool.custodies}
+        self._others &= named
         self._unknown = named - claimed - self._others
         self._index(out)
 
