@@ -4,6 +4,7 @@ The layout is that of the program's own state (C order, not Borsh) and of Chainl
 1 on live mainnet feeds: it is no reason to doubt them. There is no confidence value.
 """
 
+from functools import lru_cache
 from struct import Struct
 from struct import error as StructError
 from typing import ClassVar, Self
@@ -137,6 +138,7 @@ class Transmissions(AccountLayout, frozen=True, gc=False):
         return out
 
 
+@lru_cache(maxsize=1024)  # asked with each update, and hardly ever new
 def description_feed(description: bytes) -> str | None:
     """``SOL / USD`` of a description as a feed's name, ``SOL/USD``; None when it does not name a pair."""
     base, slash, quote = padded_text(description).partition("/")
