@@ -32,7 +32,7 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@echo "[setup] installing oracle-hub itself, editable"
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-input --no-deps --no-build-isolation --editable .
 	@$(BIN)/python -m compileall -q oracle_hub feeds
-	@touch $@
+	@: > $@
 	@echo "[setup] done: $(BIN)/oracle-hub"
 
 # exec: no shell stands between make and the hub, so that SIGTERM and Ctrl-C reach it and its exit status is make's.
