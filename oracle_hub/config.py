@@ -87,6 +87,7 @@ class SolanaSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 KINDS: dict[str, tuple[int, bool]] = {
     "doves.custody": (10_000, False),
+    "doves.pool": (10_000, False),
     "doves.aggregate": (10_000, False),
     "doves.edge": (5_000, False),
     "doves.chainlink": (5_000, False),
@@ -165,8 +166,11 @@ class Config(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 def canonical_text(config: Config) -> str:
-    """The effective configuration as JSON with sorted keys: what the journal keeps and the hash is taken of."""
-    return msgspec.json.encode(config, order="sorted").decode()
+    """The effective configuration as JSON: what the journal keeps and the hash is taken of.
+
+    Feeds stay in their order, which is the order of decisions in a batch.
+    """
+    return msgspec.json.encode(config).decode()
 
 
 def config_hash(config: Config) -> str:

@@ -1,16 +1,12 @@
 """From a configuration to a line-up: which accounts and streams stand behind each source, and the links to them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
 from feeds.addresses import ASSETS, GENESIS_HASHES, Asset
-from feeds.chainlink.store import TransmissionsReader
-from feeds.custody import CustodyReader, PoolReader
-from feeds.doves import AgPriceFeedReader, PriceFeedReader
 from feeds.pyth.hermes import HermesFeed, HermesLink
-from feeds.pyth.legacy import PriceReader
-from feeds.pyth.receiver import PriceUpdateReader
+from feeds.registry import default_account, make_reader
 from oracle_hub.app.engine import DescribedReader, Lineup
 from oracle_hub.config import (
     Config,
@@ -51,18 +47,8 @@ class Endpoints(msgspec.Struct, frozen=True):
         return "Endpoints(…)"
 
 
-KNOWN_ADDRESS: dict[str, Callable[[Asset, SourceSection], str]] = {
-    "doves.custody": lambda asset, source: asset.mint if source.pool else asset.custody,
-    "doves.aggregate": lambda asset, source: asset.ag,
-    "doves.edge": lambda asset, source: asset.edge,
-    "doves.chainlink": lambda asset, source: asset.chainlink_doves,
-    "doves.lazer": lambda asset, source: asset.lazer,
-    "chainlink.store": lambda asset, source: asset.chainlink_store,
-    "pyth.receiver": lambda asset, source: asset.pyth_new_push if source.receiver == "new" else asset.pyth_old_push,
-    "pyth.legacy": lambda asset, source: asset.pyth_legacy,
-    "pyth.hermes": lambda asset, source: asset.hermes_id,
-}
-"""Per kind: where a known asset is read from."""
+HERMES = "pyth.hermes"
+"""The kind of source that is no account: it has links of its own."""
 
 
 def _legs(asset: Asset) -> dict[str, str]:
@@ -122,15 +108,19 @@ def addresses_of(config: Config, source_name: str) -> dict[str, str]:
         roles = feed_roles(config, section)
         if source_name not in (roles.primary, *roles.verifiers, *roles.references):
             continue
-        if source_name in section.accounts:
-            found[feed] = section.accounts[source_name]
-        elif feed in ASSETS:
-            found[feed] = KNOWN_ADDRESS[source.kind](ASSETS[feed], source)
-        else:
+        address = section.accounts.get(source_name) or _known_address(source, feed)
+        if address is None:
             raise ConfigError(
                 f"feeds.{feed}.accounts.{source_name}: {feed} is no known asset; write where {source.kind} reads it"
             )
+        found[feed] = address
     return found
+
+
+def _known_address(source: SourceSection, feed: str) -> str | None:
+    if source.kind == HERMES:
+        return ASSETS[feed].hermes_id if feed in ASSETS else None
+    return default_account(source.kind, feed, receiver=source.receiver)
 
 
 def readers_of(config: Config) -> dict[str, DescribedReader]:
@@ -138,29 +128,11 @@ def readers_of(config: Config) -> dict[str, DescribedReader]:
     readers: dict[str, DescribedReader] = {}
     for name, source in config.sources.items():
         addresses = addresses_of(config, name)
-        if not addresses or source.kind == "pyth.hermes":
+        if not addresses or source.kind == HERMES:
             continue
         expos = {feed: config.feeds[feed].expo for feed in addresses}
-        readers[name] = _reader(name, source, addresses, expos)
+        readers[name] = make_reader(source.kind, name, addresses, expos, pool=source.pool)
     return readers
-
-
-def _reader(
-    name: str, source: SourceSection, addresses: Mapping[str, str], expos: Mapping[str, int]
-) -> DescribedReader:
-    if source.kind == "doves.custody":
-        if source.pool:
-            return PoolReader(name, source.pool, addresses, expos)
-        return CustodyReader(name, addresses, expos)
-    if source.kind == "doves.aggregate":
-        return AgPriceFeedReader(name, addresses, expos)
-    if source.kind == "chainlink.store":
-        return TransmissionsReader(name, addresses, expos)
-    if source.kind == "pyth.receiver":
-        return PriceUpdateReader(name, addresses, expos)
-    if source.kind == "pyth.legacy":
-        return PriceReader(name, addresses, expos)
-    return PriceFeedReader(name, addresses, expos)
 
 
 def dependent_verifiers(config: Config) -> dict[str, tuple[str, ...]]:
@@ -169,7 +141,7 @@ def dependent_verifiers(config: Config) -> dict[str, tuple[str, ...]]:
     for feed, section in config.feeds.items():
         roles = feed_roles(config, section)
         primary = config.sources[roles.primary or ""]
-        if primary.kind not in ("doves.custody", "doves.aggregate") or feed not in ASSETS:
+        if primary.kind not in ("doves.custody", "doves.pool", "doves.aggregate") or feed not in ASSETS:
             continue
         legs = _legs(ASSETS[feed])
         lines = tuple(_dependence(config, feed, roles.primary or "", verifier, legs) for verifier in roles.verifiers)
@@ -178,7 +150,7 @@ def dependent_verifiers(config: Config) -> dict[str, tuple[str, ...]]:
 
 
 def _dependence(config: Config, feed: str, primary: str, verifier: str, legs: Mapping[str, str]) -> str:
-    if config.sources[verifier].kind == "pyth.hermes":
+    if config.sources[verifier].kind == HERMES:
         return ""
     address = addresses_of(config, verifier)[feed]
     if address not in legs:
@@ -226,9 +198,7 @@ def genesis_hash_of(config: Config) -> str:
 
 
 def _hermes_sources(config: Config) -> list[str]:
-    return [
-        name for name, source in config.sources.items() if source.kind == "pyth.hermes" and addresses_of(config, name)
-    ]
+    return [name for name, source in config.sources.items() if source.kind == HERMES and addresses_of(config, name)]
 
 
 def build_lineup(config: Config, endpoints: Endpoints, before: Lineup | None = None) -> Lineup:

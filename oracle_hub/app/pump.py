@@ -45,12 +45,14 @@ class Pump:
         self.decisions: Counter[tuple[str, str, str]] = Counter()
         """Published decisions by (feed, rule, source)."""
         self.carry_out: Callable[[str, Sequence[Effect]], None] = lambda link, effects: None
+        self.restart_links: Callable[[str], None] = lambda reason: None
+        """Called when our clock was set anew: deadlines that links hold are instants of the old one."""
         self.skew_us = 0
         self.skewed = False
         self._publish = publish
         self._link_ids: dict[str, int] = {}
         self._first_received_us: int | None = None
-        self._scheduled = False
+        self._scheduled: asyncio.Handle | None = None
         self._lease_timer: asyncio.TimerHandle | None = None
         self._lease_us: int | None = None
 
@@ -100,6 +102,7 @@ class Pump:
             self._record(ClockReading(self.clock.clock.wall_us(), now_us, "reanchor"))
             self.skewed = False
             self.engine.reanchor(now_us)
+            self.restart_links("our clock was set anew")
         elif state.skewed is not self.skewed:
             log.warning("clock skew %s (wall clock %+.3f s from ours)", _began(state.skewed), state.skew_us / 1e6)
             wall_us, now_us = self.clock.clock.wall_us(), self.clock.now_us()
@@ -117,7 +120,9 @@ class Pump:
 
     def step(self) -> None:
         """Decide now, and publish what changed. Runs at the end of a loop turn and at the end of a lease."""
-        self._scheduled = False
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+            self._scheduled = None
         now_us = self.clock.now_us()
         deadline_us = self.engine.hub.next_deadline()
         batch = self.engine.step(now_us)
@@ -169,17 +174,15 @@ class Pump:
     def _after(self, now_us: int) -> None:
         if self.engine.others:
             self._carry_out_others(self.engine.drain_others())
-        if not self._scheduled:
-            self._schedule()
+        self._schedule()
 
     def _carry_out_others(self, others: Mapping[str, Sequence[Effect]]) -> None:
         for link, effects in others.items():
             self.carry_out(link, effects)
 
     def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self.step)
+        if self._scheduled is None:
+            self._scheduled = asyncio.get_running_loop().call_soon(self.step)
 
     def _arm(self) -> None:
         """Have :meth:`step` called at the end of the earliest lease, even if nothing arrives."""
@@ -201,7 +204,10 @@ class Pump:
         self.step()
 
     def stop(self) -> None:
-        """Disarm the timer. The journal is closed by its owner."""
+        """Decide no more. The journal is closed by its owner."""
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+            self._scheduled = None
         if self._lease_timer is not None:
             self._lease_timer.cancel()
             self._lease_timer = None

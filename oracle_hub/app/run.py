@@ -101,6 +101,7 @@ class Application:
         self.server = Server(self, _server_settings(config))
         self.supervisor = Supervisor(self.pump, clock=self.clock.now_us)
         self.pump.carry_out = self.supervisor.carry_out
+        self.pump.restart_links = self.supervisor.restart
         for link in lineup.links.values():
             self.supervisor.add(link)
         self.pump.step()  # every feed is none, warming: told before anyone can ask

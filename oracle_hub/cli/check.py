@@ -14,6 +14,9 @@ from oracle_hub.cli.console import console
 from oracle_hub.config import Config, config_hash, load_config
 from oracle_hub.errors import ConfigError
 
+_RESOLVED = ("doves.custody", "doves.pool")
+"""Kinds whose price account is known only once the chain was read."""
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", type=Path, help="the configuration file")
@@ -50,7 +53,9 @@ def examine(config: Config) -> dict[str, object]:
                 "role": ("primary", "verifier", "verifier")[position] if position < 3 else "reference",
                 "kind": kind,
                 "reads": address,
-                "matches_derived": None if kind == "doves.custody" else described.get("matches_derived"),
+                "matches_derived": None
+                if kind in ("doves.custody", "doves.pool")
+                else described.get("matches_derived"),
                 "max_age_ms": spec.max_age_us[source] // 1_000,
             }
         feeds[spec.feed] = {

@@ -17,9 +17,7 @@ from oracle_hub.errors import ConfigError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="configuration (default: a simulation)"
-    )
+    parser.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: a simulation)")
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, metavar="N", help="port to listen on (default 8080; 0 takes a free one)")
     parser.add_argument("--state", metavar="DIR", help="directory of identity and journal (default var)")

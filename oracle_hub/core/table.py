@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from oracle_hub.core.catalog import Catalog, FeedSpec
+from oracle_hub.core.columns import ColumnInputs
 from oracle_hub.core.price import BPS_ONE, INT64_MAX
 from oracle_hub.core.selector import ABSENT, Input
 from oracle_hub.core.source import Condition, PriceUpdate, Status
@@ -186,6 +187,28 @@ class Table:
         received_us = self._received_us[cell]
         recency_us = publish_us if publish_us < received_us else received_us
         return (0, recency_us + self._max_age_us[cell], mantissa, recency_us)
+
+    def input_columns(self, cells: npt.NDArray[np.int64], max_conf_bps: npt.NDArray[np.int64]) -> ColumnInputs:
+        """:meth:`input` for many cells at once.
+
+        Args:
+            cells: int64 (3, N), cell numbers by role.
+            max_conf_bps: int64 (N,), 0 where there is no limit.
+        """
+        flags = self.flag_column[cells]
+        mantissa = self.mantissas[cells]
+        recency_us = np.minimum(self.publish_us_column[cells], self.received_us_column[cells])
+        usable = (flags & (UNUSABLE | HELD)) == HELD
+        if max_conf_bps.any():
+            # conf * 10^4 > bps * m, without the overflow: the floor of the right side divided by 10^4.
+            bound = max_conf_bps * (mantissa // BPS_ONE) + max_conf_bps * (mantissa % BPS_ONE) // BPS_ONE
+            usable &= (max_conf_bps == 0) | (self.confs[cells] <= bound)
+        return ColumnInputs(
+            usable_from_us=np.where(usable, 0, 1),
+            usable_until_us=np.where(usable, recency_us + self.max_age_us_column[cells], 0),
+            mantissa=mantissa,
+            recency_us=np.where(usable, recency_us, 0),
+        )
 
     def status(self, cell: int, spec: FeedSpec, now_us: int, *, warming: bool) -> InputStatus:
         """How the cell stands at ``now_us``, by the precedence of :class:`InputStatus`."""

@@ -1,0 +1,200 @@
+"""A chain in memory that answers a Solana link's requests, and a Hermes that answers its own: no sockets, no clock."""
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+
+import orjson
+
+from feeds.addresses import ASSETS
+from feeds.chainlink.store import PROGRAM as STORE
+from feeds.chainlink.store import Transmission, Transmissions
+from feeds.doves import PROGRAM as DOVES
+from feeds.doves import AgPriceFeed
+from feeds.jupiter import PROGRAM as PERPS
+from feeds.jupiter import Custody
+from feeds.layout import UNSET_KEY, pad32, pubkey_bytes
+from oracle_hub.app.engine import Engine
+from oracle_hub.app.lineup import build_lineup, journaled_endpoints
+from oracle_hub.app.pump import Pump
+from oracle_hub.clock import AnchoredClock, ManualClock
+from oracle_hub.config import Config
+from oracle_hub.core.hub import Batch
+from oracle_hub.core.source import Effect, Fetch, Frame, Send
+from oracle_hub.journal.records import Config as ConfigRecord
+from oracle_hub.journal.records import RunStart
+from oracle_hub.journal.writer import JournalWriter
+from oracle_hub.metrics import Latencies
+
+SIMULATION = """
+[roles]
+primary = "doves"
+verifiers = ["chainlink", "pyth"]
+[sources.doves]
+kind = "doves.custody"
+[sources.chainlink]
+kind = "chainlink.store"
+max_age_ms = 5000
+[sources.pyth]
+kind = "pyth.hermes"
+[feeds."SOL/USD"]
+[feeds."BTC/USD"]
+[emulator]
+"""
+
+
+class Chain:
+    """Accounts, and what an RPC says of them."""
+
+    def __init__(self) -> None:
+        self.slot = 400_000_000
+        self.accounts: dict[str, tuple[str, bytes]] = {}
+        self.subscriptions: dict[tuple[str, str], int] = {}
+
+    def put(self, address: str, owner: str, data: bytes) -> None:
+        self.slot += 1
+        self.accounts[address] = (owner, data)
+
+    def custody(self, feed: str) -> None:
+        asset = ASSETS[feed]
+        custody = Custody(
+            pool=UNSET_KEY,
+            mint=pubkey_bytes(asset.mint),
+            doves_oracle=pubkey_bytes(asset.edge),
+            doves_ag_oracle=pubkey_bytes(asset.ag),
+        )
+        self.put(asset.custody, PERPS, custody.encode())
+
+    def aggregate(self, feed: str, price: int, timestamp: int) -> str:
+        asset = ASSETS[feed]
+        state = AgPriceFeed(
+            mint=pubkey_bytes(asset.mint),
+            edge_feed=pubkey_bytes(asset.edge),
+            cl_feed=pubkey_bytes(asset.chainlink_doves),
+            pyth_feed=pubkey_bytes(asset.pyth_old_push),
+            pyth_feed_id=bytes.fromhex(asset.hermes_id),
+            price=price,
+            expo=-8,
+            timestamp=timestamp,
+        )
+        self.put(asset.ag, DOVES, state.encode())
+        return asset.ag
+
+    def store(self, feed: str, price: int, timestamp: int) -> str:
+        asset = ASSETS[feed]
+        ring = Transmission(self.slot, timestamp, price).encode()
+        name = pad32(feed.replace("/", " / "))
+        data = Transmissions(2, 1, UNSET_KEY, UNSET_KEY, UNSET_KEY, name, 8, 0, 7, 1, 1, 0, 0, ring).encode()
+        self.put(asset.chainlink_store, STORE, data)
+        return asset.chainlink_store
+
+    def value(self, address: str) -> dict[str, object] | None:
+        if address not in self.accounts:
+            return None
+        owner, data = self.accounts[address]
+        encoded = [base64.b64encode(data).decode(), "base64"]
+        return {"data": encoded, "owner": owner, "lamports": 1, "executable": False, "rentEpoch": 0, "space": len(data)}
+
+    def answer(self, link: str, effect: Effect) -> Frame | None:
+        """What comes back for a request, or for a message on the websocket."""
+        if isinstance(effect, Fetch) and effect.method == "POST":
+            request = orjson.loads(effect.body)
+            if request["method"] == "getGenesisHash":
+                result: object = "5eykt4UsFv8P8NJdTREpY1vzqKqZKvdpKuc147dw2N9d"
+            else:
+                values = [self.value(address) for address in request["params"][0]]
+                result = {"context": {"slot": self.slot}, "value": values}
+            body = orjson.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result})
+            return Frame("http", body, effect.fetch_id, 200)
+        if isinstance(effect, Send):
+            request = orjson.loads(effect.text)
+            if request["method"] == "accountSubscribe":
+                self.subscriptions[link, request["params"][0]] = request["id"] + 1000
+            return Frame(
+                "websocket", orjson.dumps({"jsonrpc": "2.0", "id": request["id"], "result": request["id"] + 1000})
+            )
+        return None
+
+    def notification(self, link: str, address: str) -> Frame:
+        params = {
+            "result": {"context": {"slot": self.slot}, "value": self.value(address)},
+            "subscription": self.subscriptions[link, address],
+        }
+        return Frame("websocket", orjson.dumps({"jsonrpc": "2.0", "method": "accountNotification", "params": params}))
+
+
+def hermes_event(prices: dict[str, tuple[int, int]]) -> Frame:
+    """One event of the Hermes stream: price and publish time in seconds, by feed."""
+    parsed = []
+    for feed, (price, publish_time) in prices.items():
+        body = {"price": str(price), "conf": "1000", "expo": -8, "publish_time": publish_time}
+        parsed.append({"id": ASSETS[feed].hermes_id, "price": body, "ema_price": body, "metadata": {"slot": 1}})
+    return Frame("sse", orjson.dumps({"binary": {"encoding": "base64", "data": []}, "parsed": parsed}))
+
+
+class Rig:
+    """A whole hub without server and sockets, on a clock that moves when told to."""
+
+    def __init__(self, directory: Path, config: Config) -> None:
+        self.manual = ManualClock(wall_us=1_790_000_000_000_000)
+        self.clock = AnchoredClock(self.manual)
+        self.chain = Chain()
+        self.published: list[Batch] = []
+        self.journal = JournalWriter(directory, instance="test", epoch=1_790_000_000, clock=self.manual.monotonic_us)
+        lineup = build_lineup(config, journaled_endpoints(config))
+        now_us = self.clock.now_us()
+        engine = Engine(lineup, epoch=1_790_000_000, started_us=now_us, warmup_us=10_000_000)
+        self.journal.append(RunStart("test", 1_790_000_000, "0", True, now_us, 0))
+        self.journal.append(ConfigRecord(lineup.config_text, lineup.config_hash, now_us))
+        self.pump = Pump(
+            engine,
+            self.clock,
+            journal=self.journal,
+            journal_required=False,
+            publish=lambda batch, journaled: self.published.append(batch),
+            latencies=Latencies(),
+        )
+        self.pump.carry_out = self.carry_out
+        self.pump.step()
+
+    @property
+    def now_s(self) -> int:
+        return self.clock.now_us() // 1_000_000
+
+    def connect(self, *names: str) -> None:
+        for name in names or tuple(self.pump.engine.lineup.links):
+            link = self.pump.engine.lineup.links[name]
+            self.carry_out(name, self.pump.on_connect(link, self.clock.now_us()))
+
+    def carry_out(self, name: str, effects: Sequence[Effect]) -> None:
+        if name.startswith("solana"):
+            for effect in effects:
+                frame = self.chain.answer(name, effect)
+                if frame is not None:
+                    self.deliver(name, frame)
+
+    def deliver(self, name: str, frame: Frame) -> None:
+        link = self.pump.engine.lineup.links[name]
+        self.carry_out(name, self.pump.on_frame(link, frame, self.clock.now_us()))
+
+    def tick(self, feed: str, price: int) -> None:
+        """All three oracles see this price now; all ways deliver it."""
+        now_s = self.now_s
+        changed = [self.chain.aggregate(feed, price, now_s), self.chain.store(feed, price, now_s)]
+        for name in ("solana:a", "solana:b"):
+            for address in changed:
+                self.deliver(name, self.chain.notification(name, address))
+        self.deliver("hermes:1", hermes_event({feed: (price, now_s)}))
+
+    def close(self) -> None:
+        """End the run; everything is in the journal."""
+        self.pump.step()
+        self.pump.stop()
+        assert self.journal.close()
+
+    def run_out(self) -> None:
+        """Let time pass to the end of the earliest lease, and decide there."""
+        deadline_us = self.pump.engine.hub.next_deadline()
+        assert deadline_us is not None
+        self.manual.advance(deadline_us - self.clock.now_us())
+        self.pump.step()
