@@ -74,7 +74,8 @@ class Server:
     async def start(self) -> tuple[str, int]:
         """Listen. Returns the address that was bound. Raises OSError when the port is taken."""
         service, settings = self._service, self._settings
-        self._board = Board(service.decisions, History(service.epoch, service.seq), text_frame)
+        history = History(service.epoch, service.seq)
+        self._board = Board(service.decisions, history, text_frame, instance=service.instance)
         self._subscribers = Subscribers(service, settings, self._board)
         app = web.Application(middlewares=[guard(settings.allowed_origins, self._failed)])  # type: ignore[list-item]
         app.router.add_get("/v1/stream", self._subscribers.handle, allow_head=False)

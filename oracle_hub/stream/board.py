@@ -16,6 +16,7 @@ from oracle_hub.stream.history import History
 from oracle_hub.stream.messages import (
     Heartbeat,
     Merge,
+    Resume,
     Snapshot,
     Update,
     View,
@@ -132,6 +133,8 @@ class Board:
         decisions: Mapping[str, Decision],
         history: History,
         frame: Callable[[bytes], bytes] = bytes,
+        *,
+        instance: str = "",
     ) -> None:
         """Start from what is published already: ``decisions`` as they stand after ``history.last_seq``.
 
@@ -140,6 +143,7 @@ class Board:
         self.decisions: dict[str, Decision] = dict(decisions)
         self.removed: dict[str, Decision] = {}
         """Last words on feeds that left, for subscribers who were not told yet."""
+        self.instance = instance
         self.history = history
         self.frame = frame
         self._groups: dict[GroupKey, Group] = {}
@@ -188,6 +192,12 @@ class Board:
     def decision(self, feed: str) -> Decision | None:
         """The last word on a feed, also where that was its removal."""
         return self.decisions.get(feed) or self.removed.get(feed)
+
+    def since(self, resume: Resume | None) -> list[Batch] | None:
+        """All batches since a resume point; None when there is none, or not all of them can be had."""
+        if resume is None or (resume.instance is not None and resume.instance != self.instance):
+            return None
+        return self.history.since(resume.epoch, resume.seq)
 
     # Groups.
 

@@ -172,7 +172,7 @@ class Session:
             max_age_us = None if message.max_age_ms is None else message.max_age_ms * 1000
             key = GroupKey(None if follows_all else frozenset(accepted), message.detail == "full", max_age_us)
             sub = self._add(key, message)
-            missed = self._missed(message.resume)
+            missed = self._board.since(message.resume)
             if message.resume is not None:
                 recovered = missed is not None
             tail = self._state(sub, message.resume, missed, now_us)
@@ -233,12 +233,6 @@ class Session:
         )
         self._subscriptions[subscription.number] = subscription
         return subscription
-
-    def _missed(self, resume: Resume | None) -> list[Batch] | None:
-        """All batches since the resume point, or None when they can't all be had."""
-        if resume is None:
-            return None
-        return self._board.history.since(resume.epoch, resume.seq)
 
     def _state(self, sub: Subscription, resume: Resume | None, missed: list[Batch] | None, now_us: int) -> bytes:
         """What brings a new subscription up to date."""

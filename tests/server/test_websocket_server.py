@@ -1,0 +1,288 @@
+"""Subscribers over real sockets: the stream, its limits, and what one of them can do to the others (nothing)."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from oracle_hub.server.websocket import TCP_NOTSENT_LOWAT, Client
+from oracle_hub.stream.messages import CloseCode
+from oracle_hub.stream.session import SessionLimits
+from tests.server.conftest import Stage
+from tests.stream.model_client import ModelClient
+
+
+async def test_hello_comes_first_and_says_who_speaks(stage: Stage) -> None:
+    await stage.start()
+    peer = await stage.connect()
+    hello = peer.hello
+    assert (hello["type"], hello["protocol"], peer.ws.protocol) == ("hello", "oraclehub.v1", "oraclehub.v1")
+    assert (hello["instance"], hello["epoch"], hello["seq"]) == (stage.service.instance, stage.service.epoch, 3)
+    assert hello["feeds"] == ["SOL/USD", "BTC/USD"]
+    assert hello["limits"]["max_message_bytes"] == 65_536 and hello["limits"]["max_future_ms"] == 2_000
+    assert peer.ws._compress == 0
+
+
+async def test_from_subscribe_to_update_none_heartbeat_and_config(stage: Stage) -> None:
+    await stage.start()
+    peer = await stage.connect()
+    await peer.send(type="subscribe", id=1, feeds=["SOL/USD", "NO/USD"])
+    subscribed, snapshot = await peer.read(), await peer.read()
+    assert subscribed["rejected"] == [{"feed": "NO/USD", "code": "unknown_feed"}]
+    client = ModelClient()
+    client.take(snapshot)
+    stage.tick("SOL/USD", 15_010_000_000)
+    update = await peer.read()
+    assert (update["type"], update["prev_seq"], update["seq"]) == ("update", 3, 4)
+    assert update["sent_us"] == stage.service.clock_us
+    client.take(update)
+    lease_us = stage.service.decisions["SOL/USD"].valid_until_us
+    assert lease_us is not None
+    batch = stage.service.wait(lease_us)
+    assert batch is not None
+    stage.server.publish(batch)
+    none = await peer.read()
+    assert (none["feeds"][0]["state"], none["feeds"][0]["price"]) == ("none", None)
+    client.take(none)
+    stage.server.heartbeat()
+    beat = await peer.read()
+    client.take(beat)
+    assert (beat["type"], beat["not_live"], client.wrong_digests, client.gaps) == ("heartbeat", ["SOL/USD"], 0, 0)
+    stage.server.config_changed()
+    config = await peer.read()
+    assert (config["type"], config["config_hash"], config["feeds"]) == ("config", "c0ffee", ["SOL/USD", "BTC/USD"])
+
+
+async def test_heartbeats_come_by_themselves(stage: Stage) -> None:
+    await stage.start(heartbeat_ms=10)
+    peer = await stage.subscriber("*")
+    assert [(await peer.read())["type"] for _ in range(3)] == ["heartbeat"] * 3
+
+
+async def test_held_back_changes_are_sent_by_a_timer(stage: Stage) -> None:
+    await stage.start(flush_interval_ms=1)
+    peer = await stage.subscriber("SOL/USD", max_hz=10)
+    stage.tick("SOL/USD", 15_010_000_000)
+    stage.tick("SOL/USD", 15_020_000_000)
+    assert (await peer.read())["conflated"] is False
+    stage.service.clock_us += 100_000
+    merged = await peer.read()
+    assert (merged["conflated"], merged["feeds"][0]["price"], merged["feeds"][0]["n"]) == (True, "15020000000", 1)
+
+
+async def test_a_price_too_old_for_a_subscription_is_ended_by_a_timer(stage: Stage) -> None:
+    await stage.start()
+    peer = await stage.connect()
+    await peer.send(type="subscribe", feeds=["SOL/USD"], max_age_ms=2)
+    await peer.read()
+    assert (await peer.read())["feeds"][0]["state"] == "live"
+    stage.service.clock_us += 2_000
+    update = await peer.read()
+    assert (update["feeds"][0]["state"], update["feeds"][0]["reason"]) == ("none", "max_age")
+
+
+NONSENSE: list[tuple[Any, str]] = [
+    ("garbage", "bad_json"),
+    ("[" * 30_000, "bad_message"),
+    ('{"type":"ping","deep":' + '{"a":' * 10_000 + "1" + "}" * 10_001, "bad_json"),
+    ('{"type":"subscribe","feeds":5}', "bad_message"),
+    ('{"type":"order"}', "unknown_type"),
+    (b"\x00\x01\x02", "binary_message"),
+]
+
+
+@pytest.mark.parametrize(("sent", "code"), NONSENSE, ids=range(len(NONSENSE)))
+async def test_nonsense_is_answered_and_the_session_goes_on(stage: Stage, sent: Any, code: str) -> None:
+    await stage.start()
+    peer = await stage.connect()
+    await (peer.ws.send_bytes(sent) if isinstance(sent, bytes) else peer.ws.send_str(sent))
+    error = await peer.read()
+    assert (error["type"], error["code"]) == ("error", code)
+    await peer.send(type="ping", id=4)
+    assert (await peer.read())["id"] == 4
+
+
+async def test_an_oversized_message_closes_its_connection_and_no_other(stage: Stage) -> None:
+    await stage.start()
+    good, bad = await stage.subscriber("*"), await stage.connect()
+    await bad.ws.send_str("x" * 70_000)
+    assert await bad.closed() == 1009
+    stage.tick("SOL/USD", 15_010_000_000)
+    assert (await good.read())["type"] == "update"
+    assert stage.server.errors == 0
+
+
+async def test_who_keeps_failing_is_closed_with_a_code_that_says_stay_away(stage: Stage) -> None:
+    await stage.start(session=SessionLimits(max_errors=3))
+    peer = await stage.connect()
+    for _ in range(5):
+        await peer.ws.send_str("nonsense")
+    assert await peer.closed() == 4500
+
+
+async def test_a_session_that_fails_inside_ends_alone(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    await stage.start()
+    good, bad = await stage.subscriber("*"), await stage.subscriber("*")
+    client = next(reversed(stage.server._subscribers._clients))  # type: ignore[union-attr]
+
+    def fail(*_: object) -> bytes:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setattr(client.session, "publish", fail)
+    stage.tick("SOL/USD", 15_010_000_000)
+    assert (await good.read())["type"] == "update"
+    assert await bad.closed() == CloseCode.INTERNAL_ERROR
+    assert stage.server.errors == 1
+
+
+async def test_a_client_that_goes_away_without_a_word_is_forgotten(stage: Stage) -> None:
+    await stage.start()
+    good, gone = await stage.subscriber("*"), await stage.subscriber("*")
+    transport = gone.ws._response.connection.transport  # type: ignore[union-attr]
+    transport.abort()  # type: ignore[union-attr]
+    for mantissa in range(15_000_000_001, 15_000_000_020):
+        stage.tick("SOL/USD", mantissa)
+        assert (await good.read())["feeds"][0]["price"] == str(mantissa)
+    assert (stage.server.clients, stage.server.errors) == (1, 0)
+
+
+async def eventually(condition: Callable[[], object]) -> None:
+    """Let the loop turn until something holds; fail when it never does."""
+    async with asyncio.timeout(5):
+        for _ in range(1_000_000):
+            if condition():
+                return
+            await asyncio.sleep(0)
+    raise AssertionError("it never came to hold")
+
+
+async def raw_subscriber(stage: Stage, request: bytes) -> socket.socket:
+    """A subscriber that will not read, with a small receive buffer."""
+    port = int(stage.base.rpartition(":")[2])
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(sock, ("127.0.0.1", port))
+    await loop.sock_sendall(
+        sock,
+        b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        + bytes((0x81, 0x80 | len(request)))
+        + bytes(4)
+        + request,
+    )
+    return sock
+
+
+async def stalled(stage: Stage, request: bytes) -> tuple[socket.socket, Client]:
+    """A subscriber that subscribed, and the server's side of it."""
+    subscribers = stage.server._subscribers
+    assert subscribers is not None
+    before = subscribers.count
+    sock = await raw_subscriber(stage, request)
+    await eventually(lambda: any(client.session.subscriptions for client in list(subscribers._clients)[before:]))
+    return sock, next(reversed(subscribers._clients))
+
+
+async def test_a_client_that_does_not_read_gets_one_merged_frame_and_costs_no_memory(stage: Stage) -> None:
+    await stage.start(flush_interval_ms=1)
+    sock, client = await stalled(stage, b'{"type":"subscribe","feeds":["*"],"detail":"full"}')
+    good = await stage.subscriber("SOL/USD")
+    count = 1_000
+    for number in range(count):
+        stage.tick("SOL/USD", 15_000_000_001 + number)
+        await good.read()
+    assert client.transport.get_write_buffer_size() < 10_000
+    assert client.session.dirty
+    received = bytearray()
+    loop = asyncio.get_running_loop()
+    last = str(15_000_000_000 + count).encode()
+    while last not in received:
+        received += await asyncio.wait_for(loop.sock_recv(sock, 1 << 16), 5)
+    assert len(received) < 300_000  # what the kernel held, and one frame; not a thousand frames of 900 bytes
+    assert received.count(b'"conflated":true') >= 1
+    sock.close()
+
+
+async def test_a_client_in_mode_all_that_does_not_read_is_cut(stage: Stage) -> None:
+    await stage.start(session=SessionLimits(max_unsent_bytes=20_000), close_grace_ms=50)
+    sock, client = await stalled(stage, b'{"type":"subscribe","feeds":["*"],"mode":"all","detail":"full"}')
+    for number in range(1_000):
+        stage.tick("SOL/USD", 15_000_000_001 + number)
+        if client.closing:
+            break
+        await asyncio.sleep(0)
+    assert client.session.close_code is CloseCode.TOO_SLOW
+    await eventually(lambda: not stage.server.clients)
+    sock.close()
+
+
+async def test_sockets_are_tuned(stage: Stage) -> None:
+    await stage.start(not_sent_low_water_bytes=8_192)
+    await stage.connect()
+    client = next(iter(stage.server._subscribers._clients))  # type: ignore[union-attr]
+    sock = client.transport.get_extra_info("socket")
+    assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+    assert sock.getsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT) == 8_192
+
+
+@pytest.mark.parametrize(
+    ("limits", "status", "code"),
+    [
+        ({"max_clients": 1}, 503, "too_many_connections"),
+        ({"max_clients_per_ip": 1}, 429, "too_many_from_address"),
+    ],
+)
+async def test_connections_over_a_limit_are_refused_at_the_handshake(
+    stage: Stage, limits: dict[str, int], status: int, code: str
+) -> None:
+    await stage.start(**limits)
+    first = await stage.connect()
+    got, body, response = await stage.get(
+        "/v1/stream", Upgrade="websocket", Connection="Upgrade", **{"Sec-WebSocket-Version": "13"}
+    )
+    assert (got, body["error"]["code"], response.headers["Retry-After"]) == (status, code, "1")
+    assert stage.server.refused == 1
+    await first.ws.close()
+    await eventually(lambda: not stage.server.clients)
+    await stage.connect()
+
+
+async def test_origin_and_subprotocol_are_checked_at_the_handshake(stage: Stage) -> None:
+    await stage.start(allowed_origins=("https://app.example",))
+    for origin in ("https://app.example", stage.base):
+        await (await stage.connect(Origin=origin)).ws.close()
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await stage.connect(Origin="https://evil.example")
+    assert refused.value.status == 403
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await stage.http.ws_connect(f"{stage.base}/v1/stream", protocols=("other",))
+    assert refused.value.status == 400
+    async with stage.http.ws_connect(f"{stage.base}/v1/stream") as ws:  # naming none is fine
+        assert (await ws.receive_json(timeout=5))["type"] == "hello"
+
+
+async def test_shutdown_says_goaway_and_closes_within_a_second_even_with_a_stuck_client(stage: Stage) -> None:
+    await stage.start(close_grace_ms=100)
+    peer = await stage.subscriber("SOL/USD")
+    sock, client = await stalled(stage, b'{"type":"subscribe","feeds":["BTC/USD"],"mode":"all","detail":"full"}')
+    while not client.transport.get_write_buffer_size():
+        stage.tick("BTC/USD", 6_000_000_000_001 + stage.service.seq)
+    async with asyncio.timeout(1):
+        await stage.server.stop("shutdown")
+    assert await peer.read() == {"type": "goaway", "reason": "shutdown", "retry_after_ms": 1_000}
+    assert await peer.closed() == CloseCode.SHUTDOWN
+    sock.close()
+
+
+async def test_counters_count(stage: Stage) -> None:
+    await stage.start()
+    await stage.subscriber("*")
+    frames, sent = stage.server.frames_sent, stage.server.bytes_sent
+    stage.tick("SOL/USD", 15_010_000_000)
+    assert stage.server.clients == 1
+    assert stage.server.frames_sent == frames + 1 and 300 < stage.server.bytes_sent - sent < 500
