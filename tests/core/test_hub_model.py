@@ -245,10 +245,16 @@ class HubAgainstTwin(RuleBasedStateMachine):
         self.twin.update(update, self.now_us)
         self.send(update)
 
-    @rule(lag_us=st.integers(0, 3), mantissa=st.integers(9_990, 10_010), name=st.sampled_from("XY"))
-    def all_update(self, lag_us: int, mantissa: int, name: str) -> None:
-        for source in (P, A, B):
+    @rule(
+        lags_us=st.tuples(*[st.sampled_from((0, 1, 3, -10, -20))] * 3),
+        mantissa=st.sampled_from((9_990, 10_000, 10_010)),
+        name=st.sampled_from("XY"),
+        us=st.integers(0, 60),
+    )
+    def all_update(self, lags_us: tuple[int, ...], mantissa: int, name: str, us: int) -> None:
+        for source, lag_us in zip((P, A, B), lags_us, strict=True):
             self.update(source, name, mantissa, lag_us, 0, None)
+        self.pass_time(us)
 
     @rule(
         source=st.sampled_from((P, A, B)),
@@ -259,19 +265,26 @@ class HubAgainstTwin(RuleBasedStateMachine):
         self.twin.bad(source, name)
         self.send(Status(source, "solana:a", name, what, "", self.now_us))
 
-    @rule(reason=st.sampled_from((None, None, Reason.CLOCK_SKEW, Reason.JOURNAL)))
+    @rule(what=st.integers(0, 11))
+    def disturb(self, what: int) -> None:
+        """In one rule, so that most of a run is not spent without a price."""
+        if what < len(CATALOGS):
+            self.reload(what)
+        elif what == 4:
+            self.anchor_anew()
+        else:
+            self.block(Reason.CLOCK_SKEW if what == 5 else Reason.JOURNAL if what == 6 else None)
+
     def block(self, reason: Reason | None) -> None:
         self.twin.blocked = reason
         self.do(lambda hub: hub.block(reason))
 
-    @rule(number=st.integers(0, len(CATALOGS) - 1))
     def reload(self, number: int) -> None:
         self.step()
         self.twin.reload(CATALOGS[number])
         self.do(lambda hub: hub.reload(Catalog(CATALOGS[number], max_future_us=SKEW_US), str(number)))
         self.step()
 
-    @rule()
     def anchor_anew(self) -> None:
         self.now_us -= 1_000
         now_us = self.now_us
@@ -345,4 +358,4 @@ class HubAgainstTwin(RuleBasedStateMachine):
 
 
 TestHubAgainstTwin = HubAgainstTwin.TestCase
-TestHubAgainstTwin.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+TestHubAgainstTwin.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
