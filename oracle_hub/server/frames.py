@@ -1,6 +1,7 @@
 """Websocket frames as a server sends them (RFC 6455, section 5.2): whole, unmasked, uncompressed."""
 
 _FINAL_TEXT = 0x81
+_FINAL_CLOSE = 0x88
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -13,3 +14,11 @@ def text_frame(payload: bytes) -> bytes:
     else:
         header = bytes((_FINAL_TEXT, 127)) + size.to_bytes(8, "big")
     return header + payload
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    """A close frame. The reason must not be longer than 123 bytes."""
+    payload = code.to_bytes(2, "big") + reason.encode()
+    if len(payload) > 125:
+        raise ValueError(f"a control frame takes 125 bytes, not {len(payload)}")
+    return bytes((_FINAL_CLOSE, len(payload))) + payload

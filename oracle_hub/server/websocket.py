@@ -17,6 +17,7 @@ from aiohttp import WSMessage, WSMsgType, web
 
 from oracle_hub.core.hub import Batch
 from oracle_hub.server.answers import RequestError, error_answer
+from oracle_hub.server.frames import close_frame
 from oracle_hub.server.service import ServerSettings, Service
 from oracle_hub.stream.board import Board
 from oracle_hub.stream.messages import SUBPROTOCOL, CloseCode, Config, ErrorCode, GoAway, Hello, encode
@@ -30,13 +31,15 @@ TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 class Client:
     """One connected subscriber."""
 
-    __slots__ = ("closing", "session", "transport", "ws")
+    __slots__ = ("closing", "gone", "session", "transport")
 
-    def __init__(self, ws: web.WebSocketResponse, transport: asyncio.Transport, session: Session) -> None:
-        self.ws = ws
+    def __init__(self, transport: asyncio.Transport, session: Session) -> None:
         self.transport = transport
         self.session = session
         self.closing = False
+        """Our close frame was sent: nothing may follow it."""
+        self.gone = asyncio.Event()
+        """Its reading has ended."""
 
 
 class Subscribers:
@@ -114,13 +117,14 @@ class Subscribers:
             heartbeat=settings.ping_interval_ms / 1000,
             max_msg_size=settings.max_message_bytes,
             timeout=settings.close_grace_ms / 1000,
+            autoclose=False,  # a close of ours is answered by the peer and by nobody else
         )
         await ws.prepare(request)
         transport = request.transport
         if not isinstance(transport, asyncio.Transport):
             return ws  # gone during the handshake
         self._tune(transport)
-        client = Client(ws, transport, Session(self._board, settings.session))
+        client = Client(transport, Session(self._board, settings.session))
         self._clients[client] = None
         try:
             self._write(client, self._hello())
@@ -133,6 +137,9 @@ class Subscribers:
             self._clients.pop(client, None)
             self._held_back.discard(client)
             client.session.end()
+            client.gone.set()
+            if client.closing:
+                transport.close()
         return ws
 
     def _tune(self, transport: asyncio.Transport) -> None:
@@ -285,23 +292,19 @@ class Subscribers:
     def _close_soon(self, client: Client, code: CloseCode) -> None:
         if client.closing:
             return
+        if not client.transport.is_closing():
+            client.transport.write(close_frame(code, code.name.lower()))
         client.closing = True
-        task = asyncio.get_running_loop().create_task(self._close(client, code))
+        task = asyncio.get_running_loop().create_task(self._cut_off(client))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _close(self, client: Client, code: CloseCode) -> None:
-        """Close in order if the peer lets us within the grace, else cut."""
-        loop = asyncio.get_running_loop()
-        until_s = loop.time() + self._settings.close_grace_ms / 1000
+    async def _cut_off(self, client: Client) -> None:
+        """Wait for the peer to answer our close; cut it off when the grace is over."""
         try:
-            async with asyncio.timeout_at(until_s):
-                await client.ws.close(code=code, message=code.name.lower().encode())
-                while client.transport.get_write_buffer_size():  # noqa: ASYNC110
-                    await asyncio.sleep(0.01)
-        except (TimeoutError, ConnectionError):
-            pass
-        finally:
+            async with asyncio.timeout(self._settings.close_grace_ms / 1000):
+                await client.gone.wait()
+        except TimeoutError:
             client.transport.abort()
 
     async def stop(self, reason: str) -> None:

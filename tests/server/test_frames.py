@@ -2,7 +2,7 @@
 
 import pytest
 
-from oracle_hub.server.frames import text_frame
+from oracle_hub.server.frames import close_frame, text_frame
 
 
 def test_the_example_of_the_rfc() -> None:
@@ -22,3 +22,13 @@ def test_the_example_of_the_rfc() -> None:
 )
 def test_the_length_takes_its_shortest_form(size: int, header: str) -> None:
     assert text_frame(b"x" * size) == bytes.fromhex(header) + b"x" * size
+
+
+def test_a_close_frame_has_code_and_reason() -> None:
+    assert close_frame(4000, "shutdown") == bytes.fromhex("880a0fa0") + b"shutdown"
+
+
+def test_a_control_frame_is_short() -> None:
+    assert len(close_frame(4000, "x" * 123)) == 127
+    with pytest.raises(ValueError, match="125 bytes, not 126"):
+        close_frame(4000, "x" * 124)

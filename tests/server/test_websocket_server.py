@@ -272,10 +272,14 @@ async def test_shutdown_says_goaway_and_closes_within_a_second_even_with_a_stuck
     sock, client = await stalled(stage, b'{"type":"subscribe","feeds":["BTC/USD"],"mode":"all","detail":"full"}')
     while not client.transport.get_write_buffer_size():
         stage.tick("BTC/USD", 6_000_000_000_001 + stage.service.seq)
+
+    async def farewell() -> None:
+        assert await peer.read() == {"type": "goaway", "reason": "shutdown", "retry_after_ms": 1_000}
+        assert await peer.closed() == CloseCode.SHUTDOWN
+
     async with asyncio.timeout(1):
-        await stage.server.stop("shutdown")
-    assert await peer.read() == {"type": "goaway", "reason": "shutdown", "retry_after_ms": 1_000}
-    assert await peer.closed() == CloseCode.SHUTDOWN
+        await asyncio.gather(stage.server.stop("shutdown"), farewell())
+    assert stage.server.clients == 0
     sock.close()
 
 
