@@ -98,8 +98,8 @@ class Engine:
         """Our clock and the wall clock parted, or met again."""
         if skewed:
             self.hub.block(Reason.CLOCK_SKEW)
-        elif self.hub.blocked is Reason.CLOCK_SKEW:
-            self.hub.block(None)
+        else:
+            self.hub.unblock(Reason.CLOCK_SKEW)
 
     def reanchor(self, now_us: int) -> None:
         """Our clock was set anew: what was held is forgotten, and warm-up begins again."""

@@ -50,6 +50,7 @@ class Pump:
         self.skew_us = 0
         self.skewed = False
         self._publish = publish
+        self._journal_good = True
         self._link_ids: dict[str, int] = {}
         self._first_received_us: int | None = None
         self._scheduled: asyncio.Handle | None = None
@@ -147,14 +148,16 @@ class Pump:
         return self.journal.commit()
 
     def _demand_journal(self, journaled: bool) -> None:
-        hub = self.engine.hub
-        if not journaled and hub.blocked is None:
+        if journaled is self._journal_good:
+            return
+        self._journal_good = journaled
+        if journaled:
+            log.warning("journal: can be written again")
+            self.engine.hub.unblock(Reason.JOURNAL)
+        else:
             log.error("journal: %s; no prices until it can be written (journal.mode)", self.journal_error)
-            hub.block(Reason.JOURNAL)
-            self._schedule()
-        elif journaled and hub.blocked is Reason.JOURNAL:
-            hub.block(None)
-            self._schedule()
+            self.engine.hub.block(Reason.JOURNAL)
+        self._schedule()
 
     @property
     def journal_error(self) -> str:

@@ -13,7 +13,7 @@ from oracle_hub.cli.console import console
 from oracle_hub.core.hub import Batch
 from oracle_hub.errors import JournalError
 from oracle_hub.journal.reader import read_journal
-from oracle_hub.stream.messages import feed_object
+from oracle_hub.stream.messages import feed_entry, view
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,6 +59,6 @@ def _print(batch: Batch) -> None:
         "epoch": batch.epoch,
         "seq": batch.seq,
         "now_us": batch.now_us,
-        "feeds": [feed_object(decision) for decision in batch.decisions],
+        "feeds": [feed_entry(decision, view(decision, batch.now_us), full=True) for decision in batch.decisions],
     }
-    sys.stdout.buffer.write(orjson.dumps(line) + b"\n")
+    sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")

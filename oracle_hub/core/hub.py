@@ -77,7 +77,7 @@ class Hub:
         self.seq = 0
         """Sequence of the last batch; 0 before the first."""
         self.warmup_us = warmup_us
-        self.blocked: Reason | None = None
+        self._blocks: frozenset[Reason] = frozenset()
         self.decisions: dict[str, Decision] = {}
         self._removed: list[Decision] = []
         self._columns = ColumnSelector()
@@ -143,11 +143,23 @@ class Hub:
         else:
             self._dirty.add(self.catalog.feed_index[feed])
 
-    def block(self, reason: Reason | None) -> None:
-        """Give no price for any feed, for this reason, until called with None."""
-        if reason is not self.blocked:
-            self.blocked = reason
+    def block(self, reason: Reason) -> None:
+        """Give no price for any feed, for this reason, until :meth:`unblock`. The first of several reasons is told."""
+        self._set_blocks(self._blocks | {reason})
+
+    def unblock(self, reason: Reason) -> None:
+        """Take one reason back; prices return when none is left."""
+        self._set_blocks(self._blocks - {reason})
+
+    def _set_blocks(self, blocks: frozenset[Reason]) -> None:
+        before, self._blocks = self.blocked, blocks
+        if self.blocked is not before:
             self._touch(None)
+
+    @property
+    def blocked(self) -> Reason | None:
+        """Why no feed has a price now, by precedence; None where nothing blocks."""
+        return next((reason for reason in Reason if reason in self._blocks), None) if self._blocks else None
 
     def restart_warmup(self, now_us: int) -> None:
         """Forget every held update and warm up again: after our clock was re-anchored no held age can be trusted."""

@@ -338,18 +338,22 @@ class TestBlock:
         assert live.step(T + 3 * S) is None
         live.block(Reason.CLOCK_SKEW)
         assert not live.pending
-        live.block(None)
+        live.unblock(Reason.CLOCK_SKEW)
         assert brief(told(live, T + 4 * S)) == ("live", "agreed", P, 10_001, 8 * S + 1)
 
-    def test_another_reason_is_told(self, live: Hub) -> None:
+    def test_the_first_of_two_reasons_is_told_and_both_must_end(self, live: Hub) -> None:
         live.block(Reason.JOURNAL)
         assert told(live, T + 2 * S).reason is Reason.JOURNAL
         live.block(Reason.CLOCK_SKEW)
         assert told(live, T + 2 * S).reason is Reason.CLOCK_SKEW
+        live.unblock(Reason.CLOCK_SKEW)
+        assert told(live, T + 2 * S).reason is Reason.JOURNAL
+        live.unblock(Reason.JOURNAL)
+        assert told(live, T + 2 * S).state is State.LIVE
 
     def test_released_before_the_step_is_nothing(self, live: Hub) -> None:
         live.block(Reason.CLOCK_SKEW)
-        live.block(None)
+        live.unblock(Reason.CLOCK_SKEW)
         assert live.step(T + 2 * S) is None
         assert live.next_deadline() == T + 6 * S + 1
 
@@ -357,7 +361,7 @@ class TestBlock:
         hub = make()
         hub.block(Reason.JOURNAL)
         assert told(hub, T).reason is Reason.JOURNAL
-        hub.block(None)
+        hub.unblock(Reason.JOURNAL)
         assert brief(told(hub, T + 1)) == ("none", "warming", None, None, 10 * S)
 
 

@@ -273,11 +273,19 @@ class HubAgainstTwin(RuleBasedStateMachine):
         elif what == 4:
             self.anchor_anew()
         else:
-            self.block(Reason.CLOCK_SKEW if what == 5 else Reason.JOURNAL if what == 6 else None)
+            self.block({Reason.CLOCK_SKEW} if what == 5 else {Reason.JOURNAL} if what == 6 else set())
 
-    def block(self, reason: Reason | None) -> None:
-        self.twin.blocked = reason
-        self.do(lambda hub: hub.block(reason))
+    def block(self, reasons: set[Reason]) -> None:
+        self.twin.blocked = next(iter(reasons), None)
+
+        def change(hub: Hub) -> None:
+            for reason in (Reason.CLOCK_SKEW, Reason.JOURNAL):
+                if reason in reasons:
+                    hub.block(reason)
+                else:
+                    hub.unblock(reason)
+
+        self.do(change)
 
     def reload(self, number: int) -> None:
         self.step()
