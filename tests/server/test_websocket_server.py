@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
+import websockets
 
 from oracle_hub.server.websocket import TCP_NOTSENT_LOWAT, Client
 from oracle_hub.stream.messages import CloseCode
@@ -290,3 +292,22 @@ async def test_counters_count(stage: Stage) -> None:
     stage.tick("SOL/USD", 15_010_000_000)
     assert stage.server.clients == 1
     assert stage.server.frames_sent == frames + 1 and 300 < stage.server.bytes_sent - sent < 500
+
+
+async def test_an_independent_client_reads_frames_of_every_length(stage: Stage) -> None:
+    await stage.start()
+    url = stage.base.replace("http", "ws", 1) + "/v1/stream"
+    async with websockets.connect(url, subprotocols=[websockets.Subprotocol("oraclehub.v1")], proxy=None) as peer:
+        assert (await peer.recv()).startswith('{"type":"hello"')  # type: ignore[arg-type]
+        for request in ('{"type":"ping","id":1}', '{"type":"ping","id":"' + "x" * 64 + '"}'):
+            await peer.send(request)
+            assert msgspec.json.decode(await peer.recv())["id"] == msgspec.json.decode(request)["id"]
+        await peer.send('{"type":"subscribe","detail":"full","feeds":[' + '"no",' * 4_000 + '"*"]}')
+        assert msgspec.json.decode(await peer.recv())["rejected"] == [{"feed": "no", "code": "unknown_feed"}]
+        assert len(msgspec.json.decode(await peer.recv())["feeds"]) == 2
+        await peer.ping()
+        await stage.server.stop("shutdown")
+        assert msgspec.json.decode(await peer.recv())["type"] == "goaway"
+        with pytest.raises(websockets.ConnectionClosedError) as closed:
+            await peer.recv()
+        assert closed.value.rcvd is not None and closed.value.rcvd.code == CloseCode.SHUTDOWN

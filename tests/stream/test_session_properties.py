@@ -28,6 +28,7 @@ STEPS = st.lists(
         st.tuples(st.just("wait"), st.integers(1, 12_000_000), st.just(0), st.just(0)),
         st.tuples(st.just("join"), st.integers(0, 2), st.integers(0, len(OPTIONS) - 1), st.just(0)),
         st.tuples(st.just("return"), st.integers(0, 5), st.just(0), st.just(0)),
+        st.tuples(st.just("lose"), st.integers(0, 5), st.just(0), st.just(0)),
         st.tuples(st.just("stall"), st.integers(0, 5), st.integers(0, 1), st.just(0)),
         st.tuples(st.just("beat"), st.just(0), st.just(0), st.just(0)),
     ),
@@ -44,10 +45,16 @@ class Subscriber:
         self.session = Session(board, SessionLimits(conflate_above_bytes=100))
         self.client = ModelClient()
         self.full = False
+        self.lost = False
+        """What is sent no longer arrives, until it comes back."""
 
     @property
     def unsent_bytes(self) -> int:
         return 101 if self.full else 0
+
+    def hear(self, data: bytes) -> None:
+        if not self.lost:
+            self.client.take_all(data)
 
     def join(self, now_us: int) -> None:
         self._answered(self.session.receive(self.request + "}", now_us, now_us))
@@ -55,6 +62,7 @@ class Subscriber:
     def come_back(self, now_us: int) -> None:
         """The connection broke and is made again: resume from what the client holds."""
         self.session.end()
+        self.lost = False
         self.session = Session(self.board, SessionLimits(conflate_above_bytes=100))
         resume = f',"resume":{{"epoch":{self.board.epoch},"seq":{self.client.seq}}}}}'
         self._answered(self.session.receive(self.request + resume, now_us, now_us))
@@ -87,11 +95,13 @@ class Stage:
             self.subscribers[-1].join(service.clock_us)
         elif kind == "beat":
             for each in self.subscribers:
-                each.client.take_all(each.session.heartbeat(service.clock_us, each.unsent_bytes))
+                each.hear(each.session.heartbeat(service.clock_us, each.unsent_bytes))
         elif self.subscribers:
             subscriber = self.subscribers[a % len(self.subscribers)]
             if kind == "return":
                 subscriber.come_back(service.clock_us)
+            elif kind == "lose":
+                subscriber.lost = True
             else:
                 subscriber.full = bool(b)
 
@@ -99,7 +109,7 @@ class Stage:
         if batch is not None:
             publication = self.board.apply(batch, self.service.clock_us)
             for each in self.subscribers:
-                each.client.take_all(each.session.publish(publication, each.unsent_bytes))
+                each.hear(each.session.publish(publication, each.unsent_bytes))
 
     def advance(self, to_us: int) -> None:
         """Let time pass, with every timer fired at its instant."""
@@ -111,8 +121,8 @@ class Stage:
             self.publish(service.hub.step(service.clock_us))
             ended = board.pop_ended(service.clock_us)
             for each in self.subscribers:
-                each.client.take_all(each.session.expire(ended, service.clock_us, each.unsent_bytes))
-                each.client.take_all(each.session.flush(service.clock_us, each.unsent_bytes))
+                each.hear(each.session.expire(ended, service.clock_us, each.unsent_bytes))
+                each.hear(each.session.flush(service.clock_us, each.unsent_bytes))
             if due_us >= to_us:
                 return
 
@@ -125,7 +135,9 @@ def test_a_client_equals_the_board_and_sees_no_false_gap(steps: list[tuple[str, 
         stage.run(*step)
     now_us = stage.service.clock_us
     for each in stage.subscribers:
-        each.client.take_all(each.session.heartbeat(now_us, 0))
+        if each.lost:
+            each.come_back(now_us)
+        each.hear(each.session.heartbeat(now_us, 0))
         assert (each.client.gaps, each.client.wrong_digests) == (0, 0)
         assert not each.session.dirty
         (subscription,) = each.session._subscriptions.values()
