@@ -196,22 +196,36 @@ class Subscribers:
         try:
             self._write(client, produce())
         except Exception:
-            self.errors += 1
-            log.exception("a subscriber's session failed and is closed")
-            client.session.close_code = CloseCode.INTERNAL_ERROR
-        if client.session.close_code is not None:
-            self._close_soon(client, client.session.close_code)
-        elif client.session.dirty:
+            self._failed(client)
+        self._look_after(client)
+
+    def _failed(self, client: Client) -> None:
+        self.errors += 1
+        log.exception("a subscriber's session failed and is closed")
+        client.session.close_code = CloseCode.INTERNAL_ERROR
+
+    def _look_after(self, client: Client) -> None:
+        """Do what the session asks for beside writing."""
+        session = client.session
+        if session.close_code is not None:
+            self._close_soon(client, session.close_code)
+        elif session.dirty:
             self._held_back.add(client)
             self._arm("flush", self._settings.flush_interval_ms / 1000, self.flush)
 
     def publish(self, batch: Batch) -> None:
         """Make a batch what everybody sees, and send it to whoever follows one of its feeds."""
         publication = self._board.apply(batch, self._service.now_us())
-        for client in tuple(self._clients):
-            if client.session.subscriptions:
-                unsent = client.transport.get_write_buffer_size()
-                self._attempt(client, partial(client.session.publish, publication, unsent))
+        for client in tuple(self._clients):  # the hot path: one call into the session and one write for each
+            session = client.session
+            try:
+                data = session.publish(publication, client.transport.get_write_buffer_size())
+                if data:
+                    self._write(client, data)
+            except Exception:
+                self._failed(client)
+            if session.dirty or session.close_code is not None:
+                self._look_after(client)
         self._arm_expiry()
 
     def flush(self) -> None:

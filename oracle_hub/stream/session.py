@@ -100,6 +100,8 @@ class Session:
         """Messages refused so far."""
         self.close_code: CloseCode | None = None
         """Set when the connection must be closed."""
+        self.dirty = False
+        """Whether something may wait for :meth:`flush`, which settles it."""
 
     def end(self) -> None:
         """The connection is gone. Must be called exactly once."""
@@ -111,11 +113,6 @@ class Session:
     def subscriptions(self) -> int:
         """How many subscriptions it has."""
         return len(self._subscriptions)
-
-    @property
-    def dirty(self) -> bool:
-        """Whether something waits for :meth:`flush`."""
-        return any(subscription.dirty for subscription in self._subscriptions.values())
 
     # From the client.
 
@@ -253,12 +250,12 @@ class Session:
 
     def publish(self, publication: Publication, unsent_bytes: int) -> bytes:
         """What to send for a batch that was applied to the board; empty where nothing is for this subscriber."""
-        frames = [
-            frame
-            for subscription in self._subscriptions.values()
-            if (frame := self._publish(subscription, publication, unsent_bytes))
-        ]
-        return frames[0] if len(frames) == 1 else b"".join(frames)
+        data = b""
+        for subscription in self._subscriptions.values():
+            frame = self._publish(subscription, publication, unsent_bytes)
+            if frame is not None:
+                data = data + frame if data else frame
+        return data
 
     def _publish(self, sub: Subscription, publication: Publication, unsent_bytes: int) -> bytes | None:
         decisions, entries, urgent = publication.part(sub.group)
@@ -272,6 +269,7 @@ class Session:
         if not sub.replays:
             held_back = now_us < sub.next_us and not urgent
             if sub.dirty or held_back or unread:
+                self.dirty = True
                 for decision in decisions:
                     sub.dirty.setdefault(decision.feed, Merge()).add(decision)
                 return None if unread or held_back else self._flush(sub, now_us)
@@ -294,11 +292,13 @@ class Session:
 
     def flush(self, now_us: int, unsent_bytes: int) -> bytes:
         """What was held back and may go now. To be called every few milliseconds while :attr:`dirty`."""
-        return b"".join(
+        frames = [
             self._flush(sub, now_us)
             for sub in self._subscriptions.values()
             if sub.dirty and now_us >= sub.next_us and not self._unread(sub, unsent_bytes)
-        )
+        ]
+        self.dirty = any(sub.dirty for sub in self._subscriptions.values())
+        return b"".join(frames)
 
     def heartbeat(self, now_us: int, unsent_bytes: int) -> bytes:
         """One heartbeat per subscription, what was held back before it. Nothing for a client that doesn't read."""
@@ -321,6 +321,7 @@ class Session:
             if self._unread(sub, unsent_bytes) and sub.replays:
                 self.close_code = CloseCode.TOO_SLOW
             elif sub.dirty or self._unread(sub, unsent_bytes):
+                self.dirty = True
                 for feed in feeds:
                     sub.dirty.setdefault(feed, Merge()).was_none = True
             else:

@@ -139,6 +139,7 @@ def test_a_client_equals_the_board_and_sees_no_false_gap(steps: list[tuple[str, 
             each.come_back(now_us)
         each.hear(each.session.heartbeat(now_us, 0))
         assert (each.client.gaps, each.client.wrong_digests) == (0, 0)
+        assert each.session.flush(now_us + 10**9, 0) == b""
         assert not each.session.dirty
         (subscription,) = each.session._subscriptions.values()
         group = subscription.group
