@@ -1,0 +1,210 @@
+"""The emulator's accounts: what each oracle's state looks like on the chain, at the mainnet addresses."""
+
+from functools import cache
+
+import msgspec
+
+from feeds.addresses import (
+    ASSETS,
+    CHAINLINK_STORE,
+    DOVES,
+    DOVES_SIGNER,
+    PERPS,
+    POOL,
+    PYTH_LEGACY,
+    PYTH_NEW_RECEIVER,
+    PYTH_OLD_RECEIVER,
+    Asset,
+    doves_ag_feed_bump,
+    doves_feed_bump,
+)
+from feeds.chainlink.store import Transmission, Transmissions
+from feeds.doves import AgPriceFeed, PriceFeed
+from feeds.emulator.oracles import AGGREGATE, CHAINLINK_LEG, EDGE, LAZER, LEGACY, RECEIVER, STORE
+from feeds.jupiter import Custody, OracleParams, ParameterUpdateOracle, Pool
+from feeds.layout import UNSET_KEY, pad32, pubkey_bytes
+from feeds.pyth.legacy import Ema, PriceAccount, PriceInfo
+from feeds.pyth.receiver import PriceUpdateV2
+
+EXPO = -8
+CUSTODY = "jupiter.custody"
+POOL_KIND = "jupiter.pool"
+_SECOND_US = 1_000_000
+_STABLE = frozenset({"USDC", "USDT"})
+
+
+class Held(msgspec.Struct, frozen=True, gc=False):
+    """What one oracle holds of one feed. Prices at exponent -8."""
+
+    mantissa: int
+    conf: int
+    publish_us: int
+    prev_publish_us: int
+    emit_us: int
+    slot: int
+    """Slot of the write."""
+    price_slot: int
+    """Pyth's own count: grows with every update."""
+    ema: int
+    ema_conf: int
+    round_id: int
+
+    @property
+    def publish_s(self) -> int:
+        """Unix seconds, as the wires carry it."""
+        return self.publish_us // _SECOND_US
+
+
+class Place(msgspec.Struct, frozen=True):
+    """What an address is."""
+
+    oracle: str
+    """An oracle, ``jupiter.custody`` or ``jupiter.pool``."""
+    feed: str | None
+    owner: str
+
+
+@cache
+def places() -> dict[str, Place]:
+    """Every address that the emulator knows."""
+    found = {POOL: Place(POOL_KIND, None, PERPS)}
+    for feed, asset in ASSETS.items():
+        for oracle, address, owner in (
+            (EDGE, asset.edge, DOVES),
+            (LAZER, asset.lazer, DOVES),
+            (CHAINLINK_LEG, asset.chainlink_doves, DOVES),
+            (AGGREGATE, asset.ag, DOVES),
+            (STORE, asset.chainlink_store, CHAINLINK_STORE),
+            (RECEIVER, asset.pyth_new_push, PYTH_NEW_RECEIVER),
+            (RECEIVER, asset.pyth_old_push, PYTH_OLD_RECEIVER),
+            (LEGACY, asset.pyth_legacy, PYTH_LEGACY),
+            (CUSTODY, asset.custody, PERPS),
+        ):
+            found[address] = Place(oracle, feed, owner)
+    return found
+
+
+@cache
+def addresses_of(feed: str, oracle: str) -> tuple[str, ...]:
+    """The accounts that an oracle writes for a feed; none for Hermes."""
+    return tuple(address for address, place in places().items() if (place.feed, place.oracle) == (feed, oracle))
+
+
+@cache
+def _feed_bump(pair: bytes) -> int:
+    return doves_feed_bump(pair)
+
+
+@cache
+def _ag_bump(mint: str) -> int:
+    return doves_ag_feed_bump(mint)
+
+
+def encode_price(address: str, held: Held) -> bytes:
+    """The bytes of a price account that holds this state."""
+    place = places()[address]
+    assert place.feed is not None
+    asset = ASSETS[place.feed]
+    if place.oracle in (EDGE, LAZER, CHAINLINK_LEG):
+        return _price_feed(asset, place.oracle, held)
+    if place.oracle == AGGREGATE:
+        return _aggregate(asset, held)
+    if place.oracle == STORE:
+        return _transmissions(asset, held)
+    if place.oracle == RECEIVER:
+        return _price_update(address, asset, held)
+    return _legacy(asset, held)
+
+
+def _price_feed(asset: Asset, oracle: str, held: Held) -> bytes:
+    pair = {EDGE: asset.edge_pair, LAZER: asset.lazer_pair, CHAINLINK_LEG: asset.chainlink_pair}[oracle]
+    signer = bytes.fromhex(DOVES_SIGNER)
+    return PriceFeed(pair, signer, held.mantissa, EXPO, held.publish_s, _feed_bump(pair)).encode()
+
+
+def _aggregate(asset: Asset, held: Held) -> bytes:
+    return AgPriceFeed(
+        mint=pubkey_bytes(asset.mint),
+        edge_feed=pubkey_bytes(asset.edge),
+        cl_feed=pubkey_bytes(asset.chainlink_doves),
+        pyth_feed=pubkey_bytes(asset.pyth_old_push),
+        pyth_feed_id=bytes.fromhex(asset.hermes_id),
+        price=held.mantissa,
+        expo=EXPO,
+        timestamp=held.publish_s,
+        bump=_ag_bump(asset.mint),
+        lazer_feed=pubkey_bytes(asset.lazer),
+        redstone_feed=pubkey_bytes(asset.redstone),
+    ).encode()
+
+
+def _transmissions(asset: Asset, held: Held) -> bytes:
+    return Transmissions(
+        version=2,
+        state=1,
+        owner=UNSET_KEY,
+        proposed_owner=UNSET_KEY,
+        writer=UNSET_KEY,
+        description=pad32(f"{asset.symbol} / USD"),
+        decimals=-EXPO,
+        flagging_threshold=0,
+        latest_round_id=held.round_id,
+        granularity=1,
+        live_length=1,
+        live_cursor=0,
+        historical_cursor=0,
+        ring=Transmission(held.slot, held.publish_s, held.mantissa).encode(),
+    ).encode()
+
+
+def _price_update(address: str, asset: Asset, held: Held) -> bytes:
+    return PriceUpdateV2(
+        write_authority=pubkey_bytes(address),
+        feed_id=bytes.fromhex(asset.hermes_id),
+        price=held.mantissa,
+        conf=held.conf,
+        exponent=EXPO,
+        publish_time=held.publish_s,
+        prev_publish_time=held.prev_publish_us // _SECOND_US,
+        ema_price=held.ema,
+        ema_conf=held.ema_conf,
+        posted_slot=held.slot,
+    ).encode()
+
+
+def _legacy(asset: Asset, held: Held) -> bytes:
+    return PriceAccount(
+        exponent=EXPO,
+        last_slot=held.slot,
+        valid_slot=held.slot,
+        ema_price=Ema(held.ema, held.ema, 1),
+        ema_conf=Ema(held.ema_conf, held.ema_conf, 1),
+        timestamp=held.publish_s,
+        prev_slot=max(0, held.slot - 1),
+        prev_timestamp=held.prev_publish_us // _SECOND_US,
+        agg=PriceInfo(held.mantissa, held.conf, pub_slot=held.slot),
+    ).encode()
+
+
+def encode_custody(feed: str, *, names_aggregate: bool) -> bytes:
+    """The bytes of a feed's custody; with ``names_aggregate`` false its ``dovesAgOracle`` is unset, as it once was."""
+    asset = ASSETS[feed]
+    return Custody(
+        pool=pubkey_bytes(POOL),
+        mint=pubkey_bytes(asset.mint),
+        decimals=asset.decimals,
+        is_stable=asset.symbol in _STABLE,
+        oracle=OracleParams(oracle_account=pubkey_bytes(asset.pyth_old_push)),
+        doves_oracle=pubkey_bytes(asset.edge),
+        doves_ag_oracle=pubkey_bytes(asset.ag) if names_aggregate else None,
+    ).encode()
+
+
+@cache
+def encode_pool() -> bytes:
+    """The bytes of the pool: it names the five custodies."""
+    signer = bytes.fromhex(DOVES_SIGNER)
+    return Pool(
+        custodies=tuple(pubkey_bytes(asset.custody) for asset in ASSETS.values()),
+        parameter_update_oracle=ParameterUpdateOracle(signer[0], signer[1:]),
+    ).encode()

@@ -1,0 +1,349 @@
+"""The emulator: a world, its servers on loopback, its clock, and the page by which it is controlled.
+
+Whoever embeds it calls :meth:`Emulator.start` and hands the URLs on. Everything it serves is simulated, and
+:meth:`Emulator.describe` says so for whatever the hub publishes.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import orjson
+from aiohttp import web
+
+from feeds.addresses import ASSETS
+from feeds.emulator.faults import Fault, FaultBook, load_script, parse_faults
+from feeds.emulator.hermes import HermesServer
+from feeds.emulator.oracles import ORACLES
+from feeds.emulator.solana import SolanaServer
+from feeds.emulator.tape import Playback, Tape, read_tape, utc_text
+from feeds.emulator.walk import Point, walk
+from feeds.emulator.world import SLOT_US, Key, World
+from oracle_hub.errors import ConfigError
+
+_LONGEST_SLEEP_S = 0.1
+_SHORTEST_SLEEP_S = 0.001
+
+
+class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What to play, and where to serve it."""
+
+    seed: int = 1
+    tape: str | None = None
+    """A CSV file; None: the walk."""
+    manifest: str | None = None
+    """A manifest, or the name of a shipped one; None: looked up by the tape."""
+    noise_bps: float | None = None
+    """Standard deviation of every oracle's noise; None: each has its own, 0: none at all."""
+    speed: float = 1.0
+    start: str | None = None
+    """Where on the tape: seconds after its first row, or a UTC time."""
+    loop: bool = False
+    feeds: tuple[str, ...] = tuple(ASSETS)
+    host: str = "127.0.0.1"
+    port_base: int = 0
+    """First of five ports (control, RPC a and b, Hermes 1 and 2); 0: free ones."""
+    hermes_key: str | None = None
+    """Key that the Hermes hosts want; None: none."""
+    faults: tuple[Fault, ...] = ()
+    script: str | None = None
+    """A TOML file of further faults."""
+    rpc_names: tuple[str, ...] = ("a", "b")
+    hermes_names: tuple[str, ...] = ("hermes-1", "hermes-2")
+
+    def __repr__(self) -> str:  # holds a key
+        return f"EmulatorSettings(seed={self.seed}, tape={self.tape!r})"
+
+
+class RpcUrls(msgspec.Struct, frozen=True):
+    """One Solana endpoint."""
+
+    name: str
+    http: str
+    ws: str
+
+
+class HermesUrl(msgspec.Struct, frozen=True):
+    """One Hermes host: what stands before ``/v2``, and its key."""
+
+    name: str
+    url: str
+    key: str | None
+
+    def __repr__(self) -> str:
+        return f"HermesUrl({self.name!r}, {self.url!r})"
+
+
+class EmulatorUrls(msgspec.Struct, frozen=True):
+    """Where everything is served."""
+
+    solana: tuple[RpcUrls, ...]
+    hermes: tuple[HermesUrl, ...]
+    control: str
+
+
+class Emulator:
+    """Servers over one world.
+
+    Args:
+        settings: what to play.
+        now_us: the clock, in unix microseconds. Publish times are of this clock.
+        drive: advance the world by a task of its own; False: only :meth:`tick` does.
+
+    Raises:
+        ConfigError: a tape, manifest, start, feed or fault that can't be used.
+    """
+
+    def __init__(self, *, settings: EmulatorSettings, now_us: Callable[[], int], drive: bool = True) -> None:
+        unknown = [feed for feed in settings.feeds if feed not in ASSETS]
+        if unknown:
+            raise ConfigError(f"emulator: unknown feed {unknown[0]!r}; known: {', '.join(ASSETS)}")
+        self.settings = settings
+        self._now_us = now_us
+        self._drive = drive
+        self._tape = _tape_of(settings)
+        self._script = load_script(Path(settings.script)) if settings.script else ()
+        self._playback: Playback | None = None
+        self._runners: list[web.AppRunner] = []
+        self._transports: dict[str, set[asyncio.Transport]] = {}
+        self._struck: set[tuple[int, str]] = set()
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._rpc: tuple[SolanaServer, ...] = ()
+        self._hermes: tuple[HermesServer, ...] = ()
+        self.urls: EmulatorUrls | None = None
+        self.world = self._make_world(now_us())
+
+    def _make_world(self, start_us: int) -> World:
+        settings, book = self.settings, FaultBook(start_us)
+        drivers: dict[Key, Iterator[Point]] = {}
+        if self._tape is None:
+            for feed in settings.feeds:
+                for oracle in ORACLES:
+                    drivers[feed, oracle] = walk(feed, oracle, settings.seed, start_us, settings.noise_bps)
+        else:
+            self._playback = Playback(
+                self._tape,
+                start_us,
+                seed=settings.seed,
+                speed=settings.speed,
+                begin=settings.start,
+                loop=settings.loop,
+                noise_bps=settings.noise_bps,
+            )
+            for feed, oracle in self._tape.series:
+                if feed in settings.feeds:
+                    drivers[feed, oracle] = self._playback.points(feed, oracle)
+        world = World(start_us, drivers, book, derive_aggregate=self._tape is None)
+        for fault in (*settings.faults, *self._script):
+            book.add(fault, start_us)
+        return world
+
+    # Life.
+
+    async def start(self) -> EmulatorUrls:
+        """Open the servers; what the oracles held at the beginning can be read at once.
+
+        Raises:
+            OSError: a port is taken.
+        """
+        settings = self.settings
+        self._rpc = tuple(SolanaServer(name, self.world, self._now_us) for name in settings.rpc_names)
+        self._hermes = tuple(
+            HermesServer(name, self.world, self._now_us, key=settings.hermes_key) for name in settings.hermes_names
+        )
+        self.tick()
+        port = settings.port_base
+        try:
+            control = await self._serve("control", port, lambda app: None)
+            rpc, hermes = [], []
+            for server in self._rpc:
+                port += bool(port)
+                where = await self._serve(server.name, port, server.routes)
+                rpc.append(RpcUrls(server.name, f"http://{where}", f"ws://{where}"))
+            for host in self._hermes:
+                port += bool(port)
+                where = await self._serve(host.name, port, host.routes)
+                hermes.append(HermesUrl(host.name, f"http://{where}", settings.hermes_key))
+        except OSError:
+            await self.stop()
+            raise
+        self.urls = EmulatorUrls(tuple(rpc), tuple(hermes), f"http://{control}/emulator")
+        if self._drive:
+            self._task = asyncio.create_task(self._run(), name="emulator")
+        return self.urls
+
+    @property
+    def _servers(self) -> tuple[SolanaServer | HermesServer, ...]:
+        return (*self._rpc, *self._hermes)
+
+    async def stop(self) -> None:
+        """Close all servers and sockets, within a second."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await asyncio.gather(*(server.close() for server in self._servers))
+        for transports in self._transports.values():
+            for transport in tuple(transports):
+                transport.abort()
+        await asyncio.gather(*(runner.cleanup() for runner in self._runners))
+        self._runners.clear()
+
+    async def _serve(self, name: str, port: int, routes: Callable[[web.Application], None]) -> str:
+        app = web.Application(middlewares=[self._gate(name)])
+        routes(app)
+        app.router.add_get("/emulator", self._page)
+        app.router.add_get("/emulator/faults", self._list)
+        app.router.add_post("/emulator/faults", self._inject)
+        app.router.add_delete("/emulator/faults", self._clear)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handle_signals=False)
+        await runner.setup()
+        self._runners.append(runner)
+        await web.TCPSite(runner, self.settings.host, port).start()
+        host, bound = runner.addresses[0][:2]
+        return f"{host}:{bound}"
+
+    def _gate(self, name: str) -> Callable[..., Awaitable[web.StreamResponse]]:
+        """Keep account of sockets, and refuse them while a disconnect lasts."""
+        sockets = self._transports.setdefault(name, set())
+
+        @web.middleware
+        async def gate(
+            request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+        ) -> web.StreamResponse:
+            transport = request.transport
+            if transport is None:
+                return web.Response()
+            if self._refuses(name) and not request.path.startswith("/emulator"):
+                transport.abort()
+                return web.Response()  # goes nowhere
+            sockets.add(transport)
+            try:
+                return await handler(request)
+            finally:
+                sockets.discard(transport)
+
+        return gate
+
+    def _refuses(self, name: str) -> bool:
+        faults = self.world.faults.active(self._now_us(), "disconnect")
+        return any(fault.hits_endpoint(name) and fault.end_us is not None for fault in faults)
+
+    # Time.
+
+    def tick(self) -> None:
+        """Bring the world up to now and tell everybody. Called by the emulator's own task, or by who drives it."""
+        now_us = self._now_us()
+        changes = self.world.advance(now_us)
+        for fault in self.world.faults.active(now_us, "disconnect"):
+            for name, transports in self._transports.items():
+                if fault.hits_endpoint(name) and name != "control" and (fault.number, name) not in self._struck:
+                    self._struck.add((fault.number, name))
+                    for transport in tuple(transports):
+                        transport.abort()
+        for server in self._servers:
+            server.tell(changes)
+
+    async def _run(self) -> None:
+        while True:
+            self.tick()
+            now_us = self._now_us()
+            next_us = self.world.next_event_us()
+            wait_us = SLOT_US - now_us % SLOT_US if next_us is None else min(next_us - now_us, SLOT_US)
+            wait_s = min(max(wait_us / 1_000_000, _SHORTEST_SLEEP_S), _LONGEST_SLEEP_S)
+            self._wake.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), wait_s)
+
+    # Faults.
+
+    def inject(self, fault: Fault) -> int:
+        """Let a fault happen, now or at its time; its number.
+
+        Raises:
+            ConfigError: it makes no sense.
+        """
+        active = self.world.faults.add(fault, self._now_us())
+        self.tick()
+        self._wake.set()
+        return active.number
+
+    def clear(self, number: int | None = None) -> int:
+        """Take back one fault, or all of them; how many."""
+        count = self.world.faults.remove(number)
+        self.tick()
+        self._wake.set()
+        return count
+
+    # What it says of itself.
+
+    def describe(self) -> dict[str, object]:
+        """Marks the simulation: what is played, and that none of it is the market."""
+        settings = self.settings
+        out: dict[str, object] = {"simulated": True, "feeds": sorted({feed for feed, _ in self.world.keys})}
+        if self._tape is None or self._playback is None:
+            return out | {"driver": "walk", "seed": settings.seed, "noise_bps": settings.noise_bps}
+        playback = self._playback
+        return out | {
+            "driver": "tape",
+            "tape": self._tape.name,
+            "title": self._tape.title,
+            "manifest": self._tape.manifest,
+            "seed": settings.seed,
+            "noise_bps": settings.noise_bps,
+            "speed": settings.speed,
+            "begin": utc_text(playback.begin_us),
+            "offset_s": playback.offset_us // 1_000_000,
+            "loop": settings.loop,
+            "ended": playback.end_us is not None and self._now_us() > playback.end_us,
+            "rounded_prices": self._tape.rounded,
+            "roles": self._tape.roles(),
+        }
+
+    async def _page(self, request: web.Request) -> web.Response:
+        urls = msgspec.to_builtins(self.urls)
+        for host in urls["hermes"]:
+            host["key"] = "set" if host["key"] else None
+        page = self.describe() | {
+            "now_us": self._now_us(),
+            "urls": urls,
+            "ages_ms": self.world.ages_ms(),
+            "refused": self.world.refused,
+            "subscriptions": {server.name: server.subscriptions for server in self._rpc},
+            "streams": {host.name: host.streams for host in self._hermes},
+        }
+        return web.Response(body=orjson.dumps(page), content_type="application/json")
+
+    async def _list(self, request: web.Request) -> web.Response:
+        now_us = self._now_us()
+        faults = [fault.describe(now_us) for fault in self.world.faults]
+        return web.Response(body=orjson.dumps(faults), content_type="application/json")
+
+    async def _inject(self, request: web.Request) -> web.Response:
+        try:
+            raw = orjson.loads(await request.read())
+            faults = parse_faults(raw if isinstance(raw, list) else [raw], origin="fault")
+            numbers = [self.inject(fault) for fault in faults]
+        except (orjson.JSONDecodeError, ConfigError) as error:
+            return web.json_response({"error": str(error)}, status=400)
+        return web.json_response({"ids": numbers})
+
+    async def _clear(self, request: web.Request) -> web.Response:
+        number = request.query.get("id")
+        if number is not None and not number.isdecimal():
+            return web.json_response({"error": f"id={number}: expected a fault's number"}, status=400)
+        return web.json_response({"cleared": self.clear(None if number is None else int(number))})
+
+
+def _tape_of(settings: EmulatorSettings) -> Tape | None:
+    if settings.tape is None:
+        if settings.manifest is not None:
+            raise ConfigError("emulator: a manifest without a tape; give --tape FILE too")
+        return None
+    return read_tape(Path(settings.tape), Path(settings.manifest) if settings.manifest else None)

@@ -1,0 +1,259 @@
+"""One Hermes host: REST snapshot, stream of server-sent events and metadata, in the shapes of the real server.
+
+Sources: Hermes' OpenAPI (0.12.0) and its server's behaviour. The simulated prices carry no signature, since nobody
+signs them: ``binary.data`` is an empty list. A key is asked for on price routes; metadata is open.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable, Sequence
+from urllib.parse import parse_qsl
+
+import orjson
+from aiohttp import web
+
+from feeds.addresses import ASSETS
+from feeds.emulator.accounts import EXPO, Held
+from feeds.emulator.faults import ActiveFault, Kind
+from feeds.emulator.oracles import HERMES
+from feeds.emulator.world import Change, World
+
+KEEPALIVE_US = 15_000_000
+_QUEUE_EVENTS = 1_000
+_HEX_ID = re.compile(r"(?:0[xX])?([0-9a-fA-F]{64})")
+_IDS = re.compile(r"ids(\[[0-9]*\])?")
+_FEED_OF = {asset.hermes_id: feed for feed, asset in ASSETS.items()}
+_TRUE, _FALSE = frozenset({"true"}), frozenset({"false"})
+
+
+class _Query:
+    """The parameters of a price route. Raises HTTPBadRequest for what the server can't read."""
+
+    def __init__(self, text: str) -> None:
+        self.ids: list[str] = []
+        self.flags = {"parsed": True, "ignore_invalid_price_ids": False}
+        self.flags |= {"allow_unordered": False, "benchmarks_only": False}
+        self.encoding = "hex"
+        for key, value in parse_qsl(text, keep_blank_values=True):
+            if _IDS.fullmatch(key):
+                match = _HEX_ID.fullmatch(value)
+                if match is None:
+                    raise _bad_query(f"{key}: invalid price feed id {value[:80]!r}")
+                self.ids.append(match[1].lower())
+            elif key in self.flags:
+                if value not in _TRUE | _FALSE:
+                    raise _bad_query(f"{key}: provided string was not `true` or `false`")
+                self.flags[key] = value in _TRUE
+            elif key == "encoding":
+                if value not in ("hex", "base64"):
+                    raise _bad_query(f"encoding: unknown variant `{value[:20]}`, expected `hex` or `base64`")
+                self.encoding = value
+        if not self.ids:
+            raise _bad_query("missing field `ids`")
+        self.ids = list(dict.fromkeys(self.ids))
+
+
+def _bad_query(reason: str) -> web.HTTPBadRequest:
+    return web.HTTPBadRequest(text=f"Failed to deserialize query string: {reason}")
+
+
+def price_update(prices: Iterable[tuple[str, Held]], query_encoding: str, *, parsed: bool) -> bytes:
+    """The body of REST and of each event, for feeds by their ids."""
+    body: dict[str, object] = {"binary": {"encoding": query_encoding, "data": []}}
+    if parsed:
+        body["parsed"] = [_parsed(feed_id, held) for feed_id, held in prices]
+    return orjson.dumps(body)
+
+
+def _parsed(feed_id: str, held: Held) -> dict[str, object]:
+    def price(mantissa: int, conf: int) -> dict[str, object]:
+        return {"price": str(mantissa), "conf": str(conf), "expo": EXPO, "publish_time": held.publish_s}
+
+    return {
+        "id": feed_id,
+        "price": price(held.mantissa, held.conf),
+        "ema_price": price(held.ema, held.ema_conf),
+        "metadata": {
+            "slot": held.price_slot,
+            "proof_available_time": held.emit_us // 1_000_000,
+            "prev_publish_time": held.prev_publish_us // 1_000_000,
+        },
+    }
+
+
+class _Stream:
+    """One open stream: what it asked for, and a bounded queue of events."""
+
+    def __init__(self, ids: frozenset[str], query: _Query, now_us: int) -> None:
+        self.ids = ids
+        self.query = query
+        self.sent_us = now_us
+        self.events: asyncio.Queue[bytes | None] = asyncio.Queue(_QUEUE_EVENTS)
+
+    def put(self, event: bytes | None) -> None:
+        """Queue an event (None ends the stream). A slow consumer is told so and dropped, as the server does."""
+        try:
+            self.events.put_nowait(event)
+        except asyncio.QueueFull:
+            while not self.events.empty():
+                self.events.get_nowait()
+            self.events.put_nowait(b"event: error\ndata: Slow consumer: disconnected\n\n")
+            self.events.put_nowait(None)
+
+
+class HermesServer:
+    """A host under a name, over a world that others share. With ``key`` price routes want ``Authorization: Bearer``."""
+
+    def __init__(self, name: str, world: World, now_us: Callable[[], int], *, key: str | None = None) -> None:
+        self.name = name
+        self._world = world
+        self._now_us = now_us
+        self._key = key
+        self._streams: set[_Stream] = set()
+
+    def routes(self, app: web.Application) -> None:
+        """Add the routes at the root and under ``/hermes``."""
+        for prefix in ("", "/hermes"):
+            app.router.add_get(f"{prefix}/v2/updates/price/latest", self._latest)
+            app.router.add_get(f"{prefix}/v2/updates/price/stream", self._stream)
+            app.router.add_get(f"{prefix}/v2/price_feeds", self._price_feeds)
+            app.router.add_get(f"{prefix}/live", self._live)
+            app.router.add_get(f"{prefix}/ready", self._live)
+
+    def _faults(self, *kinds: Kind) -> list[ActiveFault]:
+        return [fault for fault in self._world.faults.active(self._now_us(), *kinds) if fault.hits_endpoint(self.name)]
+
+    @property
+    def _feeds(self) -> list[str]:
+        return [feed for feed, oracle in self._world.keys if oracle == HERMES]
+
+    # Requests.
+
+    async def _admit(self, request: web.Request) -> tuple[_Query, list[str]]:
+        """Slow down, refuse, check the key, and read the query: the ids that exist."""
+        for fault in self._faults("slow"):
+            await asyncio.sleep(fault.fault.delay_ms / 1_000)
+        for fault in self._faults("rate_limit"):
+            retry = {"Retry-After": str(fault.fault.retry_after_s)}
+            raise web.HTTPTooManyRequests(text="Rate limit exceeded", headers=retry)
+        if self._faults("unauthorized") or not self._has_key(request):
+            raise web.HTTPUnauthorized(text="unauthorized")
+        query = _Query(request.query_string)
+        for fault in self._faults("not_entitled"):
+            refused = [one for one in query.ids if one in _FEED_OF and fault.hits(HERMES, _FEED_OF[one])]
+            if refused:
+                raise web.HTTPForbidden(text=f"Not entitled: feed {refused[0]}")
+        known = {ASSETS[feed].hermes_id for feed in self._feeds if self._world.held(feed, HERMES)}
+        missing = [one for one in query.ids if one not in known]
+        if missing and not query.flags["ignore_invalid_price_ids"]:
+            raise web.HTTPNotFound(text=f"Price ids not found: {', '.join('0x' + one for one in missing)}")
+        return query, [one for one in query.ids if one not in missing]
+
+    def _has_key(self, request: web.Request) -> bool:
+        if self._key is None:
+            return True
+        header = request.headers.get("Authorization")
+        if header is None:
+            return request.query.get("ACCESS_TOKEN") == self._key
+        scheme, _, token = header.partition(" ")
+        return scheme.lower() == "bearer" and token.strip() == self._key
+
+    async def _live(self, request: web.Request) -> web.Response:
+        return web.Response(text="OK")
+
+    async def _latest(self, request: web.Request) -> web.Response:
+        query, ids = await self._admit(request)
+        prices = [(one, held) for one in ids if (held := self._world.held(_FEED_OF[one], HERMES)) is not None]
+        body = self._broken(price_update(prices, query.encoding, parsed=query.flags["parsed"]))
+        return web.Response(body=body, content_type="application/json")
+
+    async def _price_feeds(self, request: web.Request) -> web.Response:
+        query = request.query.get("query", "").lower()
+        kind = request.query.get("asset_type")
+        out = [
+            {"id": asset.hermes_id, "attributes": _attributes(asset.symbol)}
+            for feed, asset in ASSETS.items()
+            if feed in self._feeds and query in f"crypto.{asset.symbol}/usd".lower() and kind in (None, "crypto")
+        ]
+        return web.Response(body=orjson.dumps(out), content_type="application/json")
+
+    # The stream.
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        query, _ = await self._admit(request)
+        stream = _Stream(frozenset(query.ids), query, self._now_us())
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        self._streams.add(stream)
+        try:
+            while (event := await stream.events.get()) is not None:
+                await response.write(event)
+        except ConnectionError:
+            pass
+        finally:
+            self._streams.discard(stream)
+        return response
+
+    def tell(self, changes: Sequence[Change]) -> None:
+        """Send events for changes, one for each slot, and comments to streams that were idle for 15 s."""
+        if self._faults("half_open"):
+            return
+        silent = self._faults("silent")
+        by_slot: dict[int, list[tuple[str, Held]]] = {}
+        for change in changes:
+            if change.oracle != HERMES or change.held is None or change.endpoint not in (None, self.name):
+                continue
+            if not any(fault.hits(HERMES, change.feed) for fault in silent):
+                by_slot.setdefault(change.held.price_slot, []).append((ASSETS[change.feed].hermes_id, change.held))
+        now_us = self._now_us()
+        for stream in self._streams:
+            for prices in by_slot.values():
+                self._send(stream, prices, now_us)
+            if now_us - stream.sent_us >= KEEPALIVE_US:
+                stream.sent_us = now_us
+                stream.put(b":\n\n")
+
+    def _send(self, stream: _Stream, prices: list[tuple[str, Held]], now_us: int) -> None:
+        flags = stream.query.flags
+        wanted = []
+        for feed_id, held in prices:
+            if feed_id not in stream.ids:
+                continue
+            if flags["benchmarks_only"] and held.prev_publish_us // 1_000_000 == held.publish_s:
+                continue
+            wanted.append((feed_id, held))
+        if wanted:
+            stream.sent_us = now_us
+            body = self._broken(price_update(wanted, stream.query.encoding, parsed=flags["parsed"]))
+            stream.put(b"data:" + body + b"\n\n")
+
+    def _broken(self, frame: bytes) -> bytes:
+        for fault in self._faults("malformed"):
+            if HERMES in fault.oracles and fault.strike(self.name):
+                return frame[: len(frame) // 2]
+        return frame
+
+    @property
+    def streams(self) -> int:
+        """Streams that are open."""
+        return len(self._streams)
+
+    async def close(self) -> None:
+        """End every stream in good order."""
+        for stream in tuple(self._streams):
+            stream.put(None)
+
+
+def _attributes(symbol: str) -> dict[str, str]:
+    """What the real server says of a feed; every value is a string."""
+    return {
+        "asset_type": "Crypto",
+        "base": symbol,
+        "description": f"{symbol} / US DOLLAR (SIMULATED)",
+        "display_symbol": f"{symbol}/USD",
+        "generic_symbol": f"{symbol}USD",
+        "quote_currency": "USD",
+        "schedule": "America/New_York;O,O,O,O,O,O,O;",
+        "symbol": f"Crypto.{symbol}/USD",
+    }

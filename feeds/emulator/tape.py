@@ -1,0 +1,340 @@
+"""Tapes: recorded price series, read exactly and played again in today's time.
+
+Prices are decimal text and become integers at exponent -8, which is what the wires carry: exact where they have no
+more digits, else rounded half to even (how many were rounded is told). No float touches them. Times are moved by a
+whole number of seconds: what was observed at 21:13:57.250 is published at some :57.250 today. The offset is told.
+"""
+
+import csv
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from pathlib import Path
+from random import Random
+from typing import TypeAlias
+
+import msgspec
+
+from feeds.addresses import ASSETS
+from feeds.emulator.manifest import UNIT_DIGITS, Manifest, SeriesSpec, Unit, feed_in_text, find_manifest, row_feed
+from feeds.emulator.oracles import select_oracles
+from feeds.emulator.walk import CONF_CENTIBPS, MANNERS, Point, noise_ppb_of, observed
+from oracle_hub.core.price import rescale, rescale_conf
+from oracle_hub.errors import ConfigError, PriceError
+
+_SECOND_US = 1_000_000
+Row: TypeAlias = tuple[int, int, int, int]
+"""Time seen and time of the observation in the tape's own microseconds, price and confidence at exponent -8."""
+FeedRows: TypeAlias = dict[str, list[Row]]
+
+
+class Series(msgspec.Struct, frozen=True):
+    """What one oracle publishes of one feed."""
+
+    rows: list[Row]
+    """In the order in which they were seen."""
+    spec: SeriesSpec
+
+
+class Tape(msgspec.Struct, frozen=True):
+    """A file, read and mapped."""
+
+    name: str
+    title: str
+    manifest: str
+    """Where the manifest was found."""
+    series: dict[tuple[str, str], Series]
+    """By feed and oracle. What is not here is not played."""
+    first_us: int
+    last_us: int
+    rounded: int
+    """Prices that had more than eight decimals."""
+
+    @property
+    def feeds(self) -> tuple[str, ...]:
+        """The feeds that it plays."""
+        return tuple(feed for feed in ASSETS if any(feed == one for one, _ in self.series))
+
+    def roles(self) -> list[dict[str, object]]:
+        """Which column plays which oracle, for people to read."""
+        found: dict[tuple[str, int], dict[str, object]] = {}
+        for (feed, oracle), series in self.series.items():
+            entry = found.setdefault(
+                (feed, id(series.rows)),
+                {"feed": feed, "column": series.spec.price, "rows": len(series.rows), "plays": []},
+            )
+            plays = entry["plays"]
+            assert isinstance(plays, list)
+            plays.append(oracle)
+            if series.spec.note:
+                entry["note"] = series.spec.note
+        return list(found.values())
+
+
+def read_tape(path: Path, manifest: Path | None = None) -> Tape:
+    """Read a CSV file with its manifest.
+
+    Raises:
+        ConfigError: no such file, no manifest, a column that is not there, a number that is none (with its line).
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return _read(path, file, manifest)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path}: cannot be read as a tape ({error})") from None
+
+
+def _read(path: Path, file: Iterator[str], named: Path | None) -> Tape:
+    comment, line = "", 0
+    header: tuple[str, ...] = ()
+    for text in file:
+        line += 1
+        if text.startswith("#"):
+            comment = comment or text
+            continue
+        header = tuple(column.strip() for column in next(csv.reader([text]), []))
+        break
+    manifest, origin = find_manifest(path, header, named)
+    reader = _TapeReader(path.name, comment, header, manifest)
+    for number, values in enumerate(csv.reader(file), line + 1):
+        if values and not values[0].startswith("#"):
+            reader.take(number, values)
+    return reader.finish(origin)
+
+
+class _Column:
+    """One series being read: column numbers, factors, and the rows so far by feed."""
+
+    def __init__(self, tape: str, comment: str, header: tuple[str, ...], spec: SeriesSpec) -> None:
+        def at(column: str) -> int:
+            if column not in header:
+                raise ConfigError(f"{tape}: the manifest names column {column!r}; the tape has {', '.join(header)}")
+            return header.index(column)
+
+        def digits(column: str | None, unit: Unit | None) -> int:
+            suffix = (column or "").rpartition("_")[2]
+            named = unit or next((one for one in UNIT_DIGITS if one == suffix), None)
+            if column is not None and named is None:
+                raise ConfigError(f'{tape}: column {column!r} has no unit in its name; give unit = "ms" or the like')
+            return UNIT_DIGITS[named] if named else 0
+
+        self.spec = spec
+        self.price = at(spec.price)
+        self.time, self.time_digits = at(spec.time), digits(spec.time, spec.unit)
+        self.receive = at(spec.receive) if spec.receive else None
+        self.receive_digits = digits(spec.receive, spec.receive_unit)
+        self.lag = at(spec.receive_lag) if spec.receive_lag else None
+        self.lag_digits = digits(spec.receive_lag, spec.receive_unit)
+        self.conf = at(spec.conf) if spec.conf else None
+        self.where = [(at(column), text) for column, text in spec.where.items()]
+        self.feed_from = at(spec.feed_from) if spec.feed_from else None
+        self.feed = spec.feed
+        if self.feed is None and self.feed_from is None:
+            self.feed = feed_in_text(tape.rpartition(".")[0]) or feed_in_text(comment)
+            if self.feed is None:
+                raise ConfigError(f"{tape}: neither its name nor its first line says which feed it is; give feed = …")
+        self.rows: FeedRows = {}
+
+
+class _TapeReader:
+    def __init__(self, name: str, comment: str, header: tuple[str, ...], manifest: Manifest) -> None:
+        self.name = name
+        self.width = len(header)
+        self.manifest = manifest
+        self.columns = [_Column(name, comment, header, spec) for spec in manifest.series]
+        self.rounded = 0
+
+    def take(self, line: int, values: list[str]) -> None:
+        if len(values) != self.width:
+            raise ConfigError(f"{self.name}: line {line}: expected {self.width} values, found {len(values)}")
+        for column in self.columns:
+            if any(values[at] != text for at, text in column.where):
+                continue
+            feed = column.feed if column.feed_from is None else row_feed(values[column.feed_from])
+            if feed is None or not values[column.price].strip() or not values[column.time].strip():
+                continue  # no observation: nothing is put in its place
+            try:
+                row = self._row(column, values)
+            except (InvalidOperation, PriceError, ValueError) as error:
+                raise ConfigError(f"{self.name}: line {line}: column {column.spec.price}: {error}") from None
+            column.rows.setdefault(feed, []).append(row)
+
+    def _row(self, column: _Column, values: list[str]) -> Row:
+        time_us = scaled_us(values[column.time], column.time_digits) + column.spec.shift_ms * 1_000
+        seen_us = time_us
+        if column.receive is not None and values[column.receive].strip():
+            seen_us = max(time_us, scaled_us(values[column.receive], column.receive_digits))
+        elif column.lag is not None and values[column.lag].strip():
+            seen_us += max(0, scaled_us(values[column.lag], column.lag_digits))
+        number, exponent = decimal_parts(values[column.price])
+        exponent += column.spec.price_expo
+        price = rescale(number, exponent, -8)
+        self.rounded += exponent < -8 and number % 10 ** (-8 - exponent) != 0
+        if column.conf is None or not values[column.conf].strip():
+            return seen_us, time_us, price, price * CONF_CENTIBPS // 1_000_000
+        number, exponent = decimal_parts(values[column.conf])
+        return seen_us, time_us, price, rescale_conf(number, exponent + column.spec.price_expo, -8)
+
+    def finish(self, origin: str) -> Tape:
+        series: dict[tuple[str, str], Series] = {}
+        for column in self.columns:
+            for rows in column.rows.values():
+                rows.sort(key=lambda row: row[:2])
+            for feed, rows in column.rows.items():
+                for oracle in (oracle for name in column.spec.sources for oracle in select_oracles(name)):
+                    if (feed, oracle) in series:
+                        raise ConfigError(f"{self.name}: the manifest gives {oracle} of {feed} more than one series")
+                    series[feed, oracle] = Series(rows, column.spec)
+        if not series:
+            raise ConfigError(f"{self.name}: no row of it is a price that its manifest maps")
+        first = min(one.rows[0][1] for one in series.values())
+        last = max(one.rows[-1][0] for one in series.values())
+        return Tape(self.name, self.manifest.title, origin, series, first, last, self.rounded)
+
+
+def decimal_parts(text: str) -> tuple[int, int]:
+    """A decimal number as integer and power of ten, exactly. Raises InvalidOperation or ValueError for no number."""
+    number = Decimal(text.strip())
+    if not number.is_finite():
+        raise ValueError(f"{text!r} is no number")
+    sign, digits, exponent = number.as_tuple()
+    assert isinstance(exponent, int)
+    value = int("".join(map(str, digits)) or "0")
+    return (-value if sign else value), exponent
+
+
+def scaled_us(text: str, digits: int) -> int:
+    """A time in some unit, ``10**digits`` microseconds each, in whole microseconds (rounded down)."""
+    number, exponent = decimal_parts(text)
+    power = exponent + digits
+    return number * int(10**power) if power >= 0 else number // int(10**-power)
+
+
+def parse_start(text: str | None, tape: Tape) -> int:
+    """Where to begin, in the tape's own microseconds: seconds after its first row, or a time in UTC.
+
+    Raises:
+        ConfigError: neither, or not within the tape.
+    """
+    if text is None:
+        return tape.first_us
+    try:
+        at_us = tape.first_us + scaled_us(text.removeprefix("+"), 6)
+    except (InvalidOperation, ValueError):
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise ConfigError(f"start = {text!r}: give seconds (600) or a UTC time (2025-10-10T21:13:00)") from None
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        at_us = round(moment.timestamp() * 1_000) * 1_000
+    if not tape.first_us <= at_us <= tape.last_us:
+        raise ConfigError(
+            f"start = {text!r} is outside the tape ({utc_text(tape.first_us)} to {utc_text(tape.last_us)})"
+        )
+    return at_us
+
+
+def utc_text(time_us: int) -> str:
+    """Microseconds as text, whole seconds."""
+    return datetime.fromtimestamp(time_us // _SECOND_US, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class Playback:
+    """A tape in today's time: ``begin`` on the tape is at most one second before ``start_us`` here.
+
+    ``offset_us`` is a whole number of seconds: today's time of ``begin`` minus its time on the tape. At ``speed`` 1 it
+    holds for all rows.
+    """
+
+    def __init__(
+        self,
+        tape: Tape,
+        start_us: int,
+        *,
+        seed: int = 1,
+        speed: float = 1.0,
+        begin: str | None = None,
+        loop: bool = False,
+        noise_bps: float | None = None,
+    ) -> None:
+        self.tape = tape
+        self.begin_us = parse_start(begin, tape)
+        self.offset_us = (start_us - self.begin_us) // _SECOND_US * _SECOND_US
+        self.speed = Fraction(str(speed))
+        self._seed = seed
+        self._loop = loop
+        self._noise_bps = noise_bps
+        lasted_us = self.wall_us(tape.last_us) - self.wall_us(self.begin_us)
+        self.period_us = (lasted_us // _SECOND_US + 2) * _SECOND_US
+        self.end_us: int | None = None if loop else self.wall_us(tape.last_us)
+
+    def wall_us(self, tape_us: int) -> int:
+        """Today's time of an instant on the tape."""
+        passed = (tape_us - self.begin_us) * self.speed.denominator // self.speed.numerator
+        return self.begin_us + self.offset_us + passed
+
+    def points(self, feed: str, oracle: str) -> Iterator[Point]:
+        """What an oracle publishes of a feed, in the order of its becoming visible.
+
+        Wires carry seconds: of several observations within one second of today's time the last is played. What was
+        observed before ``begin`` stands at the beginning, with its true age.
+        """
+        series = self.tape.series.get((feed, oracle))
+        if series is None:
+            return
+        noise_ppb = noise_ppb_of(oracle, self._noise_bps)
+        delay_us = (
+            0 if self._noise_bps == 0 or series.spec.receive or series.spec.receive_lag else MANNERS[oracle].delay_us
+        )
+        random = Random(f"{self._seed}/{feed}/{oracle}")
+        for point in _republished(self._last_of_second(series, delay_us), series.spec):
+            yield msgspec.structs.replace(point, mantissa=observed(point.mantissa, noise_ppb, random))
+
+    def _rows(self, rows: list[Row]) -> Iterator[Point]:
+        cycle_us = 0
+        while True:
+            standing: Point | None = None
+            for seen_us, time_us, mantissa, conf in rows:
+                point = Point(mantissa, conf, self.wall_us(time_us) + cycle_us, self.wall_us(seen_us) + cycle_us)
+                if seen_us <= self.begin_us:
+                    standing = msgspec.structs.replace(point, emit_us=self.wall_us(self.begin_us) + cycle_us)
+                    continue
+                if standing is not None:
+                    yield standing
+                    standing = None
+                yield point
+            if standing is not None:
+                yield standing
+            if not self._loop:
+                return
+            cycle_us += self.period_us
+
+    def _last_of_second(self, series: Series, delay_us: int) -> Iterator[Point]:
+        held: Point | None = None
+        for point in self._rows(series.rows):
+            if held is not None and held.publish_us // _SECOND_US != point.publish_us // _SECOND_US:
+                yield held
+            held = msgspec.structs.replace(point, emit_us=point.emit_us + delay_us) if delay_us else point
+        if held is not None:
+            yield held
+
+
+def _republished(points: Iterator[Point], spec: SeriesSpec) -> Iterator[Point]:
+    """Points, each told again by the heartbeat that its manifest gives it, until the next."""
+    every_us, limit_us = spec.republish_ms * 1_000, spec.republish_for_s * _SECOND_US
+    if not every_us:
+        yield from points
+        return
+    held = next(points, None)
+    while held is not None:
+        yield held
+        following = next(points, None)
+        for passed_us in range(every_us, limit_us + 1, every_us):
+            publish_us, emit_us = held.publish_us + passed_us, held.emit_us + passed_us
+            if following is not None and (
+                publish_us // _SECOND_US >= following.publish_us // _SECOND_US or emit_us >= following.emit_us
+            ):
+                break
+            yield Point(held.mantissa, held.conf, publish_us, emit_us)
+        held = following

@@ -1,0 +1,311 @@
+"""The simulated world: what every oracle holds at an instant. Pure: driven by points and faults, asked with a time.
+
+The same seed or tape, the same faults and the same instants give the same states. Nothing here knows of sockets.
+"""
+
+from collections.abc import Iterator, Mapping
+from heapq import heapify, heappop, heappush
+from typing import TypeAlias
+
+import msgspec
+
+from feeds.addresses import ASSETS
+from feeds.emulator.accounts import (
+    CUSTODY,
+    POOL_KIND,
+    Held,
+    addresses_of,
+    encode_custody,
+    encode_pool,
+    encode_price,
+    places,
+)
+from feeds.emulator.faults import ActiveFault, FaultBook, spike_factor
+from feeds.emulator.oracles import AGGREGATE, CHAINLINK_LEG, EDGE, HERMES, LAZER, ORACLES, STRICT_SECONDS
+from feeds.emulator.walk import Point
+from oracle_hub.core.price import INT64_MAX, near
+
+SLOT_US = 400_000
+_GENESIS_US = 1_584_368_940_000_000
+"""Start of the real chain: so that slots have the usual size, and grow over restarts."""
+_PYTHNET_AHEAD = 100_000_000
+_SECOND_US = 1_000_000
+_LEG_MAX_AGE_US = 60_000_000
+_LEG_MAX_BPS = 50
+SYSTEM_PROGRAM = "11111111111111111111111111111111"
+
+Key: TypeAlias = tuple[str, str]
+"""Feed and oracle."""
+
+
+def slot_at(now_us: int) -> int:
+    """The chain's slot at an instant: one every 400 ms."""
+    return (now_us - _GENESIS_US) // SLOT_US
+
+
+class AccountState(msgspec.Struct, frozen=True):
+    """An account as a node would tell it."""
+
+    owner: str
+    data: bytes
+    lamports: int
+
+
+CLOSED = AccountState(SYSTEM_PROGRAM, b"", 0)
+"""How a subscription tells that an account does not exist any more."""
+
+
+class Change(msgspec.Struct, frozen=True):
+    """Something new to tell: an account, or a price at Hermes (no address)."""
+
+    at_us: int
+    slot: int
+    feed: str
+    oracle: str
+    address: str | None
+    held: Held | None
+    """The state to tell; None for a custody, and for an account that was wiped or came back."""
+    endpoint: str | None = None
+    """Only this server tells it (a fork); None: all."""
+
+
+class World:
+    """All oracles of a run.
+
+    Args:
+        start_us: when it begins; faults are timed from here.
+        drivers: what each oracle observes. An oracle that is not here has no account and no price.
+        derive_aggregate: the aggregate's price comes from its legs; its driver only says when it is computed.
+        faults: the faults of the run.
+    """
+
+    def __init__(
+        self, start_us: int, drivers: Mapping[Key, Iterator[Point]], faults: FaultBook, *, derive_aggregate: bool
+    ) -> None:
+        self.start_us = start_us
+        self.now_us = start_us
+        self.faults = faults
+        self.refused = 0
+        """Points that came too late: the program holds a later timestamp already."""
+        self._derive_aggregate = derive_aggregate
+        self._drivers = list(drivers.values())
+        self._keys = list(drivers)
+        self._queue: list[tuple[int, int, Point]] = []
+        self._held: dict[Key, Held] = {}
+        self._previous: dict[Key, Held] = {}
+        self._honest_us: dict[Key, int] = {}
+        self._wiped: frozenset[str] = frozenset()
+        self._unset: frozenset[str] = frozenset()
+        for index in range(len(self._drivers)):
+            self._pull(index)
+        heapify(self._queue)
+
+    # Time.
+
+    def next_event_us(self) -> int | None:
+        """When something happens next, a fault's begin or end included; None: never again."""
+        instants = [edge for edge in self.faults.edges() if edge > self.now_us]
+        if self._queue:
+            instants.append(max(self._queue[0][0], self.now_us))
+        return min(instants, default=None)
+
+    def advance(self, now_us: int) -> list[Change]:
+        """Let everything happen that is due at ``now_us``; what is new to tell, in its order."""
+        changes: list[Change] = []
+        for edge_us in sorted({edge for edge in self.faults.edges() if self.now_us < edge < now_us}):
+            self._run(edge_us - 1, changes)
+            self._settle(edge_us, changes)
+        self._run(now_us, changes)
+        self._settle(now_us, changes)
+        self.now_us = max(self.now_us, now_us)
+        return changes
+
+    def _run(self, until_us: int, changes: list[Change]) -> None:
+        while self._queue and self._queue[0][0] <= until_us:
+            _, index, point = heappop(self._queue)
+            self._pull(index)
+            self._apply(self._keys[index], point, changes)
+
+    def _pull(self, index: int) -> None:
+        point = next(self._drivers[index], None)
+        if point is not None:
+            heappush(self._queue, (point.emit_us, index, point))
+
+    # One update.
+
+    def _apply(self, key: Key, point: Point, changes: list[Change]) -> None:
+        feed, oracle = key
+        at_us = point.emit_us
+        if oracle == AGGREGATE and self._derive_aggregate:
+            leg = self._winning_leg(feed, at_us)
+            if leg is None:
+                return
+            point = Point(leg.mantissa, leg.conf, leg.publish_us, at_us)
+        if any(fault.hits(oracle, feed) for fault in self.faults.active(at_us, "stall", "kill")):
+            return
+        if not self._is_newer(key, point.publish_us):
+            self.refused += oracle != AGGREGATE or not self._derive_aggregate
+            return
+        self._honest_us[key] = point.publish_us
+        held = self._next_state(key, self._faulty(key, point))
+        if key in self._held:
+            self._previous[key] = self._held[key]
+        self._held[key] = held
+        changes.extend(self._told(key, held, at_us))
+
+    def _is_newer(self, key: Key, publish_us: int) -> bool:
+        last_us = self._honest_us.get(key)
+        if last_us is None:
+            return True
+        unit_us = _SECOND_US if key[1] in STRICT_SECONDS else 1
+        return publish_us // unit_us > last_us // unit_us
+
+    def _faulty(self, key: Key, point: Point) -> Point:
+        feed, oracle = key
+        for fault in self.faults.active(point.emit_us, "spike"):
+            if fault.hits(oracle, feed):
+                factor = spike_factor(fault.fault)
+                moved = min(max(1, int(point.mantissa * factor)), INT64_MAX)
+                point = msgspec.structs.replace(point, mantissa=moved)
+        for fault in self.faults.active(point.emit_us, "future"):
+            if fault.hits(oracle, feed) and fault.strike(key):
+                ahead_us = point.emit_us + fault.fault.offset_s * _SECOND_US
+                point = msgspec.structs.replace(point, publish_us=ahead_us)
+        return point
+
+    def _next_state(self, key: Key, point: Point) -> Held:
+        last = self._held.get(key)
+        slot = slot_at(point.emit_us)
+        if last is None:
+            return Held(
+                mantissa=point.mantissa,
+                conf=point.conf,
+                publish_us=point.publish_us,
+                prev_publish_us=point.publish_us - _SECOND_US,
+                emit_us=point.emit_us,
+                slot=slot,
+                price_slot=slot + _PYTHNET_AHEAD,
+                ema=point.mantissa,
+                ema_conf=point.conf,
+                round_id=1,
+            )
+        return Held(
+            mantissa=point.mantissa,
+            conf=point.conf,
+            publish_us=point.publish_us,
+            prev_publish_us=last.publish_us,
+            emit_us=point.emit_us,
+            slot=slot,
+            price_slot=max(last.price_slot + 1, slot + _PYTHNET_AHEAD),
+            ema=last.ema + (point.mantissa - last.ema) // 1_000,
+            ema_conf=last.ema_conf + (point.conf - last.ema_conf) // 1_000,
+            round_id=last.round_id % (2**32 - 1) + 1,
+        )
+
+    def _winning_leg(self, feed: str, at_us: int) -> Held | None:
+        """The youngest leg that another one confirms, under the limits that the aggregate publishes (60 s, 50 bps).
+
+        The program's own choice is not public: this is a stand-in with the same inputs and limits.
+        """
+        legs = [self._held[key] for oracle in (EDGE, LAZER, CHAINLINK_LEG) if (key := (feed, oracle)) in self._held]
+        fresh = [leg for leg in legs if 0 <= at_us - leg.publish_us <= _LEG_MAX_AGE_US]
+        confirmed = [
+            leg
+            for leg in fresh
+            if any(other is not leg and near(leg.mantissa, other.mantissa, _LEG_MAX_BPS) for other in fresh)
+        ]
+        return max(confirmed, key=lambda leg: leg.publish_us, default=None)
+
+    def _told(self, key: Key, held: Held | None, at_us: int, slot: int | None = None) -> Iterator[Change]:
+        feed, oracle = key
+        told_slot = slot_at(at_us) if slot is None else slot
+        if oracle == HERMES:
+            yield Change(at_us, told_slot, feed, oracle, None, held)
+        for address in addresses_of(feed, oracle):
+            if address not in self._wiped:
+                yield Change(at_us, told_slot, feed, oracle, address, held)
+
+    # Faults that change what is there, beside updates.
+
+    def _settle(self, now_us: int, changes: list[Change]) -> None:
+        wipes = self.faults.active(now_us, "wipe")
+        wiped = frozenset(
+            address
+            for address, place in places().items()
+            if any(_wipes(fault, address, place.oracle, place.feed) for fault in wipes)
+        )
+        for address in sorted(wiped ^ self._wiped):
+            place = places()[address]
+            changes.append(Change(now_us, slot_at(now_us), place.feed or "", place.oracle, address, None))
+        self._wiped = wiped
+        unset = frozenset(
+            feed
+            for feed in ASSETS
+            for fault in self.faults.active(now_us, "custody")[-1:]
+            if fault.fault.feed in (None, feed) and fault.fault.mode != "set"
+        )
+        changes.extend(
+            Change(now_us, slot_at(now_us), feed, CUSTODY, ASSETS[feed].custody, None)
+            for feed in sorted(unset ^ self._unset)
+        )
+        self._unset = unset
+        for fault in self.faults.active(now_us, "fork"):
+            changes.extend(self._forked(fault, now_us))
+
+    def _forked(self, fault: ActiveFault, now_us: int) -> Iterator[Change]:
+        for key in self._keys:
+            if key in self._previous and fault.hits(key[1], key[0]) and fault.strike(key):
+                slot = slot_at(now_us) + fault.fault.slots
+                before = self._previous[key]
+                if key[1] == HERMES:
+                    before = msgspec.structs.replace(before, price_slot=self._held[key].price_slot + fault.fault.slots)
+                for change in self._told(key, before, now_us, slot):
+                    yield msgspec.structs.replace(change, endpoint=fault.fault.endpoint)
+
+    # Questions.
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """Feed and oracle of everything that is played."""
+        return tuple(self._keys)
+
+    def held(self, feed: str, oracle: str) -> Held | None:
+        """What an oracle holds of a feed; None before its first update, and for one that is not played."""
+        return self._held.get((feed, oracle))
+
+    def account(self, address: str) -> AccountState | None:
+        """An account as it stands; None if there is none."""
+        place = places().get(address)
+        if place is None or address in self._wiped:
+            return None
+        if place.oracle == POOL_KIND:
+            return _state(place.owner, encode_pool())
+        assert place.feed is not None
+        if place.oracle == CUSTODY:
+            return _state(place.owner, encode_custody(place.feed, names_aggregate=place.feed not in self._unset))
+        held = self._held.get((place.feed, place.oracle))
+        return None if held is None else _state(place.owner, encode_price(address, held))
+
+    def told_account(self, change: Change) -> AccountState:
+        """The account as a change tells it; :data:`CLOSED` for one that is gone."""
+        assert change.address is not None
+        if change.held is not None:
+            return _state(places()[change.address].owner, encode_price(change.address, change.held))
+        return self.account(change.address) or CLOSED
+
+    def ages_ms(self) -> dict[str, dict[str, int]]:
+        """Age of every held price by feed and oracle, for people to read."""
+        out: dict[str, dict[str, int]] = {}
+        for feed, oracle in sorted(self._held, key=lambda key: (list(ASSETS).index(key[0]), ORACLES.index(key[1]))):
+            out.setdefault(feed, {})[oracle] = (self.now_us - self._held[feed, oracle].publish_us) // 1_000
+        return out
+
+
+def _wipes(fault: ActiveFault, address: str, oracle: str, feed: str | None) -> bool:
+    if oracle in (CUSTODY, POOL_KIND):
+        return fault.fault.account == address  # these hold no price: wiped only when named
+    return fault.hits(oracle, feed, address)
+
+
+def _state(owner: str, data: bytes) -> AccountState:
+    return AccountState(owner, data, (len(data) + 128) * 6_960)
