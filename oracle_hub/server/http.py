@@ -107,10 +107,13 @@ class Server:
             except TimeoutError:
                 log.warning("some connections did not end in time and were left to the system")
 
-    def publish(self, batch: Batch) -> None:
-        """Send a batch. To be called right after it was journaled, in order; never waits, never raises."""
+    def publish(self, batch: Batch, *, journaled: bool = True) -> None:
+        """Send a batch. To be called right after it was journaled, in order; never waits, never raises.
+
+        ``journaled=False``: it could not be written; subscribers are told so.
+        """
         if self._subscribers is not None:
-            self._subscribers.publish(batch)
+            self._subscribers.publish(batch, journaled)
 
     def heartbeat(self) -> None:
         """Send heartbeats now, beside those of the timer."""

@@ -213,9 +213,9 @@ class Subscribers:
             self._held_back.add(client)
             self._arm("flush", self._settings.flush_interval_ms / 1000, self.flush)
 
-    def publish(self, batch: Batch) -> None:
+    def publish(self, batch: Batch, journaled: bool = True) -> None:
         """Make a batch what everybody sees, and send it to whoever follows one of its feeds."""
-        publication = self._board.apply(batch, self._service.now_us())
+        publication = self._board.apply(batch, self._service.now_us(), journaled=journaled)
         for client in tuple(self._clients):  # the hot path: one call into the session and one write for each
             session = client.session
             try:

@@ -5,6 +5,7 @@ state after some batch, and the next batch follows from there. A decision that w
 it. Each decision is encoded once per form, each frame once per group of subscribers that stand at the same sequence.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
@@ -74,8 +75,11 @@ class Group:
 class Publication:
     """One batch on its way out, with what has been encoded of it."""
 
-    def __init__(self, board: "Board", batch: Batch, sent_us: int, state_changed: frozenset[str]) -> None:
+    def __init__(
+        self, board: "Board", batch: Batch, sent_us: int, state_changed: frozenset[str], journaled: bool
+    ) -> None:
         self.batch = batch
+        self._journaled = _told(journaled)
         self.sent_us = sent_us
         self.state_changed = state_changed
         """Feeds whose state differs from before: no throttle holds these back."""
@@ -115,9 +119,15 @@ class Publication:
                 conflated=False,
                 replayed=False,
                 feeds=self.part(group)[1],
+                journaled=self._journaled,
             )
             frame = self._frames[at] = self._frame(encode(update))
         return frame
+
+
+def _told(journaled: bool) -> bool | msgspec.UnsetType:
+    """The journal is mentioned only when it failed."""
+    return msgspec.UNSET if journaled else False
 
 
 def encode_entry(decision: Decision, shown: View, full: bool, merge: Merge | None = None) -> msgspec.Raw:
@@ -144,6 +154,8 @@ class Board:
         self.removed: dict[str, Decision] = {}
         """Last words on feeds that left, for subscribers who were not told yet."""
         self.instance = instance
+        self._unjournaled: deque[int] = deque(maxlen=history.max_batches)
+        """Sequences of batches that the journal could not take, as far back as a resume reaches."""
         self.history = history
         self.frame = frame
         self._groups: dict[GroupKey, Group] = {}
@@ -163,9 +175,11 @@ class Board:
         """Sequence of the last published batch."""
         return self.history.last_seq
 
-    def apply(self, batch: Batch, sent_us: int) -> Publication:
+    def apply(self, batch: Batch, sent_us: int, *, journaled: bool = True) -> Publication:
         """Store a batch, then make it what everybody sees."""
         self.history.append(batch)
+        if not journaled:
+            self._unjournaled.append(batch.seq)
         changed = []
         for decision in batch.decisions:
             feed = decision.feed
@@ -182,7 +196,7 @@ class Board:
                 group.note(decision)
             for group in self._by_feed.get(feed, ()):
                 group.note(decision)
-        return Publication(self, batch, sent_us, frozenset(changed))
+        return Publication(self, batch, sent_us, frozenset(changed), journaled)
 
     def reorder(self, feeds: Iterable[str]) -> None:
         """Put the decisions into the order of a new catalog."""
@@ -297,6 +311,7 @@ class Board:
             conflated=conflated,
             replayed=replayed,
             feeds=entries,
+            journaled=_told(not any(prev_seq < lost <= seq for lost in self._unjournaled)),
         )
         return self.frame(encode(update))
 

@@ -35,7 +35,7 @@ class History:
         self.last_seq = seq
         self.size_bytes = 0
         self._floor_seq = seq
-        self._max_batches = max_batches
+        self.max_batches = max_batches
         self._max_bytes = max_bytes
         self._max_age_us = max_age_us
         self._ring: deque[tuple[Batch, int]] = deque()
@@ -61,7 +61,7 @@ class History:
         self.last_seq = batch.seq
         oldest_us = batch.now_us - self._max_age_us
         while (
-            len(self._ring) > self._max_batches
+            len(self._ring) > self.max_batches
             or self.size_bytes > self._max_bytes
             or (self._ring and self._ring[0][0].now_us < oldest_us)
         ):

@@ -192,6 +192,8 @@ class Update(_Message, frozen=True, kw_only=True, gc=False, tag="update"):
     conflated: bool
     replayed: bool
     feeds: list[msgspec.Raw]
+    journaled: bool | msgspec.UnsetType = msgspec.UNSET
+    """Present, and false, when something in it could not be written to the journal."""
 
 
 class Heartbeat(_Message, frozen=True, kw_only=True, gc=False, tag="heartbeat"):

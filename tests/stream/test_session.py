@@ -357,3 +357,18 @@ def test_an_ended_session_leaves_its_groups() -> None:
     stage.session.end()
     assert stage.board.next_end_us() is None
     assert stage.tick(SOL, 151) == []
+
+
+def test_what_the_journal_could_not_take_is_marked_also_when_merged_or_replayed() -> None:
+    stage = Stage()
+    stage.subscribe(SOL)
+    (before,) = stage.tick(SOL, 151)
+    assert "journaled" not in before
+    publication = stage.board.apply(stage.service.tick(SOL, 152), stage.service.clock_us, journaled=False)
+    (update,) = unframed(stage.session.publish(publication, 0))
+    assert (update["seq"], update["journaled"]) == (5, False)
+    stage.tick(SOL, 153)
+    assert stage.subscribe(SOL, **resume(stage, 4))[1]["journaled"] is False
+    assert "journaled" not in stage.subscribe(SOL, **resume(stage, 5))[1]
+    replayed = stage.subscribe(SOL, mode="all", **resume(stage, 3))[1:-1]
+    assert [message.get("journaled", True) for message in replayed] == [True, False, True]
