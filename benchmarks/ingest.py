@@ -396,7 +396,7 @@ def run(repetitions: int, n_ticks: int = TICKS) -> Report:
     notes = [
         f"{count:,} notifications of {len(subscriptions)} accounts (134 to 394 bytes; {size:.0f} bytes of text each).",
         f"Medians of {repetitions} repetitions in turns, one thread. Every update is taken: newer, and another price.",
-        f"Journal: for a burst of {BURST} frames a step mark and one write; the sync to disk, a thread's work, is not in it.",
+        f"Journal: a step mark and one write for a burst of {BURST} frames; syncing to disk is another thread's.",
         "solana-py: its client's parse of a frame, then our readers and table, but no watchdogs, counters or journal.",
     ]
     columns = ("path", "per second", "us each", "best us", "CPU us")
