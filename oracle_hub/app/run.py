@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 import oracle_hub
-from feeds.emulator import Emulator, EmulatorSettings, EmulatorUrls
+from feeds.emulator.emulator import Emulator, EmulatorSettings, EmulatorUrls
 from oracle_hub.app.engine import Engine
 from oracle_hub.app.explain import explain_feed, readiness
 from oracle_hub.app.lineup import EMULATED_RPC, Endpoints, HermesHost, build_lineup, endpoints_of, genesis_hash_of
@@ -172,7 +172,7 @@ class Application:
     # While it runs.
 
     def _publish(self, batch: Batch, journaled: bool) -> None:
-        self.server.publish(batch)
+        self.server.publish(batch, journaled=journaled or self.journal is None)
 
     async def _watch_clock(self) -> None:
         while True:
@@ -218,6 +218,7 @@ class Application:
                 for link in lineup.links.values():
                     self.supervisor.add(link)
             self.config = config
+            self.pump.step()  # subscribers hear what changed before they hear why
             self.server.config_changed()
             log.info("configuration %s in force", lineup.config_hash)
 
@@ -250,7 +251,8 @@ class Application:
 
     @property
     def decisions(self) -> Mapping[str, Decision]:
-        return self.pump.engine.hub.decisions
+        hub = self.pump.engine.hub
+        return {spec.feed: hub.decisions[spec.feed] for spec in hub.catalog.feeds if spec.feed in hub.decisions}
 
     def now_us(self) -> int:
         return self.clock.now_us()
@@ -341,13 +343,13 @@ def _emulator_settings(config: Config) -> EmulatorSettings:
         loop=section.loop,
         feeds=tuple(config.feeds),
         port_base=section.port,
+        rpc_names=tuple(one.name for one in EMULATED_RPC),
     )
 
 
 def _emulated_endpoints(config: Config, urls: EmulatorUrls) -> Endpoints:
-    assert [name for name, _, _ in urls.solana] == [section.name for section in EMULATED_RPC]
-    rpc = tuple(RpcSection(name=name, http_url=http, ws_url=websocket) for name, http, websocket in urls.solana)
-    hosts = tuple(HermesHost(url, key) for _, url, key in urls.hermes)
+    rpc = tuple(RpcSection(name=one.name, http_url=one.http, ws_url=one.ws) for one in urls.solana)
+    hosts = tuple(HermesHost(one.url, one.key) for one in urls.hermes)
     sources = {name: hosts for name, source in config.sources.items() if source.kind == "pyth.hermes"}
     return Endpoints(rpc, sources, genesis_hash_of(config))
 
