@@ -111,8 +111,9 @@ class Emulator:
         self._struck: set[tuple[int, str]] = set()
         self._task: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
-        self._rpc: tuple[SolanaServer, ...] = ()
-        self._hermes: tuple[HermesServer, ...] = ()
+        self.rpc: tuple[SolanaServer, ...] = ()
+        """The Solana endpoints, while it runs."""
+        self.hermes: tuple[HermesServer, ...] = ()
         self.urls: EmulatorUrls | None = None
         self.world = self._make_world(now_us())
 
@@ -150,8 +151,8 @@ class Emulator:
             OSError: a port is taken.
         """
         settings = self.settings
-        self._rpc = tuple(SolanaServer(name, self.world, self._now_us) for name in settings.rpc_names)
-        self._hermes = tuple(
+        self.rpc = tuple(SolanaServer(name, self.world, self._now_us) for name in settings.rpc_names)
+        self.hermes = tuple(
             HermesServer(name, self.world, self._now_us, key=settings.hermes_key) for name in settings.hermes_names
         )
         self.tick()
@@ -159,11 +160,11 @@ class Emulator:
         try:
             control = await self._serve("control", port, lambda app: None)
             rpc, hermes = [], []
-            for server in self._rpc:
+            for server in self.rpc:
                 port += bool(port)
                 where = await self._serve(server.name, port, server.routes)
                 rpc.append(RpcUrls(server.name, f"http://{where}", f"ws://{where}"))
-            for host in self._hermes:
+            for host in self.hermes:
                 port += bool(port)
                 where = await self._serve(host.name, port, host.routes)
                 hermes.append(HermesUrl(host.name, f"http://{where}", settings.hermes_key))
@@ -177,7 +178,7 @@ class Emulator:
 
     @property
     def _servers(self) -> tuple[SolanaServer | HermesServer, ...]:
-        return (*self._rpc, *self._hermes)
+        return (*self.rpc, *self.hermes)
 
     async def stop(self) -> None:
         """Close all servers and sockets, within a second."""
@@ -315,8 +316,8 @@ class Emulator:
             "urls": urls,
             "ages_ms": self.world.ages_ms(),
             "refused": self.world.refused,
-            "subscriptions": {server.name: server.subscriptions for server in self._rpc},
-            "streams": {host.name: host.streams for host in self._hermes},
+            "subscriptions": {server.name: server.subscriptions for server in self.rpc},
+            "streams": {host.name: host.streams for host in self.hermes},
         }
         return web.Response(body=orjson.dumps(page), content_type="application/json")
 

@@ -110,6 +110,7 @@ class HermesServer:
         self._now_us = now_us
         self._key = key
         self._streams: set[_Stream] = set()
+        self._streaming = asyncio.Event()
 
     def routes(self, app: web.Application) -> None:
         """Add the routes at the root and under ``/hermes``."""
@@ -186,6 +187,7 @@ class HermesServer:
         response.enable_chunked_encoding()
         await response.prepare(request)
         self._streams.add(stream)
+        self._streaming.set()
         try:
             while (event := await stream.events.get()) is not None:
                 await response.write(event)
@@ -238,6 +240,12 @@ class HermesServer:
     def streams(self) -> int:
         """Streams that are open."""
         return len(self._streams)
+
+    async def wait_for_streams(self, count: int) -> None:
+        """Return as soon as so many streams are open."""
+        while self.streams < count:
+            self._streaming.clear()
+            await self._streaming.wait()
 
     async def close(self) -> None:
         """End every stream in good order."""

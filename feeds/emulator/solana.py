@@ -138,6 +138,7 @@ class SolanaServer:
         self._genesis = genesis_hash or GENESIS_HASHES["mainnet-beta"]
         self._subscribers: set[Subscriber] = set()
         self._last_subscription = 0
+        self._subscribed = asyncio.Event()
         self._last_slot = slot_at(now_us())
         self._methods: dict[str, Callable[[list[object]], object]] = {
             "getGenesisHash": lambda params: self._genesis,
@@ -281,6 +282,7 @@ class SolanaServer:
         address, config = _address(params[0]), _config(params)
         self._last_subscription += 1
         subscriber.accounts[self._last_subscription] = (address, config)
+        self._subscribed.set()
         return self._last_subscription
 
     def _unsubscribe(self, subscriber: Subscriber, params: list[object]) -> bool:
@@ -359,6 +361,12 @@ class SolanaServer:
     def subscriptions(self) -> int:
         """Account subscriptions that stand."""
         return sum(len(subscriber.accounts) for subscriber in self._subscribers)
+
+    async def wait_for_subscriptions(self, count: int) -> None:
+        """Return as soon as so many account subscriptions stand: what is told from then on is heard."""
+        while self.subscriptions < count:
+            self._subscribed.clear()
+            await self._subscribed.wait()
 
     async def close(self) -> None:
         """Close every websocket in good order."""

@@ -6,6 +6,7 @@ whole number of seconds: what was observed at 21:13:57.250 is published at some 
 """
 
 import csv
+from bisect import bisect_right
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -133,7 +134,10 @@ class _Column:
         if self.feed is None and self.feed_from is None:
             self.feed = feed_in_text(tape.rpartition(".")[0]) or feed_in_text(comment)
             if self.feed is None:
-                raise ConfigError(f"{tape}: neither its name nor its first line says which feed it is; give feed = …")
+                raise ConfigError(
+                    f"{tape}: neither its name nor its first line says which known feed it is; write a manifest "
+                    f'{tape}.toml beside it with feed = "BTC/USD" (see docs/emulator.md)'
+                )
         self.rows: FeedRows = {}
 
 
@@ -188,7 +192,7 @@ class _TapeReader:
                     series[feed, oracle] = Series(rows, column.spec)
         if not series:
             raise ConfigError(f"{self.name}: no row of it is a price that its manifest maps")
-        first = min(one.rows[0][1] for one in series.values())
+        first = min(one.rows[0][0] for one in series.values())
         last = max(one.rows[-1][0] for one in series.values())
         return Tape(self.name, self.manifest.title, origin, series, first, last, self.rounded)
 
@@ -288,24 +292,19 @@ class Playback:
             0 if self._noise_bps == 0 or series.spec.receive or series.spec.receive_lag else MANNERS[oracle].delay_us
         )
         random = Random(f"{self._seed}/{feed}/{oracle}")
-        for point in _republished(self._last_of_second(series, delay_us), series.spec):
+        every_us = series.spec.republish_ms * 1_000
+        for_us = self.wall_us(self.begin_us + series.spec.republish_for_s * _SECOND_US) - self.wall_us(self.begin_us)
+        for point in _republished(self._last_of_second(series, delay_us), every_us, for_us):
             yield msgspec.structs.replace(point, mantissa=observed(point.mantissa, noise_ppb, random))
 
     def _rows(self, rows: list[Row]) -> Iterator[Point]:
         cycle_us = 0
         while True:
-            standing: Point | None = None
-            for seen_us, time_us, mantissa, conf in rows:
-                point = Point(mantissa, conf, self.wall_us(time_us) + cycle_us, self.wall_us(seen_us) + cycle_us)
-                if seen_us <= self.begin_us:
-                    standing = msgspec.structs.replace(point, emit_us=self.wall_us(self.begin_us) + cycle_us)
-                    continue
-                if standing is not None:
-                    yield standing
-                    standing = None
-                yield point
-            if standing is not None:
-                yield standing
+            first = max(0, bisect_right(rows, self.begin_us, key=lambda row: row[0]) - 1)
+            for index in range(first, len(rows)):
+                seen_us, time_us, mantissa, conf = rows[index]
+                emit_us = self.wall_us(max(seen_us, self.begin_us)) + cycle_us
+                yield Point(mantissa, conf, self.wall_us(time_us) + cycle_us, emit_us)
             if not self._loop:
                 return
             cycle_us += self.period_us
@@ -320,21 +319,29 @@ class Playback:
             yield held
 
 
-def _republished(points: Iterator[Point], spec: SeriesSpec) -> Iterator[Point]:
-    """Points, each told again by the heartbeat that its manifest gives it, until the next."""
-    every_us, limit_us = spec.republish_ms * 1_000, spec.republish_for_s * _SECOND_US
+def _republished(points: Iterator[Point], every_us: int, for_us: int) -> Iterator[Point]:
+    """Points, each told again by its oracle's heartbeat (0: it has none) until the next, for so long at most.
+
+    A value that is older than a heartbeat when it becomes visible has been told again meanwhile.
+    """
     if not every_us:
         yield from points
         return
     held = next(points, None)
     while held is not None:
-        yield held
         following = next(points, None)
-        for passed_us in range(every_us, limit_us + 1, every_us):
-            publish_us, emit_us = held.publish_us + passed_us, held.emit_us + passed_us
-            if following is not None and (
-                publish_us // _SECOND_US >= following.publish_us // _SECOND_US or emit_us >= following.emit_us
-            ):
-                break
+        passed_us = min(held.emit_us - held.publish_us, for_us) // every_us * every_us
+        publish_us, emit_us = held.publish_us + passed_us, held.emit_us
+        if not _precedes(publish_us, emit_us, following):
+            yield held
+        while _precedes(publish_us, emit_us, following) and publish_us <= held.publish_us + for_us:
             yield Point(held.mantissa, held.conf, publish_us, emit_us)
+            publish_us, emit_us = publish_us + every_us, emit_us + every_us
         held = following
+
+
+def _precedes(publish_us: int, emit_us: int, following: Point | None) -> bool:
+    """Whether a value can be told before the next one without taking its place."""
+    if following is None:
+        return True
+    return publish_us // _SECOND_US < following.publish_us // _SECOND_US and emit_us <= following.emit_us

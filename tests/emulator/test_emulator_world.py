@@ -1,0 +1,243 @@
+"""The world as a value: the same seed gives the same states, and each fault does what it says and no more."""
+
+from collections.abc import Sequence
+
+import pytest
+
+from feeds.addresses import ASSETS, POOL
+from feeds.doves import AgPriceFeed, PriceFeed
+from feeds.emulator.accounts import places
+from feeds.emulator.faults import Fault, FaultBook
+from feeds.emulator.oracles import (
+    AGGREGATE,
+    CHAINLINK_LEG,
+    EDGE,
+    HERMES,
+    LAZER,
+    LEGACY,
+    ORACLES,
+    RECEIVER,
+    STORE,
+    select_oracles,
+)
+from feeds.emulator.walk import walk
+from feeds.emulator.world import CLOSED, Change, World, slot_at
+from feeds.jupiter import Custody, Pool
+from feeds.layout import pubkey_text
+from feeds.pyth.legacy import PriceAccount
+from feeds.pyth.receiver import PriceUpdateV2
+from oracle_hub.core.price import near
+from oracle_hub.errors import ConfigError
+
+START = 1_795_000_000_250_000
+SECOND = 1_000_000
+SOL = ASSETS["SOL/USD"]
+
+
+def make_world(*faults: Fault, seed: int = 1, noise_bps: float | None = None) -> World:
+    book = FaultBook(START)
+    for fault in faults:
+        book.add(fault, START)
+    drivers = {(feed, oracle): walk(feed, oracle, seed, START, noise_bps) for feed in ASSETS for oracle in ORACLES}
+    return World(START, drivers, book, derive_aggregate=True)
+
+
+def mantissa(world: World, oracle: str, feed: str = "SOL/USD") -> int:
+    held = world.held(feed, oracle)
+    assert held is not None
+    return held.mantissa
+
+
+def publish_s(world: World, oracle: str, feed: str = "SOL/USD") -> int:
+    held = world.held(feed, oracle)
+    assert held is not None
+    return held.publish_s
+
+
+def of(changes: Sequence[Change], oracle: str, feed: str = "SOL/USD") -> list[Change]:
+    return [change for change in changes if (change.oracle, change.feed) == (oracle, feed)]
+
+
+def test_everything_stands_at_the_beginning() -> None:
+    world = make_world()
+    world.advance(START)
+    assert [address for address in places() if world.account(address) is None] == []
+    assert {key for key in world.keys if world.held(*key) is None} == set()
+    assert all(-1 < age < 3_000 for ages in world.ages_ms().values() for age in ages.values())
+
+
+def test_one_seed_one_world_however_it_is_stepped() -> None:
+    whole, stepped, other = make_world(), make_world(), make_world(seed=2)
+    for world in (whole, other):
+        world.advance(START + 20 * SECOND)
+    for quarter in range(1, 81):
+        stepped.advance(START + quarter * SECOND // 4)
+    states = [[world.held(*key) for key in world.keys] for world in (whole, stepped, other)]
+    assert states[0] == states[1]
+    assert states[0] != states[2]
+
+
+def test_oracles_differ_by_basis_points_and_by_nothing_without_noise() -> None:
+    noisy, exact = make_world(), make_world(noise_bps=0)
+    for world in (noisy, exact):
+        world.advance(START)
+    assert len({mantissa(noisy, oracle) for oracle in (EDGE, LAZER, CHAINLINK_LEG, STORE, HERMES)}) > 1
+    assert {mantissa(exact, oracle) for oracle in ORACLES} == {116_00000000}
+    for _ in range(60):
+        noisy.advance(noisy.now_us + SECOND)
+        for feed in ASSETS:
+            prices = [mantissa(noisy, oracle, feed) for oracle in (AGGREGATE, STORE, HERMES)]
+            assert near(min(prices), max(prices), 50)
+
+
+def test_cadences_and_strictly_growing_seconds() -> None:
+    world = make_world()
+    changes = world.advance(START + 60 * SECOND)
+    assert 45 <= len(of(changes, EDGE)) <= 61
+    assert 45 <= len(of(changes, AGGREGATE)) <= 61
+    assert 140 <= len(of(changes, HERMES)) <= 155
+    assert len(of(changes, RECEIVER)) == 4  # the first and one heartbeat, by two receivers
+    for oracle in (EDGE, LAZER, CHAINLINK_LEG, AGGREGATE, STORE):
+        seconds = [change.held.publish_s for change in of(changes, oracle) if change.held]
+        assert seconds == sorted(set(seconds))
+    slots = [change.held.price_slot for change in of(changes, HERMES) if change.held]
+    assert slots == sorted(set(slots))
+    assert all(change.held and change.held.publish_us <= change.at_us for change in changes)
+
+
+def test_accounts_hold_what_the_oracle_holds() -> None:
+    world = make_world()
+    world.advance(START + 5 * SECOND)
+    ag = world.account(SOL.ag)
+    store = world.account(SOL.chainlink_store)
+    new, old = world.account(SOL.pyth_new_push), world.account(SOL.pyth_old_push)
+    legacy, edge, pool = world.account(SOL.pyth_legacy), world.account(SOL.edge), world.account(POOL)
+    assert ag and store and new and old and legacy and edge and pool
+    assert AgPriceFeed.decode(ag.data).price == mantissa(world, AGGREGATE)
+    assert AgPriceFeed.decode(ag.data).timestamp == publish_s(world, AGGREGATE)
+    assert PriceFeed.decode(edge.data).pair == SOL.edge_pair
+    assert PriceUpdateV2.decode(new.data).price == PriceUpdateV2.decode(old.data).price == mantissa(world, RECEIVER)
+    assert PriceUpdateV2.decode(new.data).write_authority != PriceUpdateV2.decode(old.data).write_authority
+    assert PriceAccount.decode(legacy.data).agg.price == mantissa(world, LEGACY)
+    assert [pubkey_text(key) for key in Pool.decode(pool.data).custodies] == [a.custody for a in ASSETS.values()]
+    assert world.account("11111111111111111111111111111111") is None
+
+
+def test_the_aggregate_follows_legs_that_confirm_each_other() -> None:
+    world = make_world(Fault(kind="spike", source=EDGE, bps=400), noise_bps=0)
+    world.advance(START + 10 * SECOND)
+    assert mantissa(world, EDGE) > mantissa(world, LAZER) * 103 // 100
+    assert near(mantissa(world, AGGREGATE), mantissa(world, LAZER), 5)
+    alone = make_world(Fault(kind="kill", source=LAZER), Fault(kind="kill", source=CHAINLINK_LEG))
+    alone.advance(START + 10 * SECOND)
+    assert alone.held("SOL/USD", AGGREGATE) is None
+
+
+def test_stall_stops_one_source_of_one_feed_and_ends() -> None:
+    world = make_world(Fault(kind="stall", source="chainlink", feed="SOL/USD", at_s=5, duration_s=10))
+    world.advance(START + 14 * SECOND)
+    assert publish_s(world, STORE) <= START // SECOND + 5
+    assert publish_s(world, STORE, "BTC/USD") >= START // SECOND + 12
+    assert publish_s(world, HERMES) >= START // SECOND + 12
+    world.advance(START + 17 * SECOND)
+    assert publish_s(world, STORE) >= START // SECOND + 15
+
+
+def test_kill_lasts_until_cleared() -> None:
+    world = make_world(Fault(kind="kill", source="doves"))
+    world.advance(START + 600 * SECOND)
+    assert [world.held("SOL/USD", oracle) for oracle in (EDGE, LAZER, AGGREGATE)] == [None] * 3
+    assert world.faults.remove() == 1
+    world.advance(START + 603 * SECOND)
+    assert publish_s(world, AGGREGATE) >= START // SECOND + 601
+
+
+def test_spike_multiplies_exactly_for_its_duration() -> None:
+    plain = make_world(noise_bps=0)
+    plain.advance(START + 3 * SECOND)
+    expected = mantissa(plain, STORE)
+    for fault, times in ((Fault(kind="spike", times="1.5"), (3, 2)), (Fault(kind="spike", bps=-250), (39, 40))):
+        world = make_world(fault, noise_bps=0)
+        world.advance(START + 3 * SECOND)
+        assert mantissa(world, STORE) == expected * times[0] // times[1]
+    brief = make_world(Fault(kind="spike", bps=5_000, duration_s=3), noise_bps=0)
+    brief.advance(START + 8 * SECOND)
+    plain.advance(START + 8 * SECOND)
+    assert mantissa(brief, STORE) == mantissa(plain, STORE)
+
+
+def test_one_future_stamp_and_then_honest_ones() -> None:
+    world = make_world(Fault(kind="future", source=STORE, feed="SOL/USD", at_s=5, offset_s=7_200))
+    changes = world.advance(START + 12 * SECOND)
+    ahead = [change.held.publish_us - change.at_us for change in of(changes, STORE) if change.held]
+    assert [lead for lead in ahead if lead > 0] == [7_200 * SECOND]
+    assert ahead[-1] < 0
+    other = [change.held.publish_us - change.at_us for change in of(changes, STORE, "BTC/USD") if change.held]
+    assert max(other) < 0
+
+
+@pytest.mark.parametrize("slots", [-2, 3])
+def test_fork_tells_the_older_state_again(slots: int) -> None:
+    world = make_world()
+    before = world.advance(START + 10 * SECOND)
+    told = [change for change in of(before, AGGREGATE) if change.held][-2]
+    world.faults.add(Fault(kind="fork", source=AGGREGATE, feed="SOL/USD", slots=slots), world.now_us)
+    held = world.held("SOL/USD", AGGREGATE)
+    (fork,) = world.advance(world.now_us)
+    assert fork.held == told.held
+    assert (fork.address, fork.slot) == (SOL.ag, slot_at(world.now_us) + slots)
+    assert world.held("SOL/USD", AGGREGATE) == held
+    assert world.advance(world.now_us) == []
+
+
+def test_custody_names_the_aggregate_or_not() -> None:
+    world = make_world(Fault(kind="custody", feed="SOL/USD", mode="unset", at_s=2, duration_s=2))
+    seen = []
+    for second in (1, 3, 5):
+        changes = world.advance(START + second * SECOND)
+        account = world.account(SOL.custody)
+        assert account
+        seen.append((Custody.decode(account.data).doves_ag_oracle is None, [c.address for c in changes if not c.held]))
+    assert seen == [(False, []), (True, [SOL.custody]), (False, [SOL.custody])]
+
+
+def test_wipe_removes_an_account_and_brings_it_back() -> None:
+    world = make_world(Fault(kind="wipe", account=SOL.ag, at_s=2, duration_s=2))
+    world.advance(START + SECOND)
+    gone = [change for change in world.advance(START + 3 * SECOND) if change.held is None]
+    assert [change.address for change in gone] == [SOL.ag]
+    assert world.account(SOL.ag) is None
+    assert world.told_account(gone[0]) == CLOSED
+    world.advance(START + 5 * SECOND)
+    assert world.account(SOL.ag) is not None
+    assert world.account(SOL.edge) is not None
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(kind="stall", source="nobody"),
+        Fault(kind="spike", times="many"),
+        Fault(kind="spike", bps=-10_000),
+        Fault(kind="custody", mode="sideways"),
+    ],
+)
+def test_senseless_faults_are_refused(fault: Fault) -> None:
+    with pytest.raises(ConfigError):
+        FaultBook(START).add(fault, START)
+
+
+def test_next_event_is_never_late() -> None:
+    world = make_world(Fault(kind="custody", feed="SOL/USD", at_s=0.05))
+    world.advance(START)
+    assert world.next_event_us() == START + 50_000
+    world.advance(START + 50_000)
+    following = world.next_event_us()
+    assert following is not None
+    assert world.advance(following - 1) == []
+    assert world.advance(following) != []
+
+
+def test_groups_cover_every_oracle() -> None:
+    assert select_oracles(None) == ORACLES
+    assert {one for name in ("doves", "chainlink", "pyth") for one in select_oracles(name)} == set(ORACLES)
