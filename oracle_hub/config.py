@@ -148,6 +148,7 @@ class EmulatorSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields
     noise_bps: Annotated[float, msgspec.Meta(ge=0, le=1_000)] | None = None
     start: str | None = None
     loop: bool = False
+    faults: str | None = None
     port: Port = 0
 
 

@@ -15,6 +15,7 @@ from oracle_hub.core.hub import Batch, Hub
 from oracle_hub.core.selector import Reason
 from oracle_hub.core.source import (
     AccountReader,
+    Condition,
     Effect,
     Event,
     Frame,
@@ -26,6 +27,9 @@ from oracle_hub.core.source import (
     Unchanged,
 )
 from oracle_hub.ingest.solana_rpc import SolanaRpc
+
+
+_ENDED_BY_A_PRICE = (Condition.MISSING_ACCOUNT, Condition.INVALID, Condition.HALTED)
 
 
 class DescribedReader(AccountReader, Protocol):
@@ -121,8 +125,10 @@ class Engine:
             if isinstance(output, PriceUpdate):
                 applied = self.hub.apply(output, now_us)
                 if applied is not None:
-                    self.applied[output.source, applied.value] += 1
+                    self.applied[output.source, applied._value_] += 1  # .value is slow, and this is every update
                     self.last_update[output.feed, output.source, output.transport] = output
+                    if self.statuses:
+                        self._over(output)
             elif isinstance(output, Rewatch):
                 self._rewatch(now_us)
             elif isinstance(output, Malformed):
@@ -135,6 +141,13 @@ class Engine:
             elif not isinstance(output, Unchanged):
                 effects.append(output)
         return effects
+
+    def _over(self, update: PriceUpdate) -> None:
+        """A price ends what was said of its absence."""
+        key = (update.source, update.transport, update.feed)
+        held = self.statuses.get(key)
+        if held is not None and held.condition in _ENDED_BY_A_PRICE:
+            del self.statuses[key]
 
     def _note(self, status: Status) -> None:
         key = (status.source, status.transport, status.feed or "*")

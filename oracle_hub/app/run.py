@@ -245,6 +245,11 @@ class Application:
         return self.pump.engine.lineup.config_hash
 
     @property
+    def emulator_url(self) -> str | None:
+        """Where the emulator is described, and takes faults; None where prices are real."""
+        return None if self.emulator is None else self._emulator_urls.control
+
+    @property
     def limits(self) -> dict[str, object]:
         hub = self.config.hub
         return {"max_divergence_bps": hub.max_divergence_bps, "max_future_ms": hub.max_future_ms}
@@ -343,6 +348,7 @@ def _emulator_settings(config: Config) -> EmulatorSettings:
         loop=section.loop,
         feeds=tuple(config.feeds),
         port_base=section.port,
+        script=section.faults,
         rpc_names=tuple(one.name for one in EMULATED_RPC),
     )
 

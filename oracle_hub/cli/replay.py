@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
         if not path.exists():
             raise JournalError(f"{path}: no such file or directory")
     replayer = Replayer(lineup_from_text, on_batch=_print if options.batches else None)
-    for record in read_journal(options.path, strict=not options.lenient):
+    for record in read_journal(options.path[0] if len(options.path) == 1 else options.path, strict=not options.lenient):
         replayer.take(record)
     report = replayer.finish()
     if options.json:

@@ -31,6 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     simulation.add_argument("--seed", type=int, metavar="N", help="seed of the walk and the noise")
     simulation.add_argument("--start", metavar="WHEN", help="seconds, or UTC time, into the tape")
     simulation.add_argument("--loop", action="store_true", default=None, help="start the tape over at its end")
+    simulation.add_argument("--faults", metavar="FILE", help="script of faults to play (docs/emulator.md)")
     simulation.add_argument("--emulator-port", type=int, metavar="N", help="first port of the emulator's servers")
 
 
@@ -61,6 +62,7 @@ def _loader(options: argparse.Namespace) -> Callable[[], Config]:
                 "start": options.start,
                 "loop": options.loop,
                 "port": options.emulator_port,
+                "faults": options.faults,
             },
         )
 
@@ -90,6 +92,7 @@ def _announce(application: Application, *, as_json: bool) -> None:
             "epoch": application.epoch,
             "config_hash": application.config_hash,
             "simulated": simulated,
+            "emulator": application.emulator_url,
         }
         sys.stdout.buffer.write(orjson.dumps(line) + b"\n")
         sys.stdout.buffer.flush()
@@ -97,7 +100,7 @@ def _announce(application: Application, *, as_json: bool) -> None:
     out = console()
     if simulated is not None:
         out.print("SIMULATED: these prices are made by the emulator. They are not the market.", style="bold magenta")
-        out.print(f"emulator   {simulated.get('control_url', '')}")
+        out.print(f"emulator   {application.emulator_url}")
     out.print(f"prices     {application.url}/v1/prices")
     out.print(f"stream     {application.url.replace('http', 'ws', 1)}/v1/stream")
     out.print(f"readiness  {application.url}/readyz")
