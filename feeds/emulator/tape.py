@@ -185,6 +185,7 @@ class _TapeReader:
         for column in self.columns:
             for rows in column.rows.values():
                 rows.sort(key=lambda row: row[:2])
+                rows[:] = [row for row, before in zip(rows, [None, *rows], strict=False) if _is_news(row, before)]
             for feed, rows in column.rows.items():
                 for oracle in (oracle for name in column.spec.sources for oracle in select_oracles(name)):
                     if (feed, oracle) in series:
@@ -195,6 +196,11 @@ class _TapeReader:
         first = min(one.rows[0][0] for one in series.values())
         last = max(one.rows[-1][0] for one in series.values())
         return Tape(self.name, self.manifest.title, origin, series, first, last, self.rounded)
+
+
+def _is_news(row: Row, before: Row | None) -> bool:
+    """Whether a row is more than the one before it, carried on to a later time (as in a join on a grid)."""
+    return before is None or row[1:] != before[1:]
 
 
 def decimal_parts(text: str) -> tuple[int, int]:
@@ -281,8 +287,9 @@ class Playback:
     def points(self, feed: str, oracle: str) -> Iterator[Point]:
         """What an oracle publishes of a feed, in the order of its becoming visible.
 
-        Wires carry seconds: of several observations within one second of today's time the last is played. What was
-        observed before ``begin`` stands at the beginning, with its true age.
+        Wires carry seconds: of several observations within one second of today's time the last is played (if it was
+        seen within a second after the one before). What was observed before ``begin`` stands at the beginning, with
+        its true age.
         """
         series = self.tape.series.get((feed, oracle))
         if series is None:
@@ -312,7 +319,10 @@ class Playback:
     def _last_of_second(self, series: Series, delay_us: int) -> Iterator[Point]:
         held: Point | None = None
         for point in self._rows(series.rows):
-            if held is not None and held.publish_us // _SECOND_US != point.publish_us // _SECOND_US:
+            if held is not None and (
+                held.publish_us // _SECOND_US != point.publish_us // _SECOND_US
+                or point.emit_us + delay_us - held.emit_us > _SECOND_US
+            ):
                 yield held
             held = msgspec.structs.replace(point, emit_us=point.emit_us + delay_us) if delay_us else point
         if held is not None:
