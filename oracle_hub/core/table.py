@@ -87,25 +87,23 @@ class Table:
         """int64 (n_cells,): 0 where the source has no part in the feed."""
         self.transports: list[str] = [""] * size
         self.accounts: list[str | None] = [None] * size
+        self._cells: dict[tuple[str, str], int] = {}
         for index, spec in enumerate(catalog.feeds):
             for source in spec.sources:
-                self._max_age_us[index * self.n_sources + catalog.source_index[source]] = spec.max_age_us[source]
+                cell = index * self.n_sources + catalog.source_index[source]
+                self._cells[source, spec.feed] = cell
+                self._max_age_us[cell] = spec.max_age_us[source]
 
     def cell_of(self, source: str, feed: str) -> int | None:
         """The number of a cell, or None where the catalog does not bind this source to this feed."""
-        feed_index = self.catalog.feed_index.get(feed)
-        source_index = self.catalog.source_index.get(source)
-        if feed_index is None or source_index is None:
-            return None
-        cell = feed_index * self.n_sources + source_index
-        return cell if self._max_age_us[cell] else None
+        return self._cells.get((source, feed))
 
     def apply(self, update: PriceUpdate, now_us: int) -> Applied:
         """Take an update if it is plausible and newer by its order key.
 
         The order key is the publish time, then the slot where both came by the same kind of transport.
         """
-        cell = self.cell_of(update.source, update.feed)
+        cell = self._cells.get((update.source, update.feed))
         if cell is None:
             return Applied.UNKNOWN
         if not _representable(update):
