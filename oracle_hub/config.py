@@ -176,7 +176,12 @@ def canonical_text(config: Config) -> str:
 
 def config_hash(config: Config) -> str:
     """First 16 hex digits of the SHA-256 of the canonical text: published with every batch."""
-    return sha256(canonical_text(config).encode()).hexdigest()[:16]
+    return text_hash(canonical_text(config))
+
+
+def text_hash(text: str) -> str:
+    """The hash of a canonical text."""
+    return sha256(text.encode()).hexdigest()[:16]
 
 
 def parse_canonical(text: str) -> Config:

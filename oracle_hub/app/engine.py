@@ -28,7 +28,6 @@ from oracle_hub.core.source import (
 )
 from oracle_hub.ingest.solana_rpc import SolanaRpc
 
-
 _ENDED_BY_A_PRICE = (Condition.MISSING_ACCOUNT, Condition.INVALID, Condition.HALTED)
 
 

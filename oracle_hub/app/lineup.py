@@ -13,10 +13,10 @@ from oracle_hub.config import (
     RpcSection,
     SourceSection,
     canonical_text,
-    config_hash,
     feed_roles,
     parse_canonical,
     resolve_secret,
+    text_hash,
 )
 from oracle_hub.core.catalog import Catalog, FeedSpec
 from oracle_hub.core.source import Link
@@ -201,13 +201,18 @@ def _hermes_sources(config: Config) -> list[str]:
     return [name for name, source in config.sources.items() if source.kind == HERMES and addresses_of(config, name)]
 
 
-def build_lineup(config: Config, endpoints: Endpoints, before: Lineup | None = None) -> Lineup:
+def build_lineup(
+    config: Config, endpoints: Endpoints, before: Lineup | None = None, *, journaled_text: str | None = None
+) -> Lineup:
     """Put a line-up together. Links and readers of ``before`` are kept where the configuration of all of them is equal.
+
+    ``journaled_text`` is the text as it was journaled: a later version may have keys that it lacks, and the hash that
+    was published is of that text.
 
     Raises:
         ConfigError: as the parts do.
     """
-    text = canonical_text(config)
+    text = canonical_text(config) if journaled_text is None else journaled_text
     if before is not None and _wiring(parse_canonical(before.config_text)) == _wiring(config):
         readers, links = before.readers, before.links
     else:
@@ -219,7 +224,7 @@ def build_lineup(config: Config, endpoints: Endpoints, before: Lineup | None = N
         readers=readers,
         dependent=dependent_verifiers(config),
         config_text=text,
-        config_hash=config_hash(config),
+        config_hash=text_hash(text),
     )
 
 
@@ -280,4 +285,4 @@ EMULATED_HERMES = (1, 2)
 def lineup_from_text(text: str, before: Lineup | None = None) -> Lineup:
     """The line-up of a journaled configuration, for replay."""
     config = parse_canonical(text)
-    return build_lineup(config, journaled_endpoints(config), before)
+    return build_lineup(config, journaled_endpoints(config), before, journaled_text=text)
