@@ -3,11 +3,14 @@
 import argparse
 import asyncio
 import contextlib
+import os
 import time
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import orjson
+from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from websockets.asyncio.client import connect
@@ -25,6 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="where the hub is (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="print every message of the stream as it comes")
     parser.add_argument("--count", type=int, metavar="N", help="stop after N updates")
+    parser.add_argument("--svg", metavar="FILE", help="with --count: write the last table as a picture")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -52,7 +56,9 @@ async def _follow(options: argparse.Namespace) -> int:
                     view.take(message, text if isinstance(text, str) else text.decode())
                     seen += message.get("type") == "update"
                     if options.count is not None and seen >= options.count:
-                        return 0
+                        break
+            if options.svg:
+                view.draw(options.svg)
     except ConnectionClosed as closed:
         raise SourceError(f"{url}: the hub closed the stream ({closed})") from None
     except (OSError, WebSocketException) as error:
@@ -91,6 +97,13 @@ class _View:
             offset_us = time.time_ns() // 1_000 - stamp_us
             self._offset_us = offset_us if self._offset_us is None else min(self._offset_us, offset_us)
         self._live.update(self._table())
+
+    def draw(self, path: str) -> None:
+        """Write the table as an SVG."""
+        with Path(os.devnull).open("w") as nowhere:
+            canvas = Console(record=True, width=150, file=nowhere, emoji=False)
+            canvas.print(self._table())
+            canvas.save_svg(path, title="oracle-hub tail")
 
     def _table(self) -> Table:
         now_us = time.time_ns() // 1_000 - (self._offset_us or 0)
