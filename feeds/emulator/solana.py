@@ -261,7 +261,9 @@ class SolanaServer:
                 if message.type is WSMsgType.PING:
                     await socket.pong(message.data)
                 elif message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
-                    subscriber.put(self._reply(message.data, subscriber))
+                    reply = self._reply(message.data, subscriber)
+                    if reply is not None:
+                        subscriber.put(reply)
         except ConnectionError:
             pass
         finally:
@@ -269,11 +271,14 @@ class SolanaServer:
             writer.cancel()
         return socket
 
-    def _reply(self, data: str | bytes, subscriber: Subscriber) -> bytes:
+    def _reply(self, data: str | bytes, subscriber: Subscriber) -> bytes | None:
+        """The answer to a message; None for one without an id, which wants no answer (a JavaScript client's pings)."""
         try:
             message = orjson.loads(data)
         except orjson.JSONDecodeError:
             return b'{"jsonrpc":"2.0","error":{"code":-32700,"message":"Parse error"},"id":null}'
+        if isinstance(message, dict) and "id" not in message:
+            return None
         return orjson.dumps(self._answer(message, subscriber))
 
     def _subscribe(self, subscriber: Subscriber, params: list[object]) -> int:
