@@ -299,7 +299,7 @@ async def test_one_subscription_falls_silent(stage: Stage, http: aiohttp.ClientS
         stage.advance(3)
         again = await subscribe_after(socket, SOL.edge, ag)
         stage.advance(1.5)
-        heard = set()
+        heard: set[int] = set()
         while len(heard) < 2:
             message = await socket.receive_json()
             heard.add(message["params"]["subscription"])
