@@ -25,6 +25,8 @@ from oracle_hub.errors import ConfigError
 
 _LONGEST_SLEEP_S = 0.1
 _SHORTEST_SLEEP_S = 0.001
+_SECOND_US = 1_000_000
+_LONGEST_PAUSE_US = 30_000_000
 
 
 class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -251,8 +253,15 @@ class Emulator:
         for server in self._servers:
             server.tell(changes)
 
+    def follow_clock(self) -> None:
+        """Keep to a clock that was stepped, backwards or by more than half a minute: by whole seconds."""
+        stepped_us = self._now_us() - self.world.now_us
+        if not -_SECOND_US < stepped_us <= _LONGEST_PAUSE_US:
+            self.world.rebase(stepped_us // _SECOND_US * _SECOND_US)
+
     async def _run(self) -> None:
         while True:
+            self.follow_clock()
             self.tick()
             now_us = self._now_us()
             next_us = self.world.next_event_us()
@@ -300,9 +309,9 @@ class Emulator:
             "noise_bps": settings.noise_bps,
             "speed": settings.speed,
             "begin": utc_text(playback.begin_us),
-            "offset_s": playback.offset_us // 1_000_000,
+            "offset_s": (playback.offset_us + self.world.shift_us) // _SECOND_US,
             "loop": settings.loop,
-            "ended": playback.end_us is not None and self._now_us() > playback.end_us,
+            "ended": playback.end_us is not None and self._now_us() > playback.end_us + self.world.shift_us,
             "rounded_prices": self._tape.rounded,
             "roles": self._tape.roles(),
         }

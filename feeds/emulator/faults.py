@@ -219,6 +219,13 @@ class FaultBook:
         """Faults of these kinds that hold now."""
         return [one for one in self._faults.values() if one.fault.kind in kinds and one.active(now_us)]
 
+    def shift(self, by_us: int) -> None:
+        """Move all of them in time, with a clock that was stepped."""
+        self._start_us += by_us
+        for one in self._faults.values():
+            one.start_us += by_us
+            one.end_us = None if one.end_us is None else one.end_us + by_us
+
     def edges(self) -> list[int]:
         """Instants at which a fault begins or ends."""
         return [edge for one in self._faults.values() for edge in (one.start_us, one.end_us) if edge is not None]

@@ -210,6 +210,7 @@ class HermesServer:
                 by_slot.setdefault(change.held.price_slot, []).append((ASSETS[change.feed].hermes_id, change.held))
         now_us = self._now_us()
         for stream in self._streams:
+            stream.sent_us = min(stream.sent_us, now_us)  # the clock may have been stepped back
             for prices in by_slot.values():
                 self._send(stream, prices, now_us)
             if now_us - stream.sent_us >= KEEPALIVE_US:

@@ -341,13 +341,14 @@ class SolanaServer:
 
     def _tell_slot(self) -> None:
         slot = slot_at(self._now_us())
+        self._last_slot = min(self._last_slot, slot)  # the clock may have been stepped back
         for told in range(max(self._last_slot + 1, slot - 8), slot + 1):
             result = {"parent": told - 1, "root": told - 31, "slot": told}
             for subscriber in self._subscribers:
                 for number in subscriber.slots:
                     params = {"result": result, "subscription": number}
                     subscriber.put(orjson.dumps({"jsonrpc": "2.0", "method": "slotNotification", "params": params}))
-        self._last_slot = max(self._last_slot, slot)
+        self._last_slot = slot
 
     def _broken(self, frame: bytes, change: Change | None = None) -> bytes:
         for fault in self._faults("malformed"):

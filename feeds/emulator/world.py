@@ -87,6 +87,8 @@ class World:
         self.faults = faults
         self.refused = 0
         """Points that came too late: the program holds a later timestamp already."""
+        self.shift_us = 0
+        """How far the clock was stepped meanwhile: added to all times of the drivers."""
         self._derive_aggregate = derive_aggregate
         self._drivers = list(drivers.values())
         self._keys = list(drivers)
@@ -129,7 +131,19 @@ class World:
     def _pull(self, index: int) -> None:
         point = next(self._drivers[index], None)
         if point is not None:
+            point = _shifted(point, self.shift_us)
             heappush(self._queue, (point.emit_us, index, point))
+
+    def rebase(self, by_us: int) -> None:
+        """Go on as if nothing had happened when the clock was stepped: prices continue where they were, in new time."""
+        self.shift_us += by_us
+        self.now_us += by_us
+        self.start_us += by_us
+        self._queue = [(emit_us + by_us, index, _shifted(point, by_us)) for emit_us, index, point in self._queue]
+        self._honest_us = {key: publish_us + by_us for key, publish_us in self._honest_us.items()}
+        for states in (self._held, self._previous):
+            states.update({key: _restamped(held, by_us) for key, held in states.items()})
+        self.faults.shift(by_us)
 
     # One update.
 
@@ -299,6 +313,21 @@ class World:
         for feed, oracle in sorted(self._held, key=lambda key: (list(ASSETS).index(key[0]), ORACLES.index(key[1]))):
             out.setdefault(feed, {})[oracle] = (self.now_us - self._held[feed, oracle].publish_us) // 1_000
         return out
+
+
+def _shifted(point: Point, by_us: int) -> Point:
+    if not by_us:
+        return point
+    return Point(point.mantissa, point.conf, point.publish_us + by_us, point.emit_us + by_us)
+
+
+def _restamped(held: Held, by_us: int) -> Held:
+    return msgspec.structs.replace(
+        held,
+        publish_us=held.publish_us + by_us,
+        prev_publish_us=held.prev_publish_us + by_us,
+        emit_us=held.emit_us + by_us,
+    )
 
 
 def _wipes(fault: ActiveFault, address: str, oracle: str, feed: str | None) -> bool:

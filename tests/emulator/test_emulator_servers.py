@@ -457,6 +457,25 @@ async def test_a_script_of_faults_is_followed(make_stage: MakeStage, tmp_path: P
         await make_stage(EmulatorSettings(script=str(script)))
 
 
+@pytest.mark.parametrize("step_s", [3_600, -3_600])
+async def test_a_stepped_clock_is_followed(make_stage: MakeStage, step_s: int) -> None:
+    fault = Fault(kind="stall", source="chainlink", at_s=4, duration_s=600)
+    stage = await make_stage(EmulatorSettings(noise_bps=0, faults=(fault,)))
+    plain = await make_stage(EmulatorSettings(noise_bps=0))
+    for one in (stage, plain):
+        one.advance(3)
+    stage.now_us += step_s * 1_000_000
+    stage.emulator.follow_clock()
+    for one in (stage, plain):
+        one.advance(3)
+    stepped, straight = (one.world.held("SOL/USD", EDGE) for one in (stage, plain))
+    assert stepped is not None and straight is not None
+    assert (stepped.mantissa, stepped.publish_us) == (straight.mantissa, straight.publish_us + step_s * 1_000_000)
+    assert stage.world.ages_ms()["SOL/USD"]["chainlink.store"] >= 2_000
+    stage.emulator.follow_clock()
+    assert stage.world.shift_us == step_s * 1_000_000
+
+
 async def test_stop_is_quick_with_open_sockets(http: aiohttp.ClientSession) -> None:
     emulator = Emulator(settings=EmulatorSettings(), now_us=lambda: START_US)
     urls = await emulator.start()
