@@ -1,8 +1,8 @@
 """Manifests of tapes: which column of a recorded series is which feed, by which oracle, in which unit of time.
 
 A tape is looked up in this order: the manifest that is named; ``FILE.toml`` beside the tape; a shipped manifest of the
-same name; a shipped one that lists the file by a pattern; a shipped one whose header is the tape's. Shipped manifests
-are in ``feeds/emulator/tapes``. The tapes themselves are other people's data and are not.
+same name; a shipped one that lists the file by a pattern; a shipped one whose header is the tape's, or is contained in
+it. Shipped manifests are in ``feeds/emulator/tapes``. The tapes themselves are other people's data and are not.
 """
 
 import re
@@ -119,11 +119,23 @@ def find_manifest(tape: Path, header: tuple[str, ...], named: Path | None = None
     for name, manifest in known.items():
         if manifest.header == header:
             return manifest, f"shipped: {name}, by its header"
+    wider = [name for name, manifest in known.items() if _covers(header, manifest.header)]
+    if wider:
+        name = max(wider, key=lambda one: len(known[one].header))
+        return known[name], f"shipped: {name}, by the columns of its header"
     raise ConfigError(
         f'{tape.name}: no manifest for this tape; write {beside.name} beside it: title = "…" and for each column '
         f'[[series]] feed = "BTC/USD", sources = ["doves", "chainlink", "pyth"], price = COLUMN, time = COLUMN '
         f"(columns here: {', '.join(header)}; see docs/emulator.md)"
     )
+
+
+_TELLS_ROWS_APART = frozenset({"exchange", "feed", "market", "oracle", "pair", "source", "symbol", "venue"})
+
+
+def _covers(header: tuple[str, ...], known: tuple[str, ...]) -> bool:
+    """Whether a tape has all columns of a known kind, and no further one that would tell its rows apart."""
+    return bool(known) and set(known) <= set(header) and not (set(header) - set(known)) & _TELLS_ROWS_APART
 
 
 _PAIR = re.compile(

@@ -244,6 +244,11 @@ def test_an_unknown_file_is_recognised_by_its_header(tmp_path: Path) -> None:
     tape = read_tape(write_tape(tmp_path, rows, name="venue_ethusd_2026.csv"))
     assert tape.feeds == ("ETH/USD",)
     assert tape.manifest == "shipped: gemini_trades, by its header"
+    wider = rows.replace("amount", "amount,id").replace(",1\n", ",1,77\n")
+    tape = read_tape(write_tape(tmp_path, wider, name="wider_btcusd.csv"))
+    assert (tape.feeds, tape.manifest) == (("BTC/USD",), "shipped: gemini_trades, by the columns of its header")
+    with pytest.raises(ConfigError, match="no manifest"):
+        read_tape(write_tape(tmp_path, wider.replace("amount,id", "amount,venue"), name="mixed_btcusd.csv"))
     named = read_tape(write_tape(tmp_path, rows.replace("something", "SOL-USD"), name="mystery.csv"))
     assert named.feeds == ("SOL/USD",)
 
