@@ -332,6 +332,8 @@ def _server_settings(config: Config) -> ServerSettings:
         allowed_origins=section.allowed_origins,
         max_clients=section.max_clients,
         max_clients_per_ip=section.max_clients_per_ip,
+        handshake_timeout_ms=section.handshake_timeout_ms,
+        subscribe_timeout_ms=section.subscribe_timeout_ms,
     )
 
 

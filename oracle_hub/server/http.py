@@ -13,6 +13,7 @@ from aiohttp import web
 
 from oracle_hub.core.hub import Batch, Decision
 from oracle_hub.server.answers import RequestError, bytes_answer, error_answer, guard, json_answer
+from oracle_hub.server.door import Door
 from oracle_hub.server.frames import text_frame
 from oracle_hub.server.service import ServerSettings, Service
 from oracle_hub.server.websocket import Subscribers
@@ -41,6 +42,10 @@ class Server:
         self._board: Board | None = None
         self._subscribers: Subscribers | None = None
         self._runner: web.AppRunner | None = None
+        self._door = Door(
+            timeout_s=self._settings.handshake_timeout_ms / 1000, max_waiting=self._settings.max_handshakes
+        )
+        self._listener: asyncio.Server | None = None
         self._failures = 0
 
     # Counts for metrics.
@@ -65,6 +70,11 @@ class Server:
         return self._subscribers.refused if self._subscribers else 0
 
     @property
+    def cut_off(self) -> int:
+        """Connections cut because their first request did not come in time."""
+        return self._door.cut_off
+
+    @property
     def errors(self) -> int:
         """Requests and sessions that failed inside the server: each is a defect of ours."""
         return self._failures + (self._subscribers.errors if self._subscribers else 0)
@@ -77,28 +87,42 @@ class Server:
         history = History(service.epoch, service.seq)
         self._board = Board(service.decisions, history, text_frame, instance=service.instance)
         self._subscribers = Subscribers(service, settings, self._board)
-        app = web.Application(middlewares=[guard(settings.allowed_origins, self._failed)])  # type: ignore[list-item]
-        app.router.add_get("/v1/stream", self._subscribers.handle, allow_head=False)
+        self._runner = web.AppRunner(
+            self._application(self._subscribers),
+            access_log=None,
+            handle_signals=False,
+            keepalive_timeout=30,
+            shutdown_timeout=0.2,
+        )
+        await self._runner.setup()
+        assert self._runner.server is not None
+        self._door.open(self._runner.server)
+        self._listener = await asyncio.get_running_loop().create_server(
+            self._door, settings.host, settings.port, backlog=1024
+        )
+        self._subscribers.start()
+        host, port = self._listener.sockets[0].getsockname()[:2]
+        return host, port
+
+    def _application(self, subscribers: Subscribers) -> web.Application:
+        middlewares = [self._door.middleware(), guard(self._settings.allowed_origins, self._failed)]
+        app = web.Application(middlewares=middlewares)  # type: ignore[arg-type]
+        app.router.add_get("/v1/stream", subscribers.handle, allow_head=False)
         app.router.add_get("/v1/prices", self._prices)
         app.router.add_get("/v1/prices/{feed:.+}", self._price)
         app.router.add_get("/v1/explain/{feed:.+}", self._explain)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
-        self._runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, keepalive_timeout=30, shutdown_timeout=0.2
-        )
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, settings.host, settings.port, backlog=1024)
-        await site.start()
-        self._subscribers.start()
-        host, port = self._runner.addresses[0][:2]
-        return host, port
+        return app
 
     async def stop(self, reason: str) -> None:
         """Send ``goaway`` to everybody, close, and stop listening; within a second."""
         if self._subscribers is not None:
             await self._subscribers.stop(reason)
+        if self._listener is not None:
+            self._listener.close()
+        self._door.close()
         if self._runner is not None:
             runner, self._runner = self._runner, None
             try:

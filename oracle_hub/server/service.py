@@ -74,6 +74,12 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Origins of browsers that may read, beside our own host: ``https://app.example``. ``*`` is everybody."""
     max_clients: int = 10_000
     max_clients_per_ip: int = 2_000
+    handshake_timeout_ms: int = 5_000
+    """A connection that has not sent a whole request head by then is cut."""
+    max_handshakes: int = 2_000
+    """Connections that have not sent one yet; beyond this the oldest is cut."""
+    subscribe_timeout_ms: int = 30_000
+    """A subscriber without a subscription for so long is closed."""
     max_message_bytes: int = 65_536
     """A larger message from a client closes its connection with 1009."""
     ping_interval_ms: int = 20_000

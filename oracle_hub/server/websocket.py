@@ -9,7 +9,7 @@ import asyncio
 import logging
 import socket
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,16 +26,26 @@ from oracle_hub.stream.session import Session
 log = logging.getLogger(__name__)
 
 TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
+PHASES = 16
+"""Heartbeats are spread over their interval, so that ten thousand of them do not stand before a price."""
 
 
 class Client:
     """One connected subscriber."""
 
-    __slots__ = ("closing", "gone", "session", "transport")
+    __slots__ = ("closing", "gone", "idle_since_us", "phase", "session", "transport", "unsent_bytes", "write")
 
-    def __init__(self, transport: asyncio.Transport, session: Session) -> None:
+    def __init__(
+        self, transport: asyncio.Transport, board: Board, settings: ServerSettings, *, phase: int, now_us: int
+    ) -> None:
         self.transport = transport
-        self.session = session
+        self.session = Session(board, settings.session, self)
+        self.phase = phase
+        """In which of the :data:`PHASES` of an interval its heartbeat is due."""
+        self.idle_since_us: int | None = now_us
+        """Since when it has had no subscription; None while it has one."""
+        self.write = transport.write  # looked up once: these two are called for every frame
+        self.unsent_bytes = transport.get_write_buffer_size
         self.closing = False
         """Our close frame was sent: nothing may follow it."""
         self.gone = asyncio.Event()
@@ -50,11 +60,16 @@ class Subscribers:
         self._settings = settings
         self._board = board
         self._clients: dict[Client, None] = {}
+        self._phases: tuple[dict[Client, None], ...] = tuple({} for _ in range(PHASES))
+        self._joined = 0
+        self._beats = 0
         self._connections = 0
         self._by_address: Counter[str] = Counter()
         self._held_back: set[Client] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._expiry_us: int | None = None
+        """The instant that the timer of :meth:`expire` is set to."""
         self._next_beat_s = 0.0
         self._stopping = False
         self.writes = 0
@@ -124,8 +139,7 @@ class Subscribers:
         if not isinstance(transport, asyncio.Transport):
             return ws  # gone during the handshake
         self._tune(transport)
-        client = Client(transport, Session(self._board, settings.session))
-        self._clients[client] = None
+        client = self._join(transport)
         try:
             self._write(client, self._hello())
             if self._stopping:
@@ -135,12 +149,21 @@ class Subscribers:
                 await self._drained(client)
         finally:
             self._clients.pop(client, None)
+            self._phases[client.phase].pop(client, None)
             self._held_back.discard(client)
             client.session.end()
             client.gone.set()
             if client.closing:
                 transport.close()
         return ws
+
+    def _join(self, transport: asyncio.Transport) -> Client:
+        phase = self._joined % PHASES
+        self._joined += 1
+        client = Client(transport, self._board, self._settings, phase=phase, now_us=self._service.now_us())
+        self._clients[client] = None
+        self._phases[phase][client] = None
+        return client
 
     def _tune(self, transport: asyncio.Transport) -> None:
         sock = transport.get_extra_info("socket")
@@ -158,6 +181,8 @@ class Subscribers:
     def _take(self, client: Client, message: WSMessage) -> bytes:
         now_us = self._service.now_us()
         session = client.session
+        if client.closing:
+            return b""
         if message.type is WSMsgType.TEXT:
             answer = session.receive(message.data, now_us, self._service.now_us())
             self._arm_expiry()
@@ -216,41 +241,62 @@ class Subscribers:
     def publish(self, batch: Batch, journaled: bool = True) -> None:
         """Make a batch what everybody sees, and send it to whoever follows one of its feeds."""
         publication = self._board.apply(batch, self._service.now_us(), journaled=journaled)
-        for client in tuple(self._clients):  # the hot path: one call into the session and one write for each
-            session = client.session
+        late: list[Client] = []
+        for group, number, sessions in publication.in_step:
+            self._write_row(publication.step_frame(group, number), sessions, late)
+        late += [session.peer for session in publication.apart]
+        for client in late:
+            self._attempt(client, partial(client.session.publish, publication, client.unsent_bytes()))
+        self._arm_expiry()
+
+    def _write_row(self, frame: bytes, sessions: Sequence[Session], late: list[Client]) -> None:
+        """The hot path: one write for each. Who has not taken what came before goes to ``late``."""
+        limit = self._settings.session.conflate_above_bytes
+        n_late = len(late)
+        for session in sessions:
+            client: Client = session.peer
             try:
-                data = session.publish(publication, client.transport.get_write_buffer_size())
-                if data:
-                    self._write(client, data)
+                if client.unsent_bytes() > limit:
+                    late.append(client)
+                else:
+                    client.write(frame)
             except Exception:
                 self._failed(client)
-            if session.dirty or session.close_code is not None:
                 self._look_after(client)
-        self._arm_expiry()
+        n_written = len(sessions) - (len(late) - n_late)
+        self.writes += n_written
+        self.bytes_sent += n_written * len(frame)
 
     def flush(self) -> None:
         """Send what was held back and may go now."""
         now_us = self._service.now_us()
         waiting, self._held_back = self._held_back, set()
         for client in waiting:
-            unsent = client.transport.get_write_buffer_size()
+            unsent = client.unsent_bytes()
             self._attempt(client, partial(client.session.flush, now_us, unsent))
 
     def heartbeat(self) -> None:
-        """One heartbeat for every subscription."""
+        """One heartbeat for every subscription, now."""
+        self._heartbeat(tuple(self._clients))
+
+    def _heartbeat(self, clients: Iterable[Client]) -> None:
         now_us = self._service.now_us()
-        for client in tuple(self._clients):
-            unsent = client.transport.get_write_buffer_size()
-            self._attempt(client, partial(client.session.heartbeat, now_us, unsent))
+        for client in clients:
+            self._attempt(client, partial(client.session.heartbeat, now_us, client.unsent_bytes()))
+            if client.session.subscriptions:
+                client.idle_since_us = None
+            elif client.idle_since_us is None:
+                client.idle_since_us = now_us
+            elif now_us - client.idle_since_us > self._settings.subscribe_timeout_ms * 1000:
+                self._close_soon(client, CloseCode.NO_SUBSCRIPTION)
 
     def expire(self) -> None:
         """Tell subscriptions with a max age of their own which prices are too old for them now."""
         now_us = self._service.now_us()
         ended = self._board.pop_ended(now_us)
-        if ended:
-            for client in tuple(self._clients):
-                unsent = client.transport.get_write_buffer_size()
-                self._attempt(client, partial(client.session.expire, ended, now_us, unsent))
+        for session in dict.fromkeys(session for group in ended for session in group.sessions()):
+            client: Client = session.peer
+            self._attempt(client, partial(session.expire, ended, now_us, client.unsent_bytes()))
         self._arm_expiry()
 
     def config_changed(self) -> None:
@@ -277,13 +323,14 @@ class Subscribers:
 
     def _schedule_beat(self) -> None:
         loop = asyncio.get_running_loop()
-        interval_s = self._settings.heartbeat_ms / 1000
+        interval_s = self._settings.heartbeat_ms / 1000 / PHASES
         self._next_beat_s = max(self._next_beat_s + interval_s, loop.time())
         self._timers["beat"] = loop.call_at(self._next_beat_s, self._beat)
 
     def _beat(self) -> None:
         self._schedule_beat()
-        self.heartbeat()
+        self._beats += 1
+        self._heartbeat(tuple(self._phases[self._beats % PHASES]))
 
     def _arm(self, name: str, delay_s: float, call: Callable[[], None]) -> None:
         if name not in self._timers and not self._stopping:
@@ -295,6 +342,9 @@ class Subscribers:
 
     def _arm_expiry(self) -> None:
         end_us = self._board.next_end_us()
+        if end_us == self._expiry_us and (end_us is None or "expire" in self._timers):
+            return
+        self._expiry_us = end_us
         held = self._timers.pop("expire", None)
         if held is not None:
             held.cancel()
@@ -309,6 +359,7 @@ class Subscribers:
         if not client.transport.is_closing():
             client.transport.write(close_frame(code, code.name.lower()))
         client.closing = True
+        client.session.end()
         task = asyncio.get_running_loop().create_task(self._cut_off(client))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -6,13 +6,15 @@ it. Each decision is encoded once per form, each frame once per group of subscri
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from oracle_hub.core.hub import Batch, Decision
 from oracle_hub.core.selector import State
+from oracle_hub.stream.groups import Group, GroupKey, rotated
 from oracle_hub.stream.history import History
 from oracle_hub.stream.messages import (
     Heartbeat,
@@ -27,83 +29,61 @@ from oracle_hub.stream.messages import (
     encode,
     feed_entry,
     is_removed,
-    recency_us,
     view,
 )
 
-
-class GroupKey(NamedTuple):
-    """What makes two subscriptions read the same: which feeds, how detailed, how old at most."""
-
-    feeds: frozenset[str] | None
-    """None: all, also those added later."""
-    full: bool
-    max_age_us: int | None
+if TYPE_CHECKING:
+    from oracle_hub.stream.session import Session
 
 
-class Group:
-    """Subscriptions with equal keys. They share encoded bytes; each keeps its own sequence."""
+class Part:
+    """What of a batch concerns one group."""
 
-    def __init__(self, key: GroupKey) -> None:
-        self.key = key
-        self.members = 0
-        self.ends: dict[str, int] = {}
-        """With a max age: per feed, when its price will be too old for this group before its lease is over."""
-        self.beat_until_us = 0
-        """Until when ``not_live`` and ``digest`` hold, if nothing is published. 0: not computed."""
-        self.not_live: list[str] = []
-        self.digest = ""
+    __slots__ = ("decisions", "entries", "prev_seq", "urgent")
 
-    def has(self, feed: str) -> bool:
-        """Whether the group follows a feed."""
-        return self.key.feeds is None or feed in self.key.feeds
-
-    def note(self, decision: Decision) -> None:
-        """Take down when a new decision becomes too old for this group."""
-        self.beat_until_us = 0
-        max_age_us = self.key.max_age_us
-        if max_age_us is None:
-            return
-        self.ends.pop(decision.feed, None)
-        if decision.mantissa is None:
-            return
-        end_us = recency_us(decision) + max_age_us + 1
-        if decision.valid_until_us is None or end_us < decision.valid_until_us:
-            self.ends[decision.feed] = end_us
+    def __init__(self, prev_seq: int, decisions: list[Decision]) -> None:
+        self.prev_seq = prev_seq
+        """Where those of the group stand that were in step until now."""
+        self.decisions = decisions
+        self.urgent = False
+        """Whether the state of a feed changed: no throttle holds that back."""
+        self.entries: list[msgspec.Raw] | None = None
 
 
 class Publication:
-    """One batch on its way out, with what has been encoded of it."""
+    """One batch on its way out: whom it concerns, in which order, and what has been encoded of it."""
 
     def __init__(
-        self, board: "Board", batch: Batch, sent_us: int, state_changed: frozenset[str], journaled: bool
+        self, board: "Board", batch: Batch, sent_us: int, parts: dict[Group, Part], *, journaled: bool, turn: int
     ) -> None:
         self.batch = batch
-        self._journaled = _told(journaled)
         self.sent_us = sent_us
-        self.state_changed = state_changed
-        """Feeds whose state differs from before: no throttle holds these back."""
+        self.parts = parts
+        """Groups that follow one of its feeds; nobody else needs to hear of it."""
+        self._journaled = _told(journaled)
         self._frame = board.frame
         self._entries: dict[tuple[str, bool, int | None], msgspec.Raw] = {}
-        self._parts: dict[Group, tuple[tuple[Decision, ...], list[msgspec.Raw], bool]] = {}
         self._frames: dict[tuple[Group, int, int], bytes] = {}
+        groups = list(parts)
+        start = turn % len(groups) if groups else 0
+        groups = groups[start:] + groups[:start]
+        self.in_step: list[tuple[Group, int, Sequence[Session]]] = [
+            (group, number, row.order(turn)) for group in groups for number, row in group.in_step.items()
+        ]
+        """First to be served: rows of sessions to which :meth:`step_frame` is all that they need, if they take it."""
+        keepers = dict.fromkeys(sub.session for group in groups for sub in group.keepers_apart)
+        others = dict.fromkeys(sub.session for group in groups for sub in group.others)
+        self.apart: list[Session] = list(
+            chain(
+                rotated(tuple(keepers), turn),
+                (session for session in rotated(tuple(others), turn) if session not in keepers),
+            )
+        )
+        """Then these, each by its own :meth:`~oracle_hub.stream.session.Session.publish`."""
 
-    def part(self, group: Group) -> tuple[tuple[Decision, ...], list[msgspec.Raw], bool]:
-        """Decisions of this batch for a group, their encoded entries, and whether any state changed."""
-        part = self._parts.get(group)
-        if part is None:
-            decisions = tuple(decision for decision in self.batch.decisions if group.has(decision.feed))
-            entries = [self._entry(decision, group.key) for decision in decisions]
-            urgent = any(decision.feed in self.state_changed for decision in decisions)
-            part = self._parts[group] = (decisions, entries, urgent)
-        return part
-
-    def _entry(self, decision: Decision, key: GroupKey) -> msgspec.Raw:
-        form = (decision.feed, key.full, key.max_age_us)
-        entry = self._entries.get(form)
-        if entry is None:
-            entry = self._entries[form] = encode_entry(decision, view(decision, self.sent_us, key.max_age_us), key.full)
-        return entry
+    def step_frame(self, group: Group, number: int) -> bytes:
+        """The update for those who were in step with their group before this batch."""
+        return self.frame(group, number, self.parts[group].prev_seq)
 
     def frame(self, group: Group, number: int, prev_seq: int) -> bytes:
         """The update for subscriptions of a group that have this number and stand at ``prev_seq``."""
@@ -118,11 +98,24 @@ class Publication:
                 sent_us=self.sent_us,
                 conflated=False,
                 replayed=False,
-                feeds=self.part(group)[1],
+                feeds=self._part_entries(group),
                 journaled=self._journaled,
             )
             frame = self._frames[at] = self._frame(encode(update))
         return frame
+
+    def _part_entries(self, group: Group) -> list[msgspec.Raw]:
+        part = self.parts[group]
+        if part.entries is None:
+            part.entries = [self._entry(decision, group.key) for decision in part.decisions]
+        return part.entries
+
+    def _entry(self, decision: Decision, key: GroupKey) -> msgspec.Raw:
+        form = (decision.feed, key.full, key.max_age_us)
+        entry = self._entries.get(form)
+        if entry is None:
+            entry = self._entries[form] = encode_entry(decision, view(decision, self.sent_us, key.max_age_us), key.full)
+        return entry
 
 
 def _told(journaled: bool) -> bool | msgspec.UnsetType:
@@ -159,12 +152,19 @@ class Board:
         self.history = history
         self.frame = frame
         self._groups: dict[GroupKey, Group] = {}
-        self._by_feed: dict[str | None, set[Group]] = {None: set()}
+        self._by_feed: dict[str | None, dict[Group, None]] = {None: {}}
         """Groups by the feeds that they name; those that follow all feeds under None."""
         self._aging: set[Group] = set()
         """Groups with a max age of their own."""
         self._beats: dict[tuple[Group, int, int], bytes] = {}
         self._beats_at_us = -1
+        self._rank: dict[str, int] | None = None
+        """Place of each feed among the decisions; None when it must be counted again."""
+        self._lines: dict[str, tuple[Decision, str]] = {}
+        """Lines of the digest, for those without a max age of their own, while the decision is the same."""
+        self._turn = 0
+        self._next_end_us: int | None = None
+        self._next_end_stale = False
 
     @property
     def epoch(self) -> int:
@@ -180,28 +180,52 @@ class Board:
         self.history.append(batch)
         if not journaled:
             self._unjournaled.append(batch.seq)
-        changed = []
+        changed = set()
         for decision in batch.decisions:
             feed = decision.feed
             before = self.decisions.get(feed)
             if before is None or before.state is not decision.state:
-                changed.append(feed)
+                changed.add(feed)
             if is_removed(decision):
                 self.decisions.pop(feed, None)
                 self.removed[feed] = decision
+                self._lines.pop(feed, None)
+                self._rank = None
             else:
+                if before is None:
+                    self._rank = None
                 self.decisions[feed] = decision
                 self.removed.pop(feed, None)
+        self._turn += 1
+        parts = self._parts(batch, changed)
+        return Publication(self, batch, sent_us, parts, journaled=journaled, turn=self._turn)
+
+    def _parts(self, batch: Batch, changed: set[str]) -> dict[Group, Part]:
+        """Deal a batch out to the groups that it concerns, and move these on to it."""
+        parts: dict[Group, Part] = {}
+        if batch.decisions:
             for group in self._by_feed[None]:
-                group.note(decision)
+                parts[group] = part = Part(group.last_seq, list(batch.decisions))
+                part.urgent = bool(changed)
+        for decision in batch.decisions:
+            feed = decision.feed
             for group in self._by_feed.get(feed, ()):
-                group.note(decision)
-        return Publication(self, batch, sent_us, frozenset(changed), journaled)
+                part_or_none = parts.get(group)
+                if part_or_none is None:
+                    part_or_none = parts[group] = Part(group.last_seq, [])
+                part_or_none.decisions.append(decision)
+                if feed in changed:
+                    part_or_none.urgent = True
+        for group, part in parts.items():
+            group.last_seq = batch.seq
+            self._next_end_stale |= group.note(part.decisions)
+        return parts
 
     def reorder(self, feeds: Iterable[str]) -> None:
         """Put the decisions into the order of a new catalog."""
         order = {feed: index for index, feed in enumerate(feeds)}
         self.decisions = dict(sorted(self.decisions.items(), key=lambda item: order.get(item[0], len(order))))
+        self._rank = None
 
     def decision(self, feed: str) -> Decision | None:
         """The last word on a feed, also where that was its removal."""
@@ -219,14 +243,12 @@ class Board:
         """Count one more subscription with this key, and give its group."""
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = Group(key)
+            group = self._groups[key] = Group(key, self.seq)
             for feed in (None,) if key.feeds is None else key.feeds:
-                self._by_feed.setdefault(feed, set()).add(group)
+                self._by_feed.setdefault(feed, {})[group] = None
             if key.max_age_us is not None:
                 self._aging.add(group)
-            for decision in self.decisions.values():
-                if group.has(decision.feed):
-                    group.note(decision)
+                self._next_end_stale |= group.note(self.followed(group))
         group.members += 1
         return group
 
@@ -237,14 +259,20 @@ class Board:
             return
         del self._groups[group.key]
         self._aging.discard(group)
+        self._next_end_stale = True
         for feed in (None,) if group.key.feeds is None else group.key.feeds:
-            self._by_feed[feed].discard(group)
+            del self._by_feed[feed][group]
             if feed is not None and not self._by_feed[feed]:
                 del self._by_feed[feed]
 
     def followed(self, group: Group) -> list[Decision]:
         """Current decisions of a group's feeds, in catalog order."""
-        return [decision for decision in self.decisions.values() if group.has(decision.feed)]
+        if group.key.feeds is None:
+            return list(self.decisions.values())
+        if self._rank is None:
+            self._rank = {feed: place for place, feed in enumerate(self.decisions)}
+        feeds = sorted(filter(self._rank.__contains__, group.key.feeds), key=self._rank.__getitem__)
+        return [self.decisions[feed] for feed in feeds]
 
     # Frames that are made on demand.
 
@@ -346,17 +374,30 @@ class Board:
                 continue
             if decision.state is not State.LIVE:
                 not_live.append(decision.feed)
-            price = None if decision.mantissa is None else str(decision.mantissa)
-            lines.append(digest_line(decision.feed, decision.state, price, shown.valid_until_us, now_us))
+            lines.append(self._line(decision, shown, now_us, group.key.max_age_us))
             if shown.valid_until_us is not None:
                 holds_until_us = min(holds_until_us, shown.valid_until_us)
         group.not_live, group.digest, group.beat_until_us = not_live, digest(lines), holds_until_us
+
+    def _line(self, decision: Decision, shown: View, now_us: int, max_age_us: int | None) -> str:
+        """A line of the digest, for a decision that holds."""
+        held = self._lines.get(decision.feed)
+        if max_age_us is None and held is not None and held[0] is decision:
+            return held[1]
+        price = None if decision.mantissa is None else str(decision.mantissa)
+        line = digest_line(decision.feed, decision.state, price, shown.valid_until_us, now_us)
+        if max_age_us is None:
+            self._lines[decision.feed] = (decision, line)
+        return line
 
     # Max age, a lease of the group's own.
 
     def next_end_us(self) -> int | None:
         """When :meth:`pop_ended` has something to tell; None for never."""
-        return min((end for group in self._aging for end in group.ends.values()), default=None)
+        if self._next_end_stale:
+            self._next_end_us = min((end for group in self._aging for end in group.ends.values()), default=None)
+            self._next_end_stale = False
+        return self._next_end_us
 
     def pop_ended(self, now_us: int) -> dict[Group, list[str]]:
         """Feeds whose price became too old for a group since the last call."""
@@ -367,4 +408,5 @@ class Board:
                 del group.ends[feed]
             if feeds:
                 ended[group] = feeds
+                self._next_end_stale = True
         return ended

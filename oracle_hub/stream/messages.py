@@ -61,6 +61,8 @@ class CloseCode(IntEnum):
     """A subscription of mode ``all`` could not keep up with its stream."""
     INTERNAL_ERROR = 4002
     """This session failed inside the server. Others go on."""
+    NO_SUBSCRIPTION = 4003
+    """The client asked for nothing for as long as the server waits."""
     TOO_MANY_ERRORS = 4500
     """The client kept sending messages that can't be accepted."""
 

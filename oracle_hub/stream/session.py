@@ -4,11 +4,14 @@ The caller owns the socket. It must write what every method returns, in order an
 could not write yet, and close the connection when :attr:`Session.close_code` is set.
 """
 
+from typing import Any
+
 import msgspec
 
 from oracle_hub.core.hub import Batch
 from oracle_hub.errors import StreamError
-from oracle_hub.stream.board import Board, Group, GroupKey, Publication
+from oracle_hub.stream.board import Board, Publication
+from oracle_hub.stream.groups import Group, GroupKey, Subscription
 from oracle_hub.stream.messages import (
     MAX_NAME_LENGTH,
     ClientMessage,
@@ -61,25 +64,6 @@ class SessionLimits(msgspec.Struct, frozen=True, kw_only=True):
 DEFAULT_LIMITS = SessionLimits()
 
 
-class Subscription:
-    """One subscription of one session."""
-
-    __slots__ = ("dirty", "group", "last_seq", "min_gap_us", "next_us", "number", "replays")
-
-    def __init__(self, number: int, group: Group, *, replays: bool, min_gap_us: int, last_seq: int) -> None:
-        self.number = number
-        self.group = group
-        self.replays = replays
-        """Mode ``all``: every batch is sent, or the connection ends."""
-        self.min_gap_us = min_gap_us
-        self.last_seq = last_seq
-        """The last sequence sent to it."""
-        self.next_us = 0
-        """Before this, ``max_hz`` holds back all but state changes."""
-        self.dirty: dict[str, Merge] = {}
-        """Feeds whose latest decision was not sent yet. Bounded by the number of feeds, whatever happens."""
-
-
 def _printed(feed: object) -> str:
     """Something that is no feed id, short enough to be sent back by name."""
     text = feed if isinstance(feed, str) else type(feed).__name__ if isinstance(feed, list | dict) else repr(feed)
@@ -89,7 +73,9 @@ def _printed(feed: object) -> str:
 class Session:
     """State of one subscriber between its socket and the board."""
 
-    def __init__(self, board: Board, limits: SessionLimits = DEFAULT_LIMITS) -> None:
+    def __init__(self, board: Board, limits: SessionLimits = DEFAULT_LIMITS, peer: Any = None) -> None:
+        self.peer = peer
+        """The caller's own handle of this subscriber, to be found again in a publication."""
         self._board = board
         self._limits = limits
         self._subscriptions: dict[int, Subscription] = {}
@@ -104,9 +90,11 @@ class Session:
         """Whether something may wait for :meth:`flush`, which settles it."""
 
     def end(self) -> None:
-        """The connection is gone. Must be called exactly once."""
+        """The connection is gone or is being closed: nothing more is for it. Must be called before it is let go."""
         for subscription in self._subscriptions.values():
+            subscription.end()
             self._board.leave(subscription.group)
+        self.dirty = False
         self._subscriptions.clear()
 
     @property
@@ -156,6 +144,7 @@ class Session:
         subscription = self._subscriptions.pop(message.sub, None)
         if subscription is None:
             raise StreamError(ErrorCode.UNKNOWN_SUBSCRIPTION, f"no subscription {message.sub} in this session")
+        subscription.end()
         self._board.leave(subscription.group)
         return self._board.frame(encode(Unsubscribed(id=message.id, sub=message.sub)))
 
@@ -221,15 +210,22 @@ class Session:
 
     def _add(self, key: GroupKey, message: Subscribe) -> Subscription:
         self._last_number += 1
+        for company in self._subscriptions.values():
+            company.stand_apart(company.last_seq)
         subscription = Subscription(
             self._last_number,
             self._board.join(key),
+            self,
             replays=message.mode == "all",
             min_gap_us=0 if message.max_hz is None else int(1_000_000 / message.max_hz),
-            last_seq=self._board.seq,
+            seq=self._board.seq,
         )
         self._subscriptions[subscription.number] = subscription
+        self._stand_at(subscription, self._board.seq)
         return subscription
+
+    def _stand_at(self, sub: Subscription, seq: int) -> None:
+        sub.stand_at(seq, alone=len(self._subscriptions) == 1)
 
     def _state(self, sub: Subscription, resume: Resume | None, missed: list[Batch] | None, now_us: int) -> bytes:
         """What brings a new subscription up to date."""
@@ -258,30 +254,32 @@ class Session:
         return data
 
     def _publish(self, sub: Subscription, publication: Publication, unsent_bytes: int) -> bytes | None:
-        decisions, entries, urgent = publication.part(sub.group)
-        if not entries:
+        part = publication.parts.get(sub.group)
+        if part is None:
             return None
+        prev_seq = part.prev_seq if sub.in_step else sub.last_seq
         unread = self._unread(sub, unsent_bytes)
         if sub.replays and unread:
             self.close_code = CloseCode.TOO_SLOW
             return None
         now_us = publication.sent_us
         if not sub.replays:
-            held_back = now_us < sub.next_us and not urgent
+            held_back = now_us < sub.next_us and not part.urgent
             if sub.dirty or held_back or unread:
                 self.dirty = True
-                for decision in decisions:
+                sub.stand_apart(prev_seq)
+                for decision in part.decisions:
                     sub.dirty.setdefault(decision.feed, Merge()).add(decision)
                 return None if unread or held_back else self._flush(sub, now_us)
             sub.next_us = now_us + sub.min_gap_us
-        frame = publication.frame(sub.group, sub.number, sub.last_seq)
-        sub.last_seq = publication.batch.seq
+        frame = publication.frame(sub.group, sub.number, prev_seq)
+        self._stand_at(sub, publication.batch.seq)
         return frame
 
     def _flush(self, sub: Subscription, now_us: int) -> bytes:
         frame = self._board.merged(sub.group, sub.number, sub.last_seq, sub.dirty, now_us)
         sub.dirty.clear()
-        sub.last_seq = self._board.seq
+        self._stand_at(sub, self._board.seq)
         sub.next_us = now_us + sub.min_gap_us
         return frame
 
@@ -322,6 +320,7 @@ class Session:
                 self.close_code = CloseCode.TOO_SLOW
             elif sub.dirty or self._unread(sub, unsent_bytes):
                 self.dirty = True
+                sub.stand_apart(sub.last_seq)
                 for feed in feeds:
                     sub.dirty.setdefault(feed, Merge()).was_none = True
             else:

@@ -125,19 +125,90 @@ async def test_who_keeps_failing_is_closed_with_a_code_that_says_stay_away(stage
     assert await peer.closed() == 4500
 
 
-async def test_a_session_that_fails_inside_ends_alone(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("options", "broken"), [({"max_hz": 1_000}, "session"), ({}, "write")])
+async def test_a_session_that_fails_inside_ends_alone(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, options: dict[str, int], broken: str
+) -> None:
     await stage.start()
-    good, bad = await stage.subscriber("*"), await stage.subscriber("*")
+    good, bad = await stage.subscriber("*"), await stage.subscriber("*", **options)
     client = next(reversed(stage.server._subscribers._clients))  # type: ignore[union-attr]
 
     def fail(*_: object) -> bytes:
         raise RuntimeError("a defect")
 
-    monkeypatch.setattr(client.session, "publish", fail)
+    if broken == "session":
+        monkeypatch.setattr(client.session, "publish", fail)
+    else:
+        client.write = fail
     stage.tick("SOL/USD", 15_010_000_000)
     assert (await good.read())["type"] == "update"
     assert await bad.closed() == CloseCode.INTERNAL_ERROR
     assert stage.server.errors == 1
+
+
+async def test_who_subscribes_to_nothing_is_closed(stage: Stage) -> None:
+    await stage.start(subscribe_timeout_ms=1_000)
+    good, bad = await stage.subscriber("*"), await stage.connect()
+    stage.service.clock_us += 1_000_001
+    stage.server.heartbeat()
+    assert await bad.closed() == CloseCode.NO_SUBSCRIPTION
+    assert (await good.read())["type"] == "heartbeat"
+    await good.send(type="unsubscribe", sub=1)
+    assert (await good.read())["type"] == "unsubscribed"
+    for _ in range(2):
+        stage.server.heartbeat()
+        stage.service.clock_us += 1_000_001
+    stage.server.heartbeat()
+    assert await good.closed() == CloseCode.NO_SUBSCRIPTION
+
+
+async def test_nothing_follows_our_close_not_even_for_who_subscribes_again(stage: Stage) -> None:
+    await stage.start(session=SessionLimits(max_errors=1))
+    peer = await stage.connect()
+    await peer.ws.send_str("nonsense")
+    await peer.send(type="subscribe", feeds=["*"])
+    assert (await peer.read())["type"] == "error"
+    client = next(iter(stage.server._subscribers._clients))  # type: ignore[union-attr]
+    stage.tick("SOL/USD", 15_010_000_000)
+    assert await peer.closed() == 4500
+    assert client.session.subscriptions == 0
+
+
+async def open_socket(stage: Stage) -> socket.socket:
+    sock = socket.socket()
+    sock.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", int(stage.base.rpartition(":")[2])))
+    return sock
+
+
+async def cut(sock: socket.socket) -> bool:
+    """Wait until the other side ends the connection."""
+    with sock:
+        try:
+            return await asyncio.wait_for(asyncio.get_running_loop().sock_recv(sock, 1), 5) == b""
+        except ConnectionResetError:
+            return True
+
+
+@pytest.mark.parametrize("head", [b"", b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgr"])
+async def test_who_never_finishes_a_request_is_cut(stage: Stage, head: bytes) -> None:
+    await stage.start(handshake_timeout_ms=20)
+    good = await stage.subscriber("*")
+    slow = await open_socket(stage)
+    await asyncio.get_running_loop().sock_sendall(slow, head)
+    assert await cut(slow)
+    assert stage.server.cut_off == 1
+    stage.tick("SOL/USD", 15_010_000_000)
+    assert (await good.read())["type"] == "update"
+
+
+async def test_of_many_who_send_no_request_the_oldest_is_cut(stage: Stage) -> None:
+    await stage.start(max_handshakes=2)
+    first, *others = [await open_socket(stage) for _ in range(3)]
+    assert await cut(first)
+    assert stage.server.cut_off == 1
+    for sock in others:
+        sock.close()
 
 
 async def test_a_client_that_goes_away_without_a_word_is_forgotten(stage: Stage) -> None:

@@ -234,6 +234,6 @@ def test_the_id_of_an_unreadable_message_is_found_where_there_is_one() -> None:
 
 def test_close_codes_say_whether_to_come_back() -> None:
     assert {code.name: code.value for code in m.CloseCode if code < 4500} == {
-        "SHUTDOWN": 4000, "TOO_SLOW": 4001, "INTERNAL_ERROR": 4002,
+        "SHUTDOWN": 4000, "TOO_SLOW": 4001, "INTERNAL_ERROR": 4002, "NO_SUBSCRIPTION": 4003,
     }  # fmt: skip
     assert all(4000 <= code <= 4999 for code in m.CloseCode)

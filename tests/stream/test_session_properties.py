@@ -21,6 +21,8 @@ OPTIONS = (
     ',"detail":"full"',
     ',"max_hz":5,"max_age_ms":2500',
 )
+SECOND = ("", '{"type":"subscribe","feeds":["SOL/USD"]}', '{"type":"subscribe","feeds":["ETH/USD"],"max_hz":3}')
+"""What a session may ask for beside; its client does not look at it."""
 
 STEPS = st.lists(
     st.one_of(
@@ -30,6 +32,7 @@ STEPS = st.lists(
         st.tuples(st.just("return"), st.integers(0, 5), st.just(0), st.just(0)),
         st.tuples(st.just("lose"), st.integers(0, 5), st.just(0), st.just(0)),
         st.tuples(st.just("stall"), st.integers(0, 5), st.integers(0, 1), st.just(0)),
+        st.tuples(st.just("company"), st.integers(0, 5), st.integers(0, 2), st.just(0)),
         st.tuples(st.just("beat"), st.just(0), st.just(0), st.just(0)),
     ),
     max_size=60,
@@ -42,7 +45,7 @@ class Subscriber:
     def __init__(self, board: Board, wanted: str, options: str) -> None:
         self.board = board
         self.request = f'{{"type":"subscribe","feeds":{wanted}{options}'
-        self.session = Session(board, SessionLimits(conflate_above_bytes=100))
+        self.session = Session(board, SessionLimits(conflate_above_bytes=100), self)
         self.client = ModelClient()
         self.full = False
         self.lost = False
@@ -54,7 +57,16 @@ class Subscriber:
 
     def hear(self, data: bytes) -> None:
         if not self.lost:
-            self.client.take_all(data)
+            for message in unframed(data):
+                if message.get("sub") == 1:
+                    self.client.take(message)
+
+    def change_company(self, second: str, now_us: int) -> None:
+        """Subscribe to something else as well, or to nothing else any more."""
+        for number in [number for number in self.session._subscriptions if number != 1]:
+            self.session.receive(f'{{"type":"unsubscribe","sub":{number}}}', now_us, now_us)
+        if second:
+            self.session.receive(second, now_us, now_us)
 
     def join(self, now_us: int) -> None:
         self._answered(self.session.receive(self.request + "}", now_us, now_us))
@@ -63,7 +75,7 @@ class Subscriber:
         """The connection broke and is made again: resume from what the client holds."""
         self.session.end()
         self.lost = False
-        self.session = Session(self.board, SessionLimits(conflate_above_bytes=100))
+        self.session = Session(self.board, SessionLimits(conflate_above_bytes=100), self)
         resume = f',"resume":{{"epoch":{self.board.epoch},"seq":{self.client.seq}}}}}'
         self._answered(self.session.receive(self.request + resume, now_us, now_us))
 
@@ -100,6 +112,8 @@ class Stage:
             subscriber = self.subscribers[a % len(self.subscribers)]
             if kind == "return":
                 subscriber.come_back(service.clock_us)
+            elif kind == "company":
+                subscriber.change_company(SECOND[b], service.clock_us)
             elif kind == "lose":
                 subscriber.lost = True
             else:
@@ -108,8 +122,16 @@ class Stage:
     def publish(self, batch: Batch | None) -> None:
         if batch is not None:
             publication = self.board.apply(batch, self.service.clock_us)
-            for each in self.subscribers:
-                each.hear(each.session.publish(publication, each.unsent_bytes))
+            late = []
+            for group, number, sessions in publication.in_step:
+                frame = publication.step_frame(group, number)
+                for session in sessions:
+                    if session.peer.full:
+                        late.append(session)
+                    else:
+                        session.peer.hear(frame)
+            for session in (*late, *publication.apart):
+                session.peer.hear(session.publish(publication, session.peer.unsent_bytes))
 
     def advance(self, to_us: int) -> None:
         """Let time pass, with every timer fired at its instant."""
@@ -141,7 +163,7 @@ def test_a_client_equals_the_board_and_sees_no_false_gap(steps: list[tuple[str, 
         assert (each.client.gaps, each.client.wrong_digests) == (0, 0)
         assert each.session.flush(now_us + 10**9, 0) == b""
         assert not each.session.dirty
-        (subscription,) = each.session._subscriptions.values()
+        subscription = each.session._subscriptions[1]
         group = subscription.group
         wanted = {
             held.feed: feed_entry(held, view(held, now_us, group.key.max_age_us))

@@ -1,0 +1,61 @@
+"""Connections between accept and their first whole request: few, and not for long."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from oracle_hub.server.answers import Handler
+
+
+class Door:
+    """Makes the protocol of each new connection, and cuts those that do not come to the point.
+
+    aiohttp waits without end for the head of a first request. Somebody who sends one byte a minute would hold a
+    descriptor for ever, and enough of them all that there are.
+    """
+
+    def __init__(self, *, timeout_s: float, max_waiting: int) -> None:
+        self._server: web.Server | None = None
+        self._timeout_s = timeout_s
+        self._max_waiting = max_waiting
+        self._waiting: dict[web.RequestHandler, asyncio.TimerHandle] = {}
+        self.cut_off = 0
+        """Connections that were cut because their request did not come."""
+
+    def open(self, server: web.Server) -> None:
+        """From now on let this server handle what comes in."""
+        self._server = server
+
+    def __call__(self) -> web.RequestHandler:
+        """What the listening socket calls for every connection that it accepts."""
+        assert self._server is not None
+        protocol = self._server()
+        while len(self._waiting) >= self._max_waiting:
+            self._cut(next(iter(self._waiting)))
+        loop = asyncio.get_running_loop()
+        self._waiting[protocol] = loop.call_later(self._timeout_s, self._cut, protocol)
+        return protocol
+
+    def _cut(self, protocol: web.RequestHandler) -> None:
+        self._waiting.pop(protocol).cancel()
+        if protocol.transport is not None:
+            self.cut_off += 1
+            protocol.transport.abort()
+
+    def middleware(self) -> Callable[..., Awaitable[object]]:
+        """To be the first middleware: what reaches it has a whole head."""
+
+        @web.middleware
+        async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+            timer = self._waiting.pop(request.protocol, None)
+            if timer is not None:
+                timer.cancel()
+            return await handler(request)
+
+        return middleware
+
+    def close(self) -> None:
+        """Wait for nobody any longer."""
+        for protocol in tuple(self._waiting):
+            self._cut(protocol)

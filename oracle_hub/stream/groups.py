@@ -1,0 +1,180 @@
+"""Who is told what: subscriptions that read the same, and those of them that stand at the same sequence.
+
+A group is all subscriptions with equal keys. Most of its members have been sent everything so far: they are *in step*,
+the group holds one sequence for all of them, and one frame serves them with no work per member but the write. Whoever
+has just joined, is throttled, replays, did not take a frame, or has a second subscription is *apart* and is looked
+after by its own session until it stands where the group stands.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from oracle_hub.core.hub import Decision
+from oracle_hub.stream.messages import Merge, recency_us
+
+if TYPE_CHECKING:
+    from oracle_hub.stream.session import Session
+
+_STRIDE = 611_953
+"""A prime: successive starts of a rotation lie far apart, and reach every place unless it divides the length."""
+
+
+class GroupKey(NamedTuple):
+    """What makes two subscriptions read the same: which feeds, how detailed, how old at most."""
+
+    feeds: frozenset[str] | None
+    """None: all, also those added later."""
+    full: bool
+    max_age_us: int | None
+
+
+class Group:
+    """Subscriptions with equal keys. They share encoded bytes."""
+
+    def __init__(self, key: GroupKey, seq: int) -> None:
+        self.key = key
+        self.members = 0
+        self.last_seq = seq
+        """The last batch that had something for this group; at first, the last batch when the group came to be."""
+        self.in_step: dict[int, Row] = {}
+        """Rows of those that were sent everything up to ``last_seq``, by the number of their subscription."""
+        self.keepers_apart: dict[Subscription, None] = {}
+        self.others: dict[Subscription, None] = {}
+        """All that replay or are throttled: they come after every keeper."""
+        self.ends: dict[str, int] = {}
+        """With a max age: per feed, when its price will be too old for this group before its lease is over."""
+        self.beat_until_us = 0
+        """Until when ``not_live`` and ``digest`` hold, if nothing is published. 0: not computed."""
+        self.not_live: list[str] = []
+        self.digest = ""
+
+    def has(self, feed: str) -> bool:
+        """Whether the group follows a feed."""
+        return self.key.feeds is None or feed in self.key.feeds
+
+    def sessions(self) -> list["Session"]:
+        """All that have a subscription in this group, those who want the newest at once first."""
+        apart = (sub.session for subs in (self.keepers_apart, self.others) for sub in subs)
+        rows = (session for row in self.in_step.values() for session in row.sessions)
+        return list(dict.fromkeys((*rows, *apart)))
+
+    def note(self, decisions: Iterable[Decision]) -> bool:
+        """Take down when new decisions become too old for this group; True when that can differ from before."""
+        self.beat_until_us = 0
+        max_age_us = self.key.max_age_us
+        if max_age_us is None:
+            return False
+        for decision in decisions:
+            self.ends.pop(decision.feed, None)
+            if decision.mantissa is None:
+                continue
+            end_us = recency_us(decision) + max_age_us + 1
+            if decision.valid_until_us is None or end_us < decision.valid_until_us:
+                self.ends[decision.feed] = end_us
+        return True
+
+
+class Row:
+    """Sessions of one group that are in step and gave their subscription the same number."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[Session, None] = {}
+        self._order: tuple[Session, ...] | None = None
+
+    def add(self, session: "Session") -> None:
+        self.sessions[session] = None
+        self._order = None
+
+    def remove(self, session: "Session") -> None:
+        del self.sessions[session]
+        self._order = None
+
+    def order(self, turn: int) -> Sequence["Session"]:
+        """All sessions, beginning with another one at every turn: nobody is always last."""
+        if self._order is None:
+            self._order = tuple(self.sessions)
+        return rotated(self._order, turn)
+
+
+def rotated(sessions: Sequence["Session"], turn: int) -> Sequence["Session"]:
+    """The same sessions in the same circle, from another start at every turn."""
+    if len(sessions) < 2:
+        return sessions
+    start = turn * _STRIDE % len(sessions)
+    return [*sessions[start:], *sessions[:start]]
+
+
+class Subscription:
+    """One subscription of one session."""
+
+    __slots__ = ("_in_step", "_own_seq", "dirty", "group", "min_gap_us", "next_us", "number", "replays", "session")
+
+    def __init__(
+        self, number: int, group: Group, session: "Session", *, replays: bool, min_gap_us: int, seq: int
+    ) -> None:
+        self.number = number
+        self.group = group
+        self.session = session
+        self.replays = replays
+        """Mode ``all``: every batch is sent, or the connection ends."""
+        self.min_gap_us = min_gap_us
+        self.next_us = 0
+        """Before this, ``max_hz`` holds back all but state changes."""
+        self.dirty: dict[str, Merge] = {}
+        """Feeds whose latest decision was not sent yet. Bounded by the number of feeds, whatever happens."""
+        self._own_seq = seq
+        self._in_step = False
+        self._apart[self] = None
+
+    @property
+    def is_keeper(self) -> bool:
+        """Whether it wants the newest, at once: it is served first."""
+        return not self.replays and not self.min_gap_us
+
+    @property
+    def in_step(self) -> bool:
+        """Whether it was sent all that the group was sent, and needs no look of its own."""
+        return self._in_step
+
+    @property
+    def last_seq(self) -> int:
+        """The last sequence sent to it."""
+        return self.group.last_seq if self._in_step else self._own_seq
+
+    @property
+    def _apart(self) -> dict["Subscription", None]:
+        return self.group.keepers_apart if self.is_keeper else self.group.others
+
+    def stand_at(self, seq: int, *, alone: bool) -> None:
+        """It was sent everything up to ``seq``. ``alone``: its session has no other subscription."""
+        if alone and seq == self.group.last_seq and self.is_keeper:
+            self._step_in()
+        else:
+            self.stand_apart(seq)
+
+    def _step_in(self) -> None:
+        if not self._in_step:
+            self._in_step = True
+            del self._apart[self]
+            self.group.in_step.setdefault(self.number, Row()).add(self.session)
+
+    def stand_apart(self, seq: int) -> None:
+        """It was sent ``seq`` and no later one, or has company that must be asked with it."""
+        self._own_seq = seq
+        if self._in_step:
+            self._leave_row()
+            self._apart[self] = None
+
+    def _leave_row(self) -> None:
+        self._in_step = False
+        row = self.group.in_step[self.number]
+        row.remove(self.session)
+        if not row.sessions:
+            del self.group.in_step[self.number]
+
+    def end(self) -> None:
+        """It is no longer in its group's books."""
+        if self._in_step:
+            self._leave_row()
+        else:
+            del self._apart[self]
