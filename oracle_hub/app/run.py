@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -105,7 +106,11 @@ class Application:
         for link in lineup.links.values():
             self.supervisor.add(link)
         self.pump.step()  # every feed is none, warming: told before anyone can ask
-        host, port = await self.server.start()
+        try:
+            host, port = await self.server.start()
+        except OSError as error:
+            where = f"{config.server.host}:{config.server.port}"
+            raise ConfigError(f"server: cannot listen on {where} ({_words(error)}); see --host and --port") from None
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         self._started = True
         self._spawn("links", self.supervisor.run())
@@ -120,7 +125,14 @@ class Application:
         if self.emulator is None:
             settings = _emulator_settings(config)
             self.emulator = Emulator(settings=settings, now_us=self.clock.now_us)
-            self._emulator_urls = await self.emulator.start()
+            try:
+                self._emulator_urls = await self.emulator.start()
+            except OSError as error:
+                where = f"five ports from {settings.port_base} on"
+                raise ConfigError(
+                    f"emulator: cannot listen on {where} ({_words(error)}); choose with --emulator-port"
+                ) from None
+            log.warning("SIMULATED: these prices are made by the emulator. They are not the market.")
         return _emulated_endpoints(config, self._emulator_urls)
 
     def _open_journal(self, directory: Path, epoch: int) -> JournalWriter | None:
@@ -267,7 +279,9 @@ class Application:
         return None if answer is None else {**answer, "simulated": self.simulated}
 
     def ready(self) -> tuple[bool, dict[str, object]]:
-        return readiness(self.pump, self.supervisor.health(), started=self._started, now_us=self.clock.now_us())
+        health = self.supervisor.health()
+        ready, evidence = readiness(self.pump, health, started=self._started, now_us=self.clock.now_us())
+        return ready, {**evidence, "simulated": self.simulated}
 
     def metrics(self) -> bytes:
         return render(self._samples(), self.latencies)
@@ -313,6 +327,11 @@ def _feed_samples(engine: Engine, now_us: int) -> Iterator[Sample]:
             if entry.held is not None:
                 age_us = now_us - min(entry.held.publish_us, entry.held.received_us)
                 yield "oraclehub_source_age_seconds", labels, age_us / 1e6
+
+
+def _words(error: OSError) -> str:
+    """Why a port could not be had, without asyncio's own sentence around it."""
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror or error)
 
 
 async def _within(coroutine: object) -> None:

@@ -53,6 +53,7 @@ async def _follow(options: argparse.Namespace) -> int:
                 seen = 0
                 async for text in socket:
                     message = orjson.loads(text)
+                    _check_subscribed(message, url)
                     view.take(message, text if isinstance(text, str) else text.decode())
                     seen += message.get("type") == "update"
                     if options.count is not None and seen >= options.count:
@@ -64,6 +65,13 @@ async def _follow(options: argparse.Namespace) -> int:
     except (OSError, WebSocketException) as error:
         raise SourceError(f"{url}: no hub there ({error}); start one with: oracle-hub run") from None
     return 0
+
+
+def _check_subscribed(message: dict[str, Any], url: str) -> None:
+    """Raise SourceError when the hub gives none of the feeds: nothing would ever come."""
+    if message.get("type") == "subscribed" and message.get("sub") is None:
+        refused = ", ".join(f"{one['feed']} ({one['code']})" for one in message.get("rejected", ()))
+        raise SourceError(f"{url}: refused {refused}; GET /v1/prices lists all feeds")
 
 
 class _View:
