@@ -1,0 +1,6 @@
+"""The client library: prices of a hub, held only while they may be acted on. See docs/client.md."""
+
+from oracle_hub.client.price import HubUnreachable, Merged, NoPrice, Price, Refusal, Update
+from oracle_hub.client.prices import Prices, Stats, connect
+
+__all__ = ["HubUnreachable", "Merged", "NoPrice", "Price", "Prices", "Refusal", "Stats", "Update", "connect"]

@@ -1,0 +1,488 @@
+"""The client on asyncio: one subscription, kept up over one or several hubs."""
+
+import asyncio
+import contextlib
+import logging
+import random
+import select
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Self, TypeAlias
+
+import msgspec
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as open_websocket
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.typing import Subprotocol
+
+from oracle_hub.client.addresses import Addresses
+from oracle_hub.client.price import HubUnreachable, Price, Update
+from oracle_hub.client.state import ClientState, Effect, GiveUp, Reconnect, Send, Wanted
+from oracle_hub.errors import StreamError
+from oracle_hub.stream.messages import SUBPROTOCOL, Hello
+
+log = logging.getLogger(__name__)
+
+FRESH_US = 20_000
+"""A message that waited longer than this, beyond the shortest way, may have newer ones behind it."""
+DRAIN_LIMIT_S = 1.0
+"""A client that can't catch up is told the newest that it has after so long."""
+MAX_MESSAGE_BYTES = 64 << 20
+CLOSE_TIMEOUT_S = 0.3
+PROVEN_AFTER_US = 1_000_000
+"""A connection that held so long ends the backing off."""
+
+Callback: TypeAlias = Callable[[Update], None]
+
+
+def boot_time_us() -> int:
+    """A monotonic clock in µs, which also runs while the machine is suspended, where the system has one."""
+    return _clock_ns() // 1000
+
+
+_boot_clock: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+
+
+def _clock_ns() -> int:
+    return time.monotonic_ns() if _boot_clock is None else time.clock_gettime_ns(_boot_clock)
+
+
+class Stats(msgspec.Struct, frozen=True, kw_only=True):
+    """What the client has been through."""
+
+    connected: bool
+    """Connected and caught up."""
+    url: str | None
+    """The hub that is heard, or was last."""
+    connections: int
+    reconnects: int
+    messages: int
+    updates: int
+    duplicates: int
+    gaps: int
+    digest_mismatches: int
+    snapshots: int
+    resumes: int
+    held_back: int
+    """Entries of another hub that were older than what had been told."""
+    clock_steps: int
+    unknown_messages: int
+    drained: int
+    """Messages that had waited in a buffer, and were read to get at the newest."""
+    callback_errors: int
+    offset_low_us: int | None
+    offset_high_us: int | None
+    """Bounds of our monotonic clock minus the hub's."""
+    last_error: str | None
+
+
+class Prices:
+    """Prices of one subscription. Made by :func:`connect`; to be used with ``async with``.
+
+    ``get`` answers at once, from memory. Iterating gives news, each feed's newest in mode ``latest``: whoever is slow
+    skips what is over. Only one task may iterate. In mode ``all`` somebody must iterate, or reading stops.
+    """
+
+    def __init__(
+        self,
+        addresses: Addresses,
+        state: ClientState,
+        *,
+        on_live: Callback | None = None,
+        on_none: Callback | None = None,
+        options: Mapping[str, Any] | None = None,
+        open_timeout_s: float = 10.0,
+        clock_us: Callable[[], int] = boot_time_us,
+        guard: contextlib.AbstractContextManager[Any] | None = None,
+    ) -> None:
+        self._addresses = addresses
+        self._state = state
+        self._on_live, self._on_none = on_live, on_none
+        self._options = dict(options or {})
+        self._open_timeout_s = open_timeout_s
+        self._clock_us = clock_us
+        # Held while the state changes; a lock where other threads read it.
+        self._guard = guard or contextlib.nullcontext()
+        self._task: asyncio.Task[None] | None = None
+        self._socket: ClientConnection | None = None
+        self._url: str | None = None
+        self._abandoned: Reconnect | GiveUp | None = None
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._caught_up = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._settling: asyncio.Handle | None = None
+        self._behind_since_s: float | None = None
+        self._connected_us = 0
+        self._connections = 0
+        self._drained = 0
+        self._callback_errors = 0
+        self._last_error: str | None = None
+
+    # What a program asks.
+
+    def get(self, feed: str, max_age_ms: int | None = None) -> Price:
+        """The price of a feed that holds now. Never waits.
+
+        Raises:
+            NoPrice: there is none to act on, or it was published more than ``max_age_ms`` ago; ``reason`` says which.
+        """
+        with self._guard:
+            return self._state.get(feed, self._clock_us(), max_age_ms)
+
+    @property
+    def hub(self) -> Hello | None:
+        """What the hub said of itself: instance, policy, simulated, feeds, limits."""
+        return self._state.hello
+
+    @property
+    def rejected(self) -> dict[str, str]:
+        """Feeds that the hub refused, with its code."""
+        return dict(self._state.rejected)
+
+    @property
+    def stats(self) -> Stats:
+        """Counts since the client was made, and the clock offset of the present connection."""
+        with self._guard:
+            now_us, state = self._clock_us(), self._state
+            return Stats(
+                connected=state.caught_up,
+                url=self._url,
+                connections=self._connections,
+                reconnects=max(0, self._connections - 1),
+                drained=self._drained,
+                callback_errors=self._callback_errors,
+                offset_low_us=state.offset.low_us(now_us),
+                offset_high_us=state.offset.high_us(now_us),
+                last_error=self._last_error,
+                **msgspec.structs.asdict(state.counters),
+            )
+
+    async def __aenter__(self) -> Self:
+        """Start, and wait until a hub has told the present state.
+
+        Raises:
+            HubUnreachable: no hub did within the open timeout.
+            StreamError: the hub will never accept this subscription.
+        """
+        self._task = asyncio.create_task(self._run(), name="oracle-hub client")
+        self._task.add_done_callback(self._ended)
+        try:
+            async with asyncio.timeout(self._open_timeout_s):
+                await self._caught_up.wait()
+            self._raise_if_over()
+        except TimeoutError:
+            await self.close()
+            why = "; ".join(f"{url}: {error}" for url, error in self._addresses.errors.items()) or "no answer"
+            raise HubUnreachable(f"no hub answered within {self._open_timeout_s:g} s: {why}") from None
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """End the connection. From now on there is no price."""
+        task = self._task
+        if task is not None and not task.done():
+            task.cancel()
+            await asyncio.wait([task])
+        self._news.set()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Update:
+        """The next news; waits for it. Ends when the client is closed.
+
+        Raises:
+            StreamError: the hub will not accept this subscription any more.
+        """
+        while True:
+            if self._behind_since_s is None or self._over:
+                with self._guard:
+                    update = self._state.next_update(self._clock_us())
+                self._room.set()
+                if update is not None:
+                    return update
+            if self._over:
+                self._raise_if_over()
+                raise StopAsyncIteration
+            self._news.clear()
+            await self._news.wait()
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            task.exception()  # looked at, also where nobody iterates
+        self._caught_up.set()
+        self._news.set()
+
+    @property
+    def _over(self) -> bool:
+        return self._task is None or self._task.done()
+
+    def _raise_if_over(self) -> None:
+        task = self._task
+        if task is not None and task.done() and not task.cancelled():
+            error = task.exception()
+            if error is not None:
+                raise error
+
+    # Connections, one after the other.
+
+    async def _run(self) -> None:
+        try:
+            while True:
+                await self._wait_for_room()
+                url, wait_us = self._addresses.next(self._clock_us())
+                if wait_us:
+                    await asyncio.sleep(wait_us / 1e6)
+                ended = await self._visit(url)
+                if isinstance(ended, GiveUp):
+                    raise StreamError(ended.code, ended.message)
+                self._last_error = f"{url}: {ended.why}"
+                log.warning("lost the hub at %s: %s", url, ended.why)
+                self._addresses.failed(
+                    url, ended.why, self._clock_us(), random.random(), retry_after_ms=ended.retry_after_ms
+                )
+        finally:
+            self._lose()
+            for handle in (self._timer, self._settling):
+                if handle is not None:
+                    handle.cancel()
+
+    async def _visit(self, url: str) -> Reconnect | GiveUp:
+        """One connection, from handshake to end. Returns why it ended."""
+        self._abandoned = None
+        try:
+            async with open_websocket(
+                url,
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
+                compression=None,
+                open_timeout=self._open_timeout_s,
+                ping_interval=None,  # heartbeats of the stream say more than pings
+                close_timeout=CLOSE_TIMEOUT_S,
+                max_size=MAX_MESSAGE_BYTES,
+                **self._options,
+            ) as socket:
+                self._socket, self._url = socket, url
+                self._connections += 1
+                overdue = asyncio.get_running_loop().call_later(self._open_timeout_s, self._overdue)
+                try:
+                    return await self._read(socket)
+                finally:
+                    overdue.cancel()
+                    self._lose()
+        except InvalidStatus as error:
+            later = error.response.headers.get("Retry-After", "")
+            retry_after_ms = int(later) * 1000 if later.isascii() and later.isdigit() else None
+            return Reconnect(f"refused with HTTP {error.response.status_code}", retry_after_ms)
+        except ConnectionClosed as error:
+            return self._why_ended(error)
+        except TimeoutError:
+            return Reconnect("no answer in time")
+        except (OSError, WebSocketException) as error:
+            return Reconnect(str(error)[:200] or type(error).__name__)
+
+    async def _read(self, socket: ClientConnection) -> Reconnect | GiveUp:
+        state, clock_us = self._state, self._clock_us
+        self._connected_us = clock_us()
+        with self._guard:
+            state.connected(self._connected_us)
+        proven = False
+        while True:
+            data = await socket.recv(decode=False)
+            now_us = clock_us()
+            with self._guard:
+                effects = state.receive(data, now_us)
+            if effects:
+                ended = await self._carry_out(effects, socket)
+                if ended is not None:
+                    return ended
+            self._received(now_us)
+            if not proven and state.caught_up:
+                self._caught_up.set()
+                if now_us - self._connected_us >= PROVEN_AFTER_US:
+                    proven = True
+                    self._addresses.succeeded(self._url or "")
+            if state.full:
+                await self._wait_for_room()
+
+    async def _wait_for_room(self) -> None:
+        """Mode ``all``: leave what comes next to the socket, and to the hub, until the program has caught up."""
+        while self._state.full:
+            self._room.clear()
+            await self._room.wait()
+
+    async def _carry_out(self, effects: Sequence[Effect], socket: ClientConnection) -> Reconnect | GiveUp | None:
+        for effect in effects:
+            if not isinstance(effect, Send):
+                return effect
+            await socket.send(effect.data, text=True)
+        return None
+
+    def _why_ended(self, error: ConnectionClosed) -> Reconnect | GiveUp:
+        return self._abandoned or _why_closed(error)
+
+    def _lose(self) -> None:
+        """The connection is of no use any more: say so at once, however long its end takes."""
+        if self._socket is None:
+            return
+        self._socket = None
+        with self._guard:
+            self._state.disconnected(self._clock_us())
+        self._tell()
+
+    def _overdue(self) -> None:
+        if not self._state.caught_up and not self._state.full:
+            self._abandon(Reconnect("the hub did not tell its state in time"))
+
+    def _abandon(self, why: Reconnect | GiveUp) -> None:
+        socket = self._socket
+        if socket is not None:
+            self._abandoned = why
+            self._lose()
+            socket.transport.abort()
+
+    # News.
+
+    def _received(self, now_us: int) -> None:
+        """A message was taken in. Tell what is new, unless newer messages wait behind it."""
+        if self._state.offset.waited_us(now_us) <= FRESH_US:
+            self._tell()
+            return
+        self._drained += 1
+        loop = asyncio.get_running_loop()
+        if self._behind_since_s is None:
+            self._behind_since_s = loop.time()
+        if self._settling is None:
+            self._settling = loop.call_soon(self._settle)
+
+    def _settle(self) -> None:
+        """After old messages: look whether the socket has more. Runs when the reader has read all that arrived."""
+        self._settling = None
+        since_s = self._behind_since_s
+        if since_s is None:
+            return
+        loop = asyncio.get_running_loop()
+        if self._has_unread() and loop.time() - since_s < DRAIN_LIMIT_S:
+            self._settling = loop.call_soon(self._settle)
+            return
+        self._tell()
+
+    def _has_unread(self) -> bool:
+        """Whether the kernel holds bytes for us."""
+        socket = self._socket
+        if socket is None or socket.transport.is_closing():
+            return False
+        descriptor = socket.transport.get_extra_info("socket").fileno()
+        if descriptor < 0:
+            return False
+        if not hasattr(select, "poll"):
+            return bool(select.select([descriptor], [], [], 0)[0])
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def _tell(self) -> None:
+        self._behind_since_s = None
+        with self._guard:
+            turned = self._state.turns(self._clock_us())
+        for update in turned:
+            callback = self._on_none if update.price is None else self._on_live
+            if callback is not None:
+                try:
+                    callback(update)
+                except Exception:
+                    self._callback_errors += 1
+                    log.exception("a callback for %s failed", update.feed)
+        if self._state.has_update:
+            self._news.set()
+        self._arm()
+
+    def _arm(self) -> None:
+        """Keep a timer that fires no later than the next deadline. One that fires early is armed again."""
+        deadline_us = self._state.next_deadline_us()
+        if deadline_us is None:
+            return
+        loop = asyncio.get_running_loop()
+        when_s = loop.time() + max(0, deadline_us - self._clock_us()) / 1e6
+        if self._timer is not None:
+            if self._timer.when() <= when_s + 0.001:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(when_s, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._has_unread() or self._state.full:
+            # We were the ones who stood still: what waits in the socket comes first.
+            self._timer = asyncio.get_running_loop().call_later(0.01, self._on_timer)
+            return
+        with self._guard:
+            effects = self._state.on_timer(self._clock_us())
+        for effect in effects:
+            if isinstance(effect, Reconnect):
+                self._abandon(effect)
+        self._tell()
+
+
+def _why_closed(error: ConnectionClosed) -> Reconnect | GiveUp:
+    """Codes 4500 to 4999 say that coming back is of no use until something is changed."""
+    code = 1006 if error.rcvd is None else error.rcvd.code
+    reason = "" if error.rcvd is None else error.rcvd.reason[:100]
+    text = f"closed with {code} {reason}".rstrip()
+    return GiveUp(str(code), f"the hub does not want us back: {text}") if 4500 <= code < 5000 else Reconnect(text)
+
+
+def connect(
+    urls: str | Sequence[str],
+    feeds: Sequence[str],
+    *,
+    mode: Literal["latest", "all"] = "latest",
+    detail: Literal["price", "full"] = "price",
+    max_hz: float | None = None,
+    max_age_ms: int | None = None,
+    on_live: Callback | None = None,
+    on_none: Callback | None = None,
+    headers: Mapping[str, str] | None = None,
+    ssl_context: ssl.SSLContext | None = None,
+    open_timeout_s: float = 10.0,
+    clock_us: Callable[[], int] = boot_time_us,
+    guard: contextlib.AbstractContextManager[Any] | None = None,
+) -> Prices:
+    """Subscribe to feeds of the first hub that can be reached, and stay subscribed.
+
+    ``urls`` are addresses of one hub or of several; when one is lost, the next is tried. ``feeds`` are names, or
+    ``["*"]``. ``mode``, ``detail``, ``max_hz`` and ``max_age_ms`` are those of ``subscribe`` in docs/protocol.md.
+    ``on_live`` and ``on_none`` are called on the event loop, at once, when a feed gets or loses its price, for whatever
+    reason. ``headers`` go with the handshake (a token, for one) and are never printed. ``guard`` is held whenever what
+    the client holds is read or changed: a lock, where other threads call ``get``.
+
+    >>> async with connect("ws://127.0.0.1:8080/v1/stream", ["SOL/USD"]) as prices:
+    ...     async for update in prices: ...
+
+    Raises:
+        ValueError: no feed is named, or an address is no websocket's.
+    """
+    names = (feeds,) if isinstance(feeds, str) else tuple(feeds)
+    if not names:
+        raise ValueError('feeds is empty: name at least one, or ["*"] for all')
+    options: dict[str, Any] = {}
+    if headers:
+        options["additional_headers"] = dict(headers)
+    if ssl_context is not None:
+        options["ssl"] = ssl_context
+    return Prices(
+        Addresses([urls] if isinstance(urls, str) else urls),
+        ClientState(Wanted(feeds=names, mode=mode, detail=detail, max_hz=max_hz, max_age_ms=max_age_ms)),
+        on_live=on_live,
+        on_none=on_none,
+        options=options,
+        open_timeout_s=open_timeout_s,
+        clock_us=clock_us,
+        guard=guard,
+    )
