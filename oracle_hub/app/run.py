@@ -6,14 +6,14 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 
 import msgspec
 
 import oracle_hub
 from feeds.emulator.emulator import Emulator, EmulatorSettings, EmulatorUrls
-from oracle_hub.app.engine import Engine
+from oracle_hub.app.engine import Engine, Lineup
 from oracle_hub.app.explain import explain_feed, readiness
 from oracle_hub.app.lineup import EMULATED_RPC, Endpoints, HermesHost, build_lineup, endpoints_of, genesis_hash_of
 from oracle_hub.app.pump import Pump
@@ -62,35 +62,26 @@ class Application:
     # Life.
 
     async def __aenter__(self) -> "Application":
-        try:
-            await self._start()
-        except BaseException:
-            await self._close("failed to start")
-            raise
+        async with contextlib.AsyncExitStack() as stack:
+            await self._start(stack)
+            self._stack = stack.pop_all()  # what was started ends with the program, in reverse order
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._close("shutdown")
+        await self._stack.aclose()
 
-    async def _start(self) -> None:
+    async def _start(self, stack: contextlib.AsyncExitStack) -> None:
         config = self.config
         state = Path(config.state.directory)
-        journal_directory = state / "journal"
         wall_us = self.clock.clock.wall_us()
-        identity = begin_epoch(state, wall_us, at_least=last_epoch(journal_directory) + 1)
-        self.instance, epoch = identity.instance, identity.epoch
-        endpoints = await self._endpoints(config)
-        lineup = build_lineup(config, endpoints)
-        self.journal = self._open_journal(journal_directory, epoch)
+        identity = begin_epoch(state, wall_us, at_least=last_epoch(state / "journal") + 1)
+        self.instance = identity.instance
+        lineup = build_lineup(config, await self._endpoints(config, stack))
         started_us = self.clock.now_us()
-        engine = Engine(lineup, epoch=epoch, started_us=started_us, warmup_us=config.hub.warmup_ms * 1_000)
-        if self.journal is not None:
-            simulated = self.emulator is not None
-            monotonic_us = self.clock.clock.monotonic_us()
-            self.journal.append(
-                RunStart(self.instance, epoch, oracle_hub.__version__, simulated, wall_us, monotonic_us)
-            )
-            self.journal.append(ConfigRecord(lineup.config_text, lineup.config_hash, started_us))
+        warmup_us = config.hub.warmup_ms * 1_000
+        engine = Engine(lineup, epoch=identity.epoch, started_us=started_us, warmup_us=warmup_us)
+        self.journal = self._open_journal(state / "journal", identity.epoch, wall_us, started_us, lineup)
+        stack.callback(self._close_journal)
         self.pump = Pump(
             engine,
             self.clock,
@@ -106,25 +97,36 @@ class Application:
         for link in lineup.links.values():
             self.supervisor.add(link)
         self.pump.step()  # every feed is none, warming: told before anyone can ask
-        try:
-            host, port = await self.server.start()
-        except OSError as error:
-            where = f"{config.server.host}:{config.server.port}"
-            raise ConfigError(f"server: cannot listen on {where} ({_words(error)}); see --host and --port") from None
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        self.url = await self._listen()
         self._started = True
-        self._spawn("links", self.supervisor.run())
-        self._spawn("clock", self._watch_clock())
-        self._spawn("journal", self._keep_journal())
+        for name, work in (
+            ("links", self.supervisor.run()),
+            ("clock", self._watch_clock()),
+            ("journal", self._keep_journal()),
+        ):
+            self._spawn(name, work)
+        stack.push_async_callback(self._end_tasks)
+        stack.push_async_callback(_within, self.server.stop, "shutdown")
+        stack.callback(self.pump.stop)
         gc.collect()
         gc.freeze()  # what exists now lives until the end: later collections need not walk it
 
-    async def _endpoints(self, config: Config) -> Endpoints:
+    async def _listen(self) -> str:
+        try:
+            host, port = await self.server.start()
+        except OSError as error:
+            where = f"{self.config.server.host}:{self.config.server.port}"
+            raise ConfigError(f"server: cannot listen on {where} ({_words(error)}); see --host and --port") from None
+        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+    async def _endpoints(self, config: Config, stack: contextlib.AsyncExitStack | None = None) -> Endpoints:
+        """Where the links go. In a simulation the emulator is started first, and ended by ``stack``."""
         if config.emulator is None:
             return endpoints_of(config)
-        if self.emulator is None:
+        if stack is not None:
             settings = _emulator_settings(config)
             self.emulator = Emulator(settings=settings, now_us=self.clock.now_us)
+            stack.push_async_callback(_within, self.emulator.stop)
             try:
                 self._emulator_urls = await self.emulator.start()
             except OSError as error:
@@ -135,11 +137,14 @@ class Application:
             log.warning("SIMULATED: these prices are made by the emulator. They are not the market.")
         return _emulated_endpoints(config, self._emulator_urls)
 
-    def _open_journal(self, directory: Path, epoch: int) -> JournalWriter | None:
+    def _open_journal(
+        self, directory: Path, epoch: int, wall_us: int, started_us: int, lineup: Lineup
+    ) -> JournalWriter | None:
+        """Open the journal and write how the run begins."""
         section = self.config.journal
         if section.mode == "off":
             return None
-        return JournalWriter(
+        journal = JournalWriter(
             directory,
             instance=self.instance,
             epoch=epoch,
@@ -149,9 +154,16 @@ class Application:
             buffer_limit_bytes=section.buffer_limit_mib * 2**20,
             fsync_interval_ms=section.sync_interval_ms,
         )
+        simulated, monotonic_us = self.emulator is not None, self.clock.clock.monotonic_us()
+        journal.append(RunStart(self.instance, epoch, oracle_hub.__version__, simulated, wall_us, monotonic_us))
+        journal.append(ConfigRecord(lineup.config_text, lineup.config_hash, started_us))
+        return journal
 
-    def _spawn(self, name: str, coroutine: object) -> None:
-        assert asyncio.iscoroutine(coroutine)
+    def _close_journal(self) -> None:
+        if self.journal is not None and not self.journal.close():
+            log.error("journal: %s; its end may be missing", self.journal.last_error)
+
+    def _spawn(self, name: str, coroutine: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine, name=name)
         task.add_done_callback(self._ended)
         self._tasks.append(task)
@@ -162,24 +174,13 @@ class Application:
             log.critical("%s failed; ending", task.get_name(), exc_info=task.exception())
             signal.raise_signal(signal.SIGTERM)
 
-    async def _close(self, reason: str) -> None:
-        """Say goodbye, close the links, write the journal out. Bounded in time, whatever peers do."""
-        with contextlib.suppress(AttributeError):
-            self.pump.stop()
-        with contextlib.suppress(AttributeError):
-            await _within(self.server.stop(reason))
-        with contextlib.suppress(AttributeError):
-            self.supervisor.stop()
-        if self._tasks:
-            await asyncio.wait(self._tasks[:1], timeout=STOP_TIMEOUT_S)
+    async def _end_tasks(self) -> None:
+        """Let the links say goodbye, then end every task; bounded in time, whatever peers do."""
+        self.supervisor.stop()
+        await asyncio.wait(self._tasks[:1], timeout=STOP_TIMEOUT_S)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        if self.emulator is not None:
-            await _within(self.emulator.stop())
-        journal = getattr(self, "journal", None)
-        if journal is not None and not journal.close():
-            log.error("journal: %s; its end may be missing", journal.last_error)
 
     # While it runs.
 
@@ -334,10 +335,10 @@ def _words(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror or error)
 
 
-async def _within(coroutine: object) -> None:
-    assert asyncio.iscoroutine(coroutine)
+async def _within(end: Callable[..., Awaitable[None]], *arguments: object) -> None:
+    """Await the end of something, but not for long."""
     try:
-        await asyncio.wait_for(coroutine, STOP_TIMEOUT_S)
+        await asyncio.wait_for(end(*arguments), STOP_TIMEOUT_S)
     except TimeoutError:
         log.warning("something did not end in time; going on without it")
 
