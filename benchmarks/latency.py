@@ -186,7 +186,7 @@ async def one_round(
         return all(last in numbers(messages, first) for messages in got)
 
     with contextlib.suppress(SystemExit):  # what is missing then is counted
-        await wait_for(all_there, "the last message", 2.0)
+        await wait_for(all_there, "the last message", 5.0)
     return spread(sent_ns, [numbers(messages, first) for messages in got], sizes.n_dropped)
 
 
