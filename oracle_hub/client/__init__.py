@@ -2,5 +2,18 @@
 
 from oracle_hub.client.price import HubUnreachable, Merged, NoPrice, Price, Refusal, Update
 from oracle_hub.client.prices import Prices, Stats, connect
+from oracle_hub.client.threaded import BlockingPrices, open_prices
 
-__all__ = ["HubUnreachable", "Merged", "NoPrice", "Price", "Prices", "Refusal", "Stats", "Update", "connect"]
+__all__ = [
+    "BlockingPrices",
+    "HubUnreachable",
+    "Merged",
+    "NoPrice",
+    "Price",
+    "Prices",
+    "Refusal",
+    "Stats",
+    "Update",
+    "connect",
+    "open_prices",
+]

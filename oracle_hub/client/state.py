@@ -284,6 +284,10 @@ class ClientState:
     def _on_update(self, message: wire.Update, now_us: int) -> list[Effect]:
         if message.sub != self._sub:
             return []
+        if self._link != "live" and not self._resuming:
+            # What follows a snapshot is of no use where the snapshot did not come.
+            self.counters.gaps += 1
+            return self._resubscribe(now_us, resume=False)
         verdict, changed = self._mirror.update(message)
         if verdict is Verdict.GAP:
             self.counters.gaps += 1
@@ -301,8 +305,11 @@ class ClientState:
 
     def _on_heartbeat(self, beat: wire.Heartbeat, now_us: int) -> list[Effect]:
         effects: list[Effect] = []
-        if beat.sub == self._sub and self._link == "live":
-            if beat.seq != self._mirror.seq:
+        if beat.sub == self._sub:
+            if self._link != "live":  # the present state is sent with the answer, before any heartbeat
+                self.counters.gaps += 1
+                effects = self._resubscribe(now_us, resume=False)
+            elif beat.seq != self._mirror.seq:
                 self.counters.gaps += 1
                 effects = self._resubscribe(now_us, resume=beat.seq > (self._mirror.seq or 0))
             elif not self._mirror.agrees(beat):
