@@ -230,6 +230,9 @@ class Application:
             if rewired:
                 for link in lineup.links.values():
                     self.supervisor.add(link)
+            waiting = _only_at_start(self.config, config)
+            if waiting:
+                log.warning("reload: %s changed, which is read at the next start", ", ".join(waiting))
             self.config = config
             self.pump.step()  # subscribers hear what changed before they hear why
             self.server.config_changed()
@@ -341,6 +344,14 @@ async def _within(end: Callable[..., Awaitable[None]], *arguments: object) -> No
         await asyncio.wait_for(end(*arguments), STOP_TIMEOUT_S)
     except TimeoutError:
         log.warning("something did not end in time; going on without it")
+
+
+def _only_at_start(before: Config, after: Config) -> list[str]:
+    """What differs and is read at start only (docs/configuration.md)."""
+    sections = ("server", "state", "journal", "emulator")
+    differing = [f"[{name}]" for name in sections if getattr(before, name) != getattr(after, name)]
+    keys = ("warmup_ms", "max_clock_skew_ms")
+    return differing + [f"hub.{key}" for key in keys if getattr(before.hub, key) != getattr(after.hub, key)]
 
 
 def _server_settings(config: Config) -> ServerSettings:

@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterable
 from pathlib import Path
 
-from feeds.emulator.emulator import Emulator
+from feeds.emulator.emulator import Emulator, EmulatorUrls
 from feeds.emulator.faults import Fault
 from tests.system.conftest import Launch
 from tests.system.process import (
@@ -136,3 +136,47 @@ async def test_everything_that_a_client_received_is_derived_again(
         assert cut.status == 0 and cut.lines[0]["proved"] is True, cut.err
         published.append(cut.lines[0]["published"])
     assert published[0] > published[1] > published[2] > published[3] > 0
+
+
+async def test_a_reload_that_moves_the_links(launch: Launch, chain: Emulator, tmp_path: Path) -> None:
+    assert chain.urls is not None
+    fewer = EmulatorUrls(chain.urls.solana[1:], chain.urls.hermes[:1], chain.urls.control)
+    hub = await launch(config=hub_config(chain.urls))
+    async with subscriber(hub, mode="all") as client:
+        await client.all_in("live")
+        for urls, links in (
+            (fewer, {"solana:b", "hermes:1"}),
+            (chain.urls, {"solana:a", "solana:b", "hermes:1", "hermes:2"}),
+        ):
+            (tmp_path / "hub.toml").write_text(hub_config(urls))
+            hub.send_signal(signal.SIGHUP)
+            await client.until(lambda message: message["type"] == "config", "the reload")
+            assert set((await hub.get("/readyz"))["links"]) == links
+            since_us = chain.world.now_us
+            for feed in FEEDS:
+                await client.feed(feed, lambda one: (one["publish_time_us"] or 0) > since_us, "news")  # noqa: B023
+        await client.all_in("live")
+        assert {entry["state"] for _, entry in client.words if entry["reason"] != "warming"} == {"live"}
+        check_order(client)
+        check_leases(client)
+    assert await hub.end() == 0
+    replayed = await command("replay", hub.state / "journal", "--batches", "--json")
+    *batches, report = replayed.lines
+    derived = {(batch["epoch"], batch["seq"], entry["feed"]): entry for batch in batches for entry in batch["feeds"]}
+    got = received(client.messages)
+    assert {key: derived.get(key) for key in got} == got
+    assert report["proved"] is True and replayed.status == 0
+
+
+async def test_a_reload_says_what_it_cannot_change(launch: Launch, tmp_path: Path) -> None:
+    config = hub_config()
+    hub = await launch(config=config)
+    (tmp_path / "hub.toml").write_text(config.replace("heartbeat_ms = 100", "heartbeat_ms = 200"))
+    hub.send_signal(signal.SIGHUP)
+    line = await hub.logged("next start")
+    assert "[server]" in line
+    await hub.logged("in force")
+    (tmp_path / "hub.toml").write_text(config.replace("[emulator]", "[emulator]\nseed = 2"))
+    hub.send_signal(signal.SIGHUP)
+    await hub.logged("[emulator]")
+    assert (await hub.get("/livez")) == {"status": "ok"}
