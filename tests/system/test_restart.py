@@ -75,6 +75,23 @@ def received(messages: Iterable[Message]) -> dict[tuple[int, int, str], Message]
     }
 
 
+def segments_of(hub: HubProcess) -> list[Path]:
+    """The files of its journal, oldest first."""
+    return sorted((hub.state / "journal").glob("*.ohj*"))
+
+
+async def check_cut(first: Path, tmp_path: Path, whole: int) -> None:
+    """A power cut may end a file anywhere: what is whole is derived, and agrees."""
+    data, published = first.read_bytes(), [whole]
+    for size in (len(data) - 1, len(data) * 3 // 4, len(data) // 2):
+        part = tmp_path / first.name
+        part.write_bytes(data[:size])
+        cut = await command("replay", part, "--json")
+        assert cut.status == 0 and cut.lines[0]["proved"] is True, cut.err
+        published.append(cut.lines[0]["published"])
+    assert published[0] > published[1] > published[2] > published[3] > 0
+
+
 async def test_everything_that_a_client_received_is_derived_again(
     launch: Launch, chain: Emulator, tmp_path: Path
 ) -> None:
@@ -126,16 +143,7 @@ async def test_everything_that_a_client_received_is_derived_again(
     assert report["proved"] is True and report["runs"] == 2 and report["mismatches"] == []
     assert report["published"] == len(batches) == report["batches"]
 
-    # A power cut may end the file anywhere: what is whole is derived, and agrees.
-    first, _ = sorted((hub.state / "journal").glob("*.ohj*"))
-    data, published = first.read_bytes(), [report["published"]]
-    for size in (len(data) - 1, len(data) * 3 // 4, len(data) // 2):
-        part = tmp_path / first.name
-        part.write_bytes(data[:size])
-        cut = await command("replay", part, "--json")
-        assert cut.status == 0 and cut.lines[0]["proved"] is True, cut.err
-        published.append(cut.lines[0]["published"])
-    assert published[0] > published[1] > published[2] > published[3] > 0
+    await check_cut(segments_of(hub)[0], tmp_path, report["published"])
 
 
 async def test_a_reload_that_moves_the_links(launch: Launch, chain: Emulator, tmp_path: Path) -> None:
