@@ -80,11 +80,10 @@ def segments_of(hub: HubProcess) -> list[Path]:
     return sorted((hub.state / "journal").glob("*.ohj*"))
 
 
-async def check_cut(first: Path, tmp_path: Path, whole: int) -> None:
+async def check_cut(data: bytes, part: Path, whole: int) -> None:
     """A power cut may end a file anywhere: what is whole is derived, and agrees."""
-    data, published = first.read_bytes(), [whole]
+    published = [whole]
     for size in (len(data) - 1, len(data) * 3 // 4, len(data) // 2):
-        part = tmp_path / first.name
         part.write_bytes(data[:size])
         cut = await command("replay", part, "--json")
         assert cut.status == 0 and cut.lines[0]["proved"] is True, cut.err
@@ -143,7 +142,8 @@ async def test_everything_that_a_client_received_is_derived_again(
     assert report["proved"] is True and report["runs"] == 2 and report["mismatches"] == []
     assert report["published"] == len(batches) == report["batches"]
 
-    await check_cut(segments_of(hub)[0], tmp_path, report["published"])
+    first = segments_of(hub)[0]
+    await check_cut(first.read_bytes(), tmp_path / first.name, report["published"])
 
 
 async def test_a_reload_that_moves_the_links(launch: Launch, chain: Emulator, tmp_path: Path) -> None:
