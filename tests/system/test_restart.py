@@ -80,12 +80,12 @@ def segments_of(hub: HubProcess) -> list[Path]:
     return sorted((hub.state / "journal").glob("*.ohj*"))
 
 
-async def check_cut(data: bytes, part: Path, whole: int) -> None:
+async def check_cut(data: bytes, folder: Path, name: str, whole: int) -> None:
     """A power cut may end a file anywhere: what is whole is derived, and agrees."""
     published = [whole]
     for size in (len(data) - 1, len(data) * 3 // 4, len(data) // 2):
-        part.write_bytes(data[:size])
-        cut = await command("replay", part, "--json")
+        (folder / name).write_bytes(data[:size])
+        cut = await command("replay", folder / name, "--json")
         assert cut.status == 0 and cut.lines[0]["proved"] is True, cut.err
         published.append(cut.lines[0]["published"])
     assert published[0] > published[1] > published[2] > published[3] > 0
@@ -143,7 +143,7 @@ async def test_everything_that_a_client_received_is_derived_again(
     assert report["published"] == len(batches) == report["batches"]
 
     first = segments_of(hub)[0]
-    await check_cut(first.read_bytes(), tmp_path / first.name, report["published"])
+    await check_cut(first.read_bytes(), tmp_path, first.name, report["published"])
 
 
 async def test_a_reload_that_moves_the_links(launch: Launch, chain: Emulator, tmp_path: Path) -> None:
