@@ -18,7 +18,7 @@ SILENT_AFTER_HEARTBEATS = 2.5
 MAX_ASKED = 16
 """Requests whose answer is awaited, for the clock offset; older ones are forgotten."""
 UPDATES_PER_FEED = 8
-"""Mode ``all``: how many updates per feed may wait before reading stops, at least :data:`MIN_QUEUE`."""
+"""Mode ``all``: how many updates per feed may wait before reading stops; with few feeds ``min_queue`` in all."""
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,7 +139,8 @@ class ClientState:
 
     def disconnected(self, now_us: int) -> None:
         """The connection is gone: no price can be acted on until the next one has caught up."""
-        self._raise_floors(now_us)
+        if self._link in ("live", "gap"):  # else what is held was told by an earlier connection
+            self._raise_floors(now_us)
         self._set_link("down")
         self._sub = self._subscribing = None
 

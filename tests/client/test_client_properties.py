@@ -42,7 +42,8 @@ STEPS = st.lists(
         st.tuples(st.just("buffer"), st.integers(0, 5), st.integers(0, 1), st.just(0)),
         st.tuples(st.just("restart"), st.integers(0, 1), st.just(0), st.just(0)),
     ),
-    max_size=40,
+    min_size=8,
+    max_size=50,
 )
 
 

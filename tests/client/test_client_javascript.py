@@ -1,0 +1,191 @@
+"""The JavaScript module in Node against a real server: the same behaviour as the Python client."""
+
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator, Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import oracle_hub.client
+from tests.client.client_stage import HubStage
+from tests.conftest import ROOT, require
+
+MODULE = Path(oracle_hub.client.__file__).parent / "js" / "oracle-hub.mjs"
+PROGRAM = ROOT / "tests" / "js" / "hub_client.mjs"
+
+
+@cache
+def node() -> str | None:
+    return shutil.which("node")
+
+
+class Program:
+    """A Node process that uses the module."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.heard: list[dict[str, Any]] = []
+
+    @classmethod
+    async def start(cls, urls: list[str], **options: Any) -> "Program":
+        command = [node() or "", "--experimental-websocket", "--no-warnings", str(PROGRAM), str(MODULE)]
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            json.dumps({"urls": urls, "options": options}),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        return cls(process)
+
+    async def read(self) -> dict[str, Any]:
+        assert self.process.stdout is not None
+        async with asyncio.timeout(20):
+            line = await self.process.stdout.readline()
+        message: dict[str, Any] = json.loads(line)
+        self.heard.append(message)
+        return message
+
+    async def until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        while not wanted(message := await self.read()):
+            pass
+        return message
+
+    async def event(self, kind: str, **wanted: Any) -> dict[str, Any]:
+        """Read until an event of this kind has these values."""
+        return await self.until(
+            lambda message: message["type"] == kind and all(message[key] == value for key, value in wanted.items())
+        )
+
+    def write(self, line: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(line.encode())
+
+    async def ask(self, kind: str, **command: Any) -> Any:
+        self.write(json.dumps({"type": kind, **command}) + "\n")
+        return (await self.event("answer"))["answer"]
+
+    async def price(self, feed: str, **options: Any) -> str:
+        """The mantissa, or why there is none."""
+        answer = await self.ask("get", feed=feed, options=options)
+        return str(answer["price"]["mantissa"] if "price" in answer else answer["why"])
+
+    async def end(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        try:
+            async with asyncio.timeout(5):
+                await self.process.wait()
+        except TimeoutError:
+            self.process.kill()
+            await self.process.wait()
+            raise
+
+
+@pytest.fixture
+async def hub() -> AsyncIterator[HubStage]:
+    require(node() is not None, "node")
+    stage = await HubStage().start()
+    yield stage
+    await stage.server.stop("the test is over")
+
+
+async def test_get_updates_and_refusals(hub: HubStage) -> None:
+    program = await Program.start([hub.url], feeds=["SOL/USD", "NO/USD"], detail="full")
+    await program.event("open")
+    answer = (await program.ask("get", feed="SOL/USD"))["price"]
+    decision = hub.service.decisions["SOL/USD"]
+    assert (answer["mantissa"], answer["expo"], answer["state"]) == ("15000000000", -8, "live")
+    assert (answer["validUntilUs"], answer["seq"]) == (decision.valid_until_us, 3)
+    assert (answer["instance"], list(answer["inputs"])) == (hub.service.instance, ["doves", "chainlink", "pyth"])
+    assert 0 < answer["leaseLeftUs"] <= 10_000_000
+    assert await program.price("NO/USD") == await program.price("BTC/USD") == "unknown_feed"
+    hub.tick("SOL/USD", 15_010_000_000)
+    await program.event("update", price="15010000000")
+    hub.tick("SOL/USD", 20_000_000_000, "chainlink")
+    none = await program.event("none", feed="SOL/USD")
+    assert (none["why"], none["entry"]["reason"]) == ("none", "diverged")
+    hub.tick("SOL/USD", 15_020_000_000)
+    await program.event("live", price="15020000000")
+    await program.ask("subscribe", feeds=["BTC/USD"])
+    await program.event("live", feed="BTC/USD", price="15000000001")
+    assert await program.price("SOL/USD") == "unknown_feed"
+    hub.server.heartbeat()
+    stats = await program.ask("stats")
+    assert (stats["gaps"], stats["digestMismatches"], stats["reconnects"]) == (0, 0, 0)
+    await program.ask("close")
+    assert await program.price("BTC/USD") == "disconnected"
+    await program.end()
+
+
+async def test_a_lease_ends_by_itself(hub: HubStage) -> None:
+    program = await Program.start([hub.url], feeds=["*"])
+    await program.event("open")
+    await program.ask("skip", us=3_000_000)
+    assert await program.price("SOL/USD", maxAgeMs=2_000) == "too_old"
+    assert await program.price("SOL/USD") == "15000000000"
+    await program.ask("skip", us=7_000_000)
+    assert await program.price("SOL/USD") == "lease_over"
+    await program.end()
+
+
+async def test_heartbeats_agree_and_a_lost_connection_is_resumed(hub: HubStage) -> None:
+    program = await Program.start([hub.url], feeds=["*"])
+    await program.event("open")
+    hub.server.heartbeat()
+    assert hub.server._subscribers is not None
+    for client in hub.server._subscribers._clients:
+        client.transport.abort()
+    await program.event("none", feed="SOL/USD", why="disconnected")
+    for step in (1, 2, 3):
+        hub.tick("SOL/USD", 15_000_000_000 + step)
+    update = await program.event("live", price="15000000003")
+    assert (update["merged"]["n"], update["lost"]) == (3, False)
+    hub.server.heartbeat()
+    stats = await program.ask("stats")
+    assert (stats["reconnects"], stats["resumes"], stats["gaps"], stats["digestMismatches"]) == (1, 1, 0, 0)
+    await program.end()
+
+
+async def test_goaway_sends_it_to_the_next_hub_and_nothing_goes_back(hub: HubStage) -> None:
+    other = await HubStage(instance="6f1c2d3e-0000-4000-8000-000000000002").start()
+    hub.service.clock_us += 1_000_000
+    hub.tick("SOL/USD", 15_000_000_777)
+    program = await Program.start([hub.url, other.url], feeds=["SOL/USD"])
+    await program.event("open")
+    await hub.server.stop("shutdown")
+    await program.event("connection", connected=True, url=other.url)
+    await program.event("update", why="too_old")
+    assert await program.price("SOL/USD") == "too_old"
+    other.service.clock_us = hub.service.clock_us
+    other.tick("SOL/USD", 15_000_000_888)
+    await program.event("live", price="15000000888")
+    await program.end()
+    await other.server.stop("the test is over")
+
+
+async def test_after_a_stall_only_the_newest_is_told(hub: HubStage) -> None:
+    program = await Program.start([hub.url], feeds=["SOL/USD"])
+    await program.event("open")
+    await program.event("update", price="15000000000")
+    program.write(json.dumps({"type": "freeze"}) + "\n")
+    await program.event("frozen")
+    for step in range(1, 301):
+        hub.tick("SOL/USD", 15_000_000_000 + step)
+    program.write("\n")
+    await program.event("answer")
+    before = len(program.heard)
+    await program.event("update", price="15000000300")
+    updates = [message for message in program.heard[before:] if message["type"] == "update"]
+    assert sum(message["merged"]["n"] for message in updates) == 300
+    assert len(updates) <= 3
+    await program.end()
+
+
+async def test_a_subscription_that_is_refused_fails(hub: HubStage) -> None:
+    program = await Program.start([hub.url], feeds=["SOL/USD"], maxHz=-1)
+    assert await program.event("not_open") == {"type": "not_open", "name": "HubError", "code": "bad_message"}
+    await program.end()
