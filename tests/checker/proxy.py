@@ -166,9 +166,9 @@ class FaultProxy:
         while data := await reader.read(CHUNK_BYTES):
             await self._flowing.wait()
             if self.delay_s:
-                await asyncio.sleep(self.delay_s)
+                await _pass_time(self.delay_s)
             if self.bytes_per_s:
-                await asyncio.sleep(len(data) / self.bytes_per_s)
+                await _pass_time(len(data) / self.bytes_per_s)
             if connection.half_open:
                 await self._read_to_the_end(reader)
                 await asyncio.Event().wait()  # not even its end is told
@@ -180,3 +180,13 @@ class FaultProxy:
             await writer.drain()
             if down and connection.budget_bytes == 0:
                 return
+
+
+async def _pass_time(seconds: float) -> None:
+    """What a slow network does. A timer and not a nap: the proxy is a tool, and what tests wait for are events."""
+    over = asyncio.get_running_loop().create_future()
+    timer = asyncio.get_running_loop().call_later(seconds, over.set_result, None)
+    try:
+        await over
+    finally:
+        timer.cancel()
