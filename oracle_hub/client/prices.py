@@ -368,7 +368,7 @@ class Prices:
         if since_s is None:
             return
         loop = asyncio.get_running_loop()
-        if self._has_unread() and loop.time() - since_s < DRAIN_LIMIT_S:
+        if self._has_unread() and not self._state.full and loop.time() - since_s < DRAIN_LIMIT_S:
             self._settling = loop.call_soon(self._settle)
             return
         self._tell()

@@ -1,11 +1,16 @@
 """The client against a real server on a free port: what a keeper sees, and what it does when hubs go away."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from websockets.exceptions import ConnectionClosedError
+from websockets.frames import Close
 
 from oracle_hub.client import HubUnreachable, NoPrice, Price, Prices, Refusal, Update, connect
+from oracle_hub.client.prices import _why_closed
+from oracle_hub.client.state import GiveUp, Reconnect
 from oracle_hub.errors import StreamError
 from tests.client.client_stage import HubStage, turns_until, until
 
@@ -175,3 +180,57 @@ async def test_a_failing_callback_harms_nobody(hub: HubStage) -> None:
     async with hub.client(["SOL/USD"], on_live=fail) as prices:
         assert mantissa(await anext(prices)) == 15_000_000_000
         assert prices.stats.callback_errors == 1
+
+
+async def test_after_a_stall_only_the_newest_is_told(hub: HubStage) -> None:
+    async with hub.client(["SOL/USD"]) as prices:
+        await anext(prices)
+        for step in range(1, 301):  # 1 ms apart by the hub's clock, before the client's task gets a turn
+            last = hub.tick("SOL/USD", 15_000_000_000 + step)
+        update = await anext(prices)
+        assert (mantissa(update), update.merged.n, update.seq) == (15_000_000_300, 300, last.seq)
+        assert prices.stats.drained > 0
+
+
+async def test_mode_all_stops_reading_rather_than_growing_and_loses_nothing(hub: HubStage) -> None:
+    async with hub.client(["SOL/USD"], mode="all") as prices:
+        for step in range(1, 5_001):
+            hub.tick("SOL/USD", 15_000_000_000 + step)
+            if step % 50 == 0:
+                await asyncio.sleep(0)
+        await turns_until(lambda: prices._state.full)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert prices.stats.updates == 4_096
+        seen: list[int] = []
+        while len(seen) < 5_001:
+            update = await anext(prices)
+            if update.entry is not None:
+                assert not update.lost
+                seen.append(int(update.entry.price or 0) - 15_000_000_000)
+        assert seen == list(range(5_001))
+
+
+async def test_a_full_hub_is_named_and_not_pressed() -> None:
+    hub = await HubStage().start(max_clients=0)
+    with pytest.raises(HubUnreachable, match="refused with HTTP 503"):
+        async with connect(hub.url, ["SOL/USD"], open_timeout_s=0.3):
+            pass
+    assert hub.server.refused == 1
+    await hub.server.stop("the test is over")
+
+
+@pytest.mark.parametrize(
+    ("code", "ended"),
+    [
+        (4001, Reconnect("closed with 4001 too_slow")),
+        (4499, Reconnect("closed with 4499 too_slow")),
+        (4500, GiveUp("4500", "the hub does not want us back: closed with 4500 too_slow")),
+        (4999, GiveUp("4999", "the hub does not want us back: closed with 4999 too_slow")),
+        (1012, Reconnect("closed with 1012 too_slow")),
+        (None, Reconnect("closed with 1006")),
+    ],
+)
+def test_close_codes_say_whether_to_come_back(code: int | None, ended: Reconnect | GiveUp) -> None:
+    received = None if code is None else Close(code, "too_slow")
+    assert _why_closed(ConnectionClosedError(received, None)) == ended
