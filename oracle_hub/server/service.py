@@ -86,7 +86,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A peer that answers no ping within half of this is cut off."""
     flush_interval_ms: int = 5
     """How often held-back changes are looked at while there are any."""
-    not_sent_low_water_bytes: int = 16_384
+    not_sent_low_water_bytes: int = 4_096
     """``TCP_NOTSENT_LOWAT``: how much unsent data the kernel may hide from us."""
     close_grace_ms: int = 500
     """How long a close may take before the connection is cut."""

@@ -139,7 +139,7 @@ async def test_a_session_that_fails_inside_ends_alone(
     if broken == "session":
         monkeypatch.setattr(client.session, "publish", fail)
     else:
-        client.write = fail
+        client.descriptor, client.write = None, fail
     stage.tick("SOL/USD", 15_010_000_000)
     assert (await good.read())["type"] == "update"
     assert await bad.closed() == CloseCode.INTERNAL_ERROR
@@ -291,6 +291,33 @@ async def test_a_client_in_mode_all_that_does_not_read_is_cut(stage: Stage) -> N
         await asyncio.sleep(0)
     assert client.session.close_code is CloseCode.TOO_SLOW
     await eventually(lambda: not stage.server.clients)
+    sock.close()
+
+
+@pytest.mark.parametrize("direct", [True, False])
+async def test_frames_stay_whole_whether_the_kernel_or_the_transport_takes_them(stage: Stage, direct: bool) -> None:
+    await stage.start(flush_interval_ms=1)
+    sock, client = await stalled(stage, b'{"type":"subscribe","feeds":["SOL/USD"],"detail":"full"}')
+    assert client.descriptor is not None
+    if not direct:
+        client.descriptor = None
+    count = 0
+    while not client.session.dirty:  # whole frames, then a part of one, then merged
+        stage.tick("SOL/USD", 15_000_000_001 + count)
+        count += 1
+    received, loop, last = bytearray(), asyncio.get_running_loop(), str(15_000_000_000 + count).encode()
+    while not (last in received and received.endswith(b"}]}")):
+        received += await asyncio.wait_for(loop.sock_recv(sock, 1 << 16), 5)
+    frames, at = [], received.index(b"\r\n\r\n") + 4
+    while at < len(received):
+        assert received[at] == 0x81
+        short = received[at + 1]
+        start = at + 2 if short < 126 else at + 4
+        at = start + (short if short < 126 else int.from_bytes(received[start - 2 : start], "big"))
+        frames.append(msgspec.json.decode(received[start:at]))
+    updates = [frame for frame in frames if frame["type"] == "update"]
+    assert [update["prev_seq"] for update in updates[1:]] == [update["seq"] for update in updates[:-1]]
+    assert updates[-1]["seq"] == stage.service.seq and updates[-1]["conflated"]
     sock.close()
 
 

@@ -1,0 +1,296 @@
+"""Both ends of a fan-out in C, compiled when a benchmark runs: a sink that reads and counts, and the floor.
+
+The floor is a loop of ``send()`` over connected sockets: the least that any server can do for one frame per client. The
+sink is the reader of every server that is compared. Both are told what to do by lines on their standard input, and
+answer by lines.
+"""
+
+import contextlib
+import os
+import resource
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+SINK_SOURCE = r"""
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <time.h>
+#include <unistd.h>
+/* sink PORT CLIENTS SETUP_FRAMES PATH REQUEST ACKS: connect, send REQUEST (if any) in one masked frame, read and count.
+   Prints "ready", then "round FRAMES READS" after every CLIENTS frames (with ACKS), and at the end of standard input
+   "end FRAMES READS P50_US P99_US MAX_US": latencies from "sent_us" of the first message of a read to that read. */
+struct peer { int fd, http, have, setup; uint64_t skip; unsigned char head[10]; };
+static char buffer[1 << 18];
+static uint64_t frames, reads;
+static uint32_t *samples;
+static size_t n_samples, max_samples = 4u << 20;
+static int by_value(const void *a, const void *b) {
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return (x > y) - (x < y);
+}
+static void sample(const char *data, size_t size) {
+    const char *at = memmem(data, size, "\"sent_us\":", 10);
+    if (!at || n_samples == max_samples || at + 30 > data + size) return;
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    int64_t us = now.tv_sec * 1000000LL + now.tv_nsec / 1000 - strtoll(at + 10, NULL, 10);
+    samples[n_samples++] = us < 0 ? 0 : us;
+}
+static int take(struct peer *p, const unsigned char *data, size_t size) {  /* how many frames begin in the data */
+    static const char end[] = "\r\n\r\n";
+    int n = 0;
+    size_t i = 0;
+    while (p->http < 4 && i < size) { p->http = data[i] == end[p->http] ? p->http + 1 : data[i] == '\r'; i++; }
+    while (i < size) {
+        if (p->skip) {
+            uint64_t step = size - i < p->skip ? size - i : p->skip;
+            p->skip -= step; i += step;
+            continue;
+        }
+        p->head[p->have++] = data[i++];
+        int length = p->have < 2 ? 0 : p->head[1] & 127, need = length == 126 ? 4 : length == 127 ? 10 : 2;
+        if (p->have < 2 || p->have < need) continue;
+        uint64_t payload = length < 126 ? length : 0;
+        for (int k = 2; k < need; k++) payload = payload << 8 | p->head[k];
+        p->skip = payload; p->have = 0; n++;
+    }
+    return n;
+}
+static int receive(struct peer *p) {
+    ssize_t size = recv(p->fd, buffer, sizeof buffer, 0);
+    if (size <= 0) return -1;
+    int n = take(p, (unsigned char *)buffer, size);
+    reads++;
+    if (p->setup <= 0) { frames += n; sample(buffer, size); }
+    p->setup -= n;
+    return n;
+}
+static void greet(struct peer *p, int port, const char *path, const char *request) {
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    char text[2048];
+    int one = 1;
+    p->fd = socket(AF_INET, SOCK_STREAM, 0);
+    if (connect(p->fd, (struct sockaddr *)&to, sizeof to)) { perror("sink: connect"); exit(1); }
+    setsockopt(p->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    int size = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: localhost\r\n"
+        "Upgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", path);
+    int length = strlen(request);
+    if (length) {
+        text[size++] = (char)0x81; text[size++] = (char)(0x80 | length);
+        memset(text + size, 0, 4); size += 4;
+        memcpy(text + size, request, length); size += length;
+    }
+    if (send(p->fd, text, size, 0) != size) { perror("sink: send"); exit(1); }
+    while (p->http < 4 || p->setup > 0)
+        if (receive(p) < 0) { fprintf(stderr, "sink: refused\n"); exit(1); }
+}
+int main(int argc, char **argv) {
+    if (argc != 7) return 2;
+    int port = atoi(argv[1]), n = atoi(argv[2]), setup = atoi(argv[3]), acks = atoi(argv[6]), open = 1;
+    struct peer *peers = calloc(n, sizeof *peers);
+    struct epoll_event event = {.events = EPOLLIN}, events[256];
+    samples = malloc(max_samples * sizeof *samples);
+    int poll = epoll_create1(0);
+    for (int i = 0; i < n; i++) {
+        peers[i].setup = setup;
+        greet(&peers[i], port, argv[4], argv[5]);
+        event.data.ptr = &peers[i];
+        epoll_ctl(poll, EPOLL_CTL_ADD, peers[i].fd, &event);
+    }
+    event.data.ptr = NULL;
+    epoll_ctl(poll, EPOLL_CTL_ADD, 0, &event);
+    frames = reads = n_samples = 0;
+    printf("ready\n"); fflush(stdout);
+    uint64_t told = 0;
+    while (open) {
+        int ready = epoll_wait(poll, events, 256, -1);
+        for (int i = 0; i < ready; i++) {
+            struct peer *p = events[i].data.ptr;
+            if (!p) { if (read(0, buffer, 16) <= 0) open = 0; }
+            else if (receive(p) < 0) epoll_ctl(poll, EPOLL_CTL_DEL, p->fd, NULL);
+        }
+        while (acks && frames / n > told) {
+            told++;
+            printf("round %lu %lu\n", (unsigned long)frames, (unsigned long)reads); fflush(stdout);
+        }
+    }
+    qsort(samples, n_samples, sizeof *samples, by_value);
+    printf("end %lu %lu %u %u %u\n", (unsigned long)frames, (unsigned long)reads,
+        n_samples ? samples[n_samples / 2] : 0, n_samples ? samples[n_samples * 99 / 100] : 0,
+        n_samples ? samples[n_samples - 1] : 0);
+    return 0;
+}
+"""
+
+FLOOR_SOURCE = r"""
+#include <arpa/inet.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+/* floor CLIENTS FRAME_FILE: print the port, shake hands with CLIENTS, then for every line read send the frame to each
+   and print the nanoseconds of processor and of wall time that it took. */
+static char text[65536], frame[1 << 20];
+static long long ns(clockid_t id) {
+    struct timespec t;
+    clock_gettime(id, &t);
+    return t.tv_sec * 1000000000LL + t.tv_nsec;
+}
+static int shaken(int listener) {
+    static const char answer[] = "HTTP/1.1 101 Switching Protocols\r\n"
+        "Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n";
+    int one = 1, fd = accept(listener, NULL, NULL), size = 0;
+    while (fd >= 0 && !memmem(text, size, "\r\n\r\n", 4)) {
+        int got = recv(fd, text + size, sizeof text - size, 0);
+        if (got <= 0) exit(1);
+        size += got;
+    }
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    if (send(fd, answer, sizeof answer - 1, 0) < 0) exit(1);
+    return fd;
+}
+int main(int argc, char **argv) {
+    if (argc != 3) return 2;
+    int n = atoi(argv[1]), *fds = calloc(n, sizeof *fds);
+    FILE *file = fopen(argv[2], "rb");
+    if (!file) return 2;
+    size_t size = fread(frame, 1, sizeof frame, file);
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof at;
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    if (bind(listener, (struct sockaddr *)&at, sizeof at) || listen(listener, 1024)) return 1;
+    getsockname(listener, (struct sockaddr *)&at, &length);
+    printf("%d\n", ntohs(at.sin_port)); fflush(stdout);
+    for (int i = 0; i < n; i++) fds[i] = shaken(listener);
+    while (fgets(text, sizeof text, stdin)) {
+        long long cpu = ns(CLOCK_PROCESS_CPUTIME_ID), wall = ns(CLOCK_MONOTONIC);
+        for (int i = 0; i < n; i++)
+            if (send(fds[i], frame, size, MSG_NOSIGNAL) != (ssize_t)size) return 1;
+        printf("%lld %lld\n", ns(CLOCK_PROCESS_CPUTIME_ID) - cpu, ns(CLOCK_MONOTONIC) - wall); fflush(stdout);
+    }
+    return 0;
+}
+"""
+
+
+def raise_file_limit(wanted: int) -> None:
+    """Let this process and its children open so many files, as far as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        highest = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, highest), hard))
+
+
+def settle(pid: int, *, reads: bool) -> None:
+    """Put a sender on one core and its reader on another: left alone, they share one now and then, which is cheaper."""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) > 1:
+        os.sched_setaffinity(pid, {cores[1 if reads else 0]})
+
+
+class Programs(msgspec.Struct, frozen=True):
+    """Paths of the compiled programs."""
+
+    sink: Path
+    floor: Path
+
+
+def build(folder: Path) -> Programs:
+    """Compile both. Ends the benchmark where there is no compiler: without the sink there is nothing to measure."""
+    programs = Programs(folder / "sink", folder / "floor")
+    for path, source in ((programs.sink, SINK_SOURCE), (programs.floor, FLOOR_SOURCE)):
+        text = path.with_suffix(".c")
+        text.write_text(source, encoding="utf-8")
+        command = ["cc", "-O2", "-D_GNU_SOURCE", "-o", str(path), str(text)]
+        try:
+            subprocess.run(command, check=True, timeout=60, capture_output=True)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise SystemExit(f"no C compiler (cc) that builds the {path.name}: {error}") from None
+    return programs
+
+
+class Program:
+    """A running C program that is spoken to in lines."""
+
+    def __init__(self, path: Path, arguments: Sequence[object]) -> None:
+        command = [str(path), *map(str, arguments)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.name = path.name
+        settle(self._process.pid, reads=path.name == "sink")
+
+    def line(self) -> list[str]:
+        """The words of the next line. Ends the benchmark if the program ended instead."""
+        assert self._process.stdout is not None
+        words = self._process.stdout.readline().decode().split()
+        if not words:
+            raise SystemExit(f"the {self.name} ended early")
+        return words
+
+    def ask(self) -> list[str]:
+        """Send an empty line and give the answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"\n")
+        self._process.stdin.flush()
+        return self.line()
+
+    def finish(self) -> list[str]:
+        """Close its input and give its last line."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        words: list[str] = []
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            words = line.decode().split()
+        return words
+
+    def end(self) -> None:
+        """End it, if it has not ended."""
+        self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+
+class SinkCounts(msgspec.Struct, frozen=True):
+    """What a sink counted, and latencies from ``sent_us`` of a message to its read, in microseconds."""
+
+    frames: int
+    reads: int
+    p50_us: int
+    p99_us: int
+    max_us: int
+
+
+class Sink(Program):
+    """Reads for ``n_clients`` connected clients; constructed when all of them are set up."""
+
+    def __init__(
+        self, programs: Programs, port: int, n_clients: int, *, setup: int, path: str, request: str, acks: bool = True
+    ) -> None:
+        super().__init__(programs.sink, (port, n_clients, setup, path, request, int(acks)))
+        if self.line() != ["ready"]:
+            raise SystemExit("the sink did not get ready")
+
+    def round(self) -> None:
+        """Wait until every client has read one more frame."""
+        self.line()
+
+    def counts(self) -> SinkCounts:
+        """End it, and give what it counted."""
+        return SinkCounts(*map(int, self.finish()[1:]))
