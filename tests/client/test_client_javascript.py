@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import AsyncIterator, Callable
 from functools import cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -154,13 +155,13 @@ async def test_goaway_sends_it_to_the_next_hub_and_nothing_goes_back(hub: HubSta
     other = await HubStage(instance="6f1c2d3e-0000-4000-8000-000000000002").start()
     hub.service.clock_us += 1_000_000
     hub.tick("SOL/USD", 15_000_000_777)
+    other.service.clock_us = hub.service.clock_us
     program = await Program.start([hub.url, other.url], feeds=["SOL/USD"])
     await program.event("open")
     await hub.server.stop("shutdown")
     await program.event("connection", connected=True, url=other.url)
     await program.event("update", why="too_old")
     assert await program.price("SOL/USD") == "too_old"
-    other.service.clock_us = hub.service.clock_us
     other.tick("SOL/USD", 15_000_000_888)
     await program.event("live", price="15000000888")
     await program.end()
@@ -189,3 +190,29 @@ async def test_a_subscription_that_is_refused_fails(hub: HubStage) -> None:
     program = await Program.start([hub.url], feeds=["SOL/USD"], maxHz=-1)
     assert await program.event("not_open") == {"type": "not_open", "name": "HubError", "code": "bad_message"}
     await program.end()
+
+
+async def test_a_hub_that_is_not_there_is_passed_over_at_once(hub: HubStage) -> None:
+    gone = await HubStage().start()
+    await gone.server.stop("gone")
+    program = await Program.start([gone.url, hub.url], feeds=["SOL/USD"], openTimeoutMs=15_000)
+    async with asyncio.timeout(8):
+        await program.event("open")
+    (lost,) = [message for message in program.heard if message.get("connected") is False]
+    assert lost["url"] == gone.url
+    await program.end()
+
+
+async def test_the_modules_digest_is_blake2b() -> None:
+    require(node() is not None, "node")
+    sizes = [0, 1, 127, 128, 129, 256, 1_000]
+    script = (
+        f"import {{ blake2b8 }} from {json.dumps(MODULE.as_uri())};"
+        f"for (const n of {sizes}) console.log(blake2b8(new Uint8Array(n).map((_, i) => i * 7)));"
+    )
+    process = await asyncio.create_subprocess_exec(
+        node() or "", "--input-type=module", "-e", script, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    data = bytes(i * 7 & 255 for i in range(1_000))
+    assert out.decode().split() == [blake2b(data[:size], digest_size=8).hexdigest() for size in sizes]

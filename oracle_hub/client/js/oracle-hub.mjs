@@ -270,8 +270,10 @@ export class OracleHub extends EventTarget {
     this.#timer("overdue", this.#options.openTimeoutMs, () => {
       if (!this.connected) this.#drop("the hub did not tell its state in time");
     });
+    let opened = false;
     socket.onopen = () => {
       if (socket !== this.#socket) return;
+      opened = true;
       this.#stats.connections += 1;
       this.#offset = new ClockOffset();
       this.#setLink("syncing");
@@ -283,7 +285,10 @@ export class OracleHub extends EventTarget {
       this.#event("connection", { connected: true, url, why: null });
     };
     socket.onmessage = ({ data }) => socket === this.#socket && this.#receive(data);
-    socket.onerror = () => {}; // `close` follows and says more
+    socket.onerror = () => {
+      // Of an open connection `close` follows and says more; where none was made, not every runtime says it.
+      if (socket === this.#socket && !opened) this.#drop("no connection could be made");
+    };
     socket.onclose = ({ code, reason }) => {
       if (socket !== this.#socket) return;
       if (code >= 4500 && code < 5000) this.#giveUp(String(code), `the hub does not want us back: ${code} ${reason}`);
