@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.typing import Subprotocol
 
 import oracle_hub.client
 from tests.client.client_stage import HubStage
 from tests.conftest import ROOT, require
+from tests.server.stream_service import START_US
 
 MODULE = Path(oracle_hub.client.__file__).parent / "js" / "oracle-hub.mjs"
 PROGRAM = ROOT / "tests" / "js" / "hub_client.mjs"
@@ -216,3 +219,57 @@ async def test_the_modules_digest_is_blake2b() -> None:
     out, _ = await process.communicate()
     data = bytes(i * 7 & 255 for i in range(1_000))
     assert out.decode().split() == [blake2b(data[:size], digest_size=8).hexdigest() for size in sizes]
+
+
+def said(kind: str, at_us: int, **keys: Any) -> str:
+    """A message of a hub that a test plays."""
+    time_key = {"hello": "server_time_us", "heartbeat": "server_time_us"}.get(kind, "sent_us")
+    return json.dumps({"type": kind, time_key: at_us, "sub": 1, "epoch": 7, "seq": 10, **keys})
+
+
+async def test_a_gap_is_resumed_and_a_wrong_digest_asks_for_a_snapshot() -> None:
+    require(node() is not None, "node")
+    requests: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    sockets: asyncio.Queue[ServerConnection] = asyncio.Queue()
+    entry: dict[str, Any] = {"feed": "SOL/USD", "state": "live", "price": "150", "expo": -8, "conf": None}
+    entry |= {"source": "doves", "rule": "R1", "reason": "agreed", "publish_time_us": START_US, "decided_us": START_US}
+    entry |= {"valid_until_us": None}
+
+    async def play(socket: ServerConnection) -> None:
+        hello = {"protocol": "oraclehub.v1", "instance": "i", "heartbeat_ms": 3_600_000, "feeds": ["SOL/USD"]}
+        await socket.send(said("hello", START_US, policy="strict", config_hash="", simulated=None, limits={}, **hello))
+        await sockets.put(socket)
+        async for text in socket:
+            await requests.put(json.loads(text))
+
+    async with serve(play, "127.0.0.1", 0, subprotocols=[Subprotocol("oraclehub.v1")]) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        program = await Program.start([f"ws://127.0.0.1:{port}/"], feeds=["SOL/USD"])
+        hub = await sockets.get()
+
+        async def accept(sub: int, recovered: bool | None) -> dict[str, Any]:
+            """Answer the next request to subscribe, and give it."""
+            while (request := await requests.get())["type"] != "subscribe":
+                assert request["type"] == "unsubscribe" and request["sub"] == sub - 1
+            keys = {"id": request["id"], "channel": "prices", "accepted": ["SOL/USD"], "rejected": []}
+            await hub.send(
+                said("subscribed", START_US, recovered=recovered, received_us=START_US, **{**keys, "sub": sub})
+            )
+            return request
+
+        flags = {"conflated": False, "replayed": False}
+        assert "resume" not in await accept(1, None)
+        await hub.send(said("snapshot", START_US, feeds=[entry]))
+        await program.event("update", price="150")
+        await hub.send(said("update", START_US, seq=12, prev_seq=11, feeds=[{**entry, "price": "152"}], **flags))
+        await program.event("none", why="gap")
+        assert (await accept(2, True))["resume"] == {"epoch": 7, "seq": 10, "instance": "i"}
+        await hub.send(said("update", START_US, sub=2, seq=12, prev_seq=10, feeds=[{**entry, "price": "152"}], **flags))
+        await program.event("live", price="152")
+        await hub.send(said("heartbeat", START_US, sub=2, seq=12, not_live=[], digest="0" * 16))
+        assert "resume" not in await accept(3, None)
+        await hub.send(said("snapshot", START_US, sub=3, seq=12, feeds=[{**entry, "price": "153"}]))
+        await program.event("live", price="153")
+        stats = await program.ask("stats")
+        assert (stats["gaps"], stats["digestMismatches"], stats["reconnects"]) == (1, 1, 0)
+        await program.end()

@@ -137,6 +137,17 @@ async def test_goaway_sends_the_client_to_the_next_hub_and_nothing_goes_back(hub
     await other.server.stop("the test is over")
 
 
+async def test_the_end_of_a_lease_is_told_without_the_hub(hub: HubStage) -> None:
+    nones: list[Update] = []
+    async with hub.client(["SOL/USD"], on_none=nones.append) as prices:
+        assert mantissa(await anext(prices)) == 15_000_000_000
+        hub.service.clock_us += 10_000_000
+        prices._on_timer()
+        assert [update.refusal and update.refusal.reason for update in nones] == [Refusal.LEASE_OVER]
+        update = await anext(prices)
+        assert (update.price, update.entry) == (None, None)
+
+
 async def test_a_silent_hub_is_left(hub: HubStage) -> None:
     async with hub.client(["SOL/USD"]) as prices:
         hub.service.clock_us += 3 * 3_600_000_000  # 2.5 heartbeats, and what clocks may drift

@@ -360,6 +360,20 @@ def test_silence_for_two_and_a_half_heartbeats_ends_the_connection() -> None:
     assert link.state.on_timer(heard_us + 1_250_001) == [Reconnect("nothing was heard for 1250 ms")]
 
 
+def test_the_end_of_a_lease_is_a_deadline_and_news() -> None:
+    link = Link().start(entry(valid_until_us=HUB_US + 500_000))
+    assert link.news() == [("SOL/USD", 150)]
+    due_us = link.state.next_deadline_us()
+    assert due_us is not None and 495_000 < due_us <= 500_000
+    link.now_us = due_us - 1_000
+    assert link.news() == []
+    link.now_us = due_us
+    assert link.state.on_timer(link.now_us) == []
+    (turned,) = link.state.turns(link.now_us)
+    assert turned.refusal is not None and turned.refusal.reason is Refusal.LEASE_OVER
+    assert link.state.next_deadline_us() == link.state._received_us + 1_250_001
+
+
 def test_pings_keep_the_lower_bound_close() -> None:
     link = Link().start()
     good = digest([digest_line("SOL/USD", "live", "150", HUB_US + 10_000_000, HUB_US)])
