@@ -49,6 +49,7 @@ class ServerSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     max_clients_per_ip: Positive = 2_000
     handshake_timeout_ms: Positive = 5_000
     subscribe_timeout_ms: Positive = 30_000
+    max_unsent_age_ms: Positive = 10_000
 
 
 class JournalSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -31,6 +31,7 @@ from oracle_hub.journal.writer import JournalWriter
 from oracle_hub.metrics import Latencies, Sample, render
 from oracle_hub.server.http import Server, ServerSettings
 from oracle_hub.state import begin_epoch
+from oracle_hub.stream.session import SessionLimits
 
 log = logging.getLogger(__name__)
 
@@ -365,6 +366,7 @@ def _server_settings(config: Config) -> ServerSettings:
         max_clients_per_ip=section.max_clients_per_ip,
         handshake_timeout_ms=section.handshake_timeout_ms,
         subscribe_timeout_ms=section.subscribe_timeout_ms,
+        session=SessionLimits(max_unsent_age_ms=section.max_unsent_age_ms),
     )
 
 

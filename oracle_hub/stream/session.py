@@ -10,6 +10,7 @@ import msgspec
 
 from oracle_hub.core.hub import Batch
 from oracle_hub.errors import StreamError
+from oracle_hub.stream.backlog import Backlog
 from oracle_hub.stream.board import Board, Publication
 from oracle_hub.stream.groups import Group, GroupKey, Subscription
 from oracle_hub.stream.messages import (
@@ -49,6 +50,8 @@ class SessionLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Mode ``latest``: with more than this unsent, changes are merged instead of queued."""
     max_unsent_bytes: int = 1 << 20
     """Mode ``all``: with more than this unsent, the connection is closed."""
+    max_unsent_age_ms: int = 10_000
+    """Mode ``all``: and also when something has waited for so long."""
 
     def published(self) -> dict[str, int]:
         """What a client has to know."""
@@ -80,6 +83,8 @@ class Session:
         self._limits = limits
         self._subscriptions: dict[int, Subscription] = {}
         self._last_number = 0
+        self._backlog: Backlog | None = None
+        """Kept from the first subscription of mode ``all`` on."""
         self._allowance_us = limits.request_burst * 1_000_000
         self._allowance_at_us: int | None = None
         self.errors = 0
@@ -108,7 +113,7 @@ class Session:
         """Answer one text message. Never raises on what a client sent."""
         try:
             self._spend(received_us)
-            return self._carry_out(parse_client_message(text), received_us, now_us)
+            return self._noted(self._carry_out(parse_client_message(text), received_us, now_us), now_us)
         except StreamError as error:
             return self.refuse(error.code, str(error), request_id(text))
 
@@ -210,6 +215,8 @@ class Session:
 
     def _add(self, key: GroupKey, message: Subscribe) -> Subscription:
         self._last_number += 1
+        if message.mode == "all" and self._backlog is None:
+            self._backlog = Backlog()
         for company in self._subscriptions.values():
             company.stand_apart(company.last_seq)
         subscription = Subscription(
@@ -246,11 +253,25 @@ class Session:
 
     def publish(self, publication: Publication, unsent_bytes: int) -> bytes:
         """What to send for a batch that was applied to the board; empty where nothing is for this subscriber."""
+        now_us = publication.sent_us
+        self._close_if_late(unsent_bytes, now_us)
         data = b""
         for subscription in self._subscriptions.values():
             frame = self._publish(subscription, publication, unsent_bytes)
             if frame is not None:
                 data = data + frame if data else frame
+        return self._noted(data, now_us)
+
+    def _close_if_late(self, unsent_bytes: int, now_us: int) -> None:
+        """Mode ``all`` ends when the oldest byte that its socket has not taken is too old."""
+        if self._backlog is None:
+            return
+        if self._backlog.age_us(unsent_bytes, now_us) > self._limits.max_unsent_age_ms * 1000:
+            self.close_code = CloseCode.TOO_SLOW
+
+    def _noted(self, data: bytes, now_us: int) -> bytes:
+        if self._backlog is not None:
+            self._backlog.sent(len(data), now_us)
         return data
 
     def _publish(self, sub: Subscription, publication: Publication, unsent_bytes: int) -> bytes | None:
@@ -296,10 +317,11 @@ class Session:
             if sub.dirty and now_us >= sub.next_us and not self._unread(sub, unsent_bytes)
         ]
         self.dirty = any(sub.dirty for sub in self._subscriptions.values())
-        return b"".join(frames)
+        return self._noted(b"".join(frames), now_us)
 
     def heartbeat(self, now_us: int, unsent_bytes: int) -> bytes:
         """One heartbeat per subscription, what was held back before it. Nothing for a client that doesn't read."""
+        self._close_if_late(unsent_bytes, now_us)
         frames = []
         for sub in self._subscriptions.values():
             if self._unread(sub, unsent_bytes):
@@ -307,7 +329,7 @@ class Session:
             if sub.dirty:
                 frames.append(self._flush(sub, now_us))
             frames.append(self._board.heartbeat(sub.group, sub.number, sub.last_seq, now_us))
-        return b"".join(frames)
+        return self._noted(b"".join(frames), now_us)
 
     def expire(self, ended: dict[Group, list[str]], now_us: int, unsent_bytes: int) -> bytes:
         """What to send when prices became too old for subscriptions with a max age of their own."""
@@ -325,4 +347,4 @@ class Session:
                     sub.dirty.setdefault(feed, Merge()).was_none = True
             else:
                 frames.append(self._board.too_old(sub.group, sub.number, sub.last_seq, feeds, now_us))
-        return b"".join(frames)
+        return self._noted(b"".join(frames), now_us)

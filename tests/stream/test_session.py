@@ -252,6 +252,31 @@ def test_mode_all_is_closed_when_it_cannot_keep_up() -> None:
     assert stage.session.close_code is CloseCode.TOO_SLOW
 
 
+def test_mode_all_is_closed_when_something_waits_for_too_long_though_it_is_little() -> None:
+    stage = Stage(SessionLimits(max_unsent_age_ms=1_000))
+    stage.subscribe(SOL, mode="all")
+    frames = [stage.tick(SOL, 151, unsent_bytes=100)]
+    stage.service.clock_us += 900_000
+    frames.append(stage.tick(SOL, 152, unsent_bytes=100))  # the oldest is taken by now
+    stage.service.clock_us += 900_000
+    frames.append(stage.tick(SOL, 153, unsent_bytes=100))
+    assert all(frames) and stage.session.close_code is None
+    for _ in range(2):
+        stage.service.clock_us += 600_000
+        stage.session.heartbeat(stage.service.clock_us, 10_000)
+    assert stage.session.close_code is CloseCode.TOO_SLOW
+
+
+def test_mode_latest_is_merged_however_long_its_socket_takes_nothing() -> None:
+    stage = Stage(SessionLimits(max_unsent_age_ms=1))
+    stage.subscribe(SOL)
+    for mantissa in range(151, 160):
+        stage.service.clock_us += 1_000_000
+        stage.tick(SOL, mantissa, unsent_bytes=FULL)
+        stage.session.heartbeat(stage.service.clock_us, FULL)
+    assert stage.session.close_code is None and stage.session.dirty
+
+
 def resume(stage: Stage, seq: int, **more: Any) -> dict[str, Any]:
     return {"resume": {"epoch": stage.service.epoch, "seq": seq, **more}}
 
