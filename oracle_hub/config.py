@@ -12,6 +12,7 @@ import tomllib
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -288,6 +289,7 @@ def _check(config: Config, origin: str) -> None:
             raise ConfigError(f"{origin}: sources.{name}.kind: unknown kind {source.kind}; {hint}")
         if source.api_key is not None and not source.api_key.startswith("env:"):
             raise ConfigError(f'{origin}: sources.{name}.api_key: write "env:NAME" and put the key in the environment')
+    _check_endpoints(config, origin)
     for feed, section in config.feeds.items():
         roles = feed_roles(config, section)
         if roles.primary is None:
@@ -296,7 +298,10 @@ def _check(config: Config, origin: str) -> None:
             raise ConfigError(
                 f"{origin}: feeds.{feed}.verifiers: the rule takes exactly two verifiers, not {len(roles.verifiers)}"
             )
-        for source_name in (roles.primary, *roles.verifiers, *roles.references):
+        names = (roles.primary, *roles.verifiers, *roles.references)
+        if len(set(names)) != len(names):
+            raise ConfigError(f"{origin}: feeds.{feed}: a source stands in two roles ({', '.join(names)})")
+        for source_name in names:
             if source_name not in config.sources:
                 nearest = difflib.get_close_matches(source_name, config.sources, n=1, cutoff=0.4)
                 hint = f"did you mean {nearest[0]}?" if nearest else f"defined: {', '.join(config.sources)}"
@@ -318,6 +323,47 @@ def feed_roles(config: Config, section: FeedSection) -> RolesSection:
         verifiers=config.roles.verifiers if section.verifiers is None else section.verifiers,
         references=config.roles.references if section.references is None else section.references,
     )
+
+
+def resolve_url(reference: str, schemes: tuple[str, ...], *, key: str) -> str:
+    """A URL, or the one behind ``env:NAME``.
+
+    Raises:
+        ConfigError: the variable is not set, the scheme is another, or the URL carries a user name.
+    """
+    url = urlsplit(resolve_secret(reference, key=key))
+    if url.scheme not in schemes or not url.hostname:
+        raise ConfigError(f"{key}: a URL beginning with {' or '.join(f'{scheme}://' for scheme in schemes)} is needed")
+    if url.username is not None:
+        raise ConfigError(f"{key}: a URL with a user name is not supported; use a key")
+    return url.geturl()
+
+
+def _refuse_literal_key(url: str, *, key: str) -> None:
+    """The text of a configuration is journaled and copied around: what looks like a key belongs in the environment."""
+    if url.startswith("env:"):
+        return
+    parts = urlsplit(url)
+    segments = [segment for segment in parts.path.split("/") if len(segment) >= 8 and any(map(str.isdigit, segment))]
+    if parts.query or parts.username is not None or segments or any(len(part) > 20 for part in parts.path.split("/")):
+        raise ConfigError(f'{key}: this URL seems to hold a key; write "env:NAME" and put the URL in the environment')
+
+
+def _check_endpoints(config: Config, origin: str) -> None:
+    for what in ("name", "http_url", "ws_url"):
+        values = [getattr(section, what) for section in config.solana.rpc]
+        twice = next((value for value in values if values.count(value) > 1), None)
+        if twice is not None:
+            shown = f" ({twice})" if what == "name" else ""
+            raise ConfigError(f"{origin}: solana.rpc: two endpoints have the same {what}{shown}")
+    for section in config.solana.rpc:
+        _refuse_literal_key(section.http_url, key=f"{origin}: solana.rpc.{section.name}.http_url")
+        _refuse_literal_key(section.ws_url, key=f"{origin}: solana.rpc.{section.name}.ws_url")
+    for name, source in config.sources.items():
+        if len(set(source.hosts)) != len(source.hosts):
+            raise ConfigError(f"{origin}: sources.{name}.hosts: a host is named twice")
+        for host in source.hosts:
+            _refuse_literal_key(host, key=f"{origin}: sources.{name}.hosts")
 
 
 def resolve_secret(reference: str, *, key: str) -> str:

@@ -15,6 +15,7 @@ from oracle_hub.config import (
     parse_canonical,
     parse_config,
     resolve_secret,
+    resolve_url,
 )
 from oracle_hub.core.selector import Policy
 from oracle_hub.errors import ConfigError
@@ -36,6 +37,13 @@ verifiers = ["chainlink", "pyth"]
 max_divergence_bps = 25
 [feeds."BTC/USD"]
 policy = "quorum"
+"""
+
+RPC = """
+[[solana.rpc]]
+name = "a"
+http_url = "https://rpc.example"
+ws_url = "wss://rpc.example"
 """
 
 
@@ -81,6 +89,13 @@ def test_defaults() -> None:
         (('"env:PYTH_API_KEY"', '"0123-secret"'), 'sources.pyth.api_key: write "env:NAME"'),
         (('primary = "doves"', ""), "feeds.SOL/USD.primary: no primary here nor in [roles]"),
         (("[roles]", "[roles"), "hub.toml: not TOML: "),
+        (('verifiers = ["chainlink", "pyth"]', 'verifiers = ["pyth", "pyth"]'), "a source stands in two roles"),
+        (("https://hermes.example", "https://u:0123-secret@hermes.example"), "this URL seems to hold a key"),
+        (('"https://hermes.example"', '"https://h.example", "https://h.example"'), "a host is named twice"),
+        (("[roles]", RPC + RPC + "[roles]"), "solana.rpc: two endpoints have the same name (a)"),
+        (("[roles]", RPC + RPC.replace('"a"', '"b"') + "[roles]"), "two endpoints have the same http_url"),
+        (("[roles]", RPC.replace("rpc.example", "rpc.example/?k=0123-secret") + "[roles]"), "seems to hold a key"),
+        (("[roles]", RPC.replace("rpc.example", "rpc.example/v2/0123-secret") + "[roles]"), "seems to hold a key"),
         (("max_divergence_bps = 25", "max_age_ms = {dove = 5}"), "names dove, which is no source"),
     ],
 )
@@ -114,6 +129,24 @@ def test_secrets_come_from_the_environment_and_stay_out_of_messages(monkeypatch:
         ConfigError, match=r"sources.pyth.api_key: environment variable ORACLE_HUB_TEST_SECRET is not set"
     ):
         resolve_secret("env:ORACLE_HUB_TEST_SECRET", key="sources.pyth.api_key")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("ftp://rpc.example", "a URL beginning with http:// or https:// is needed"),
+        ("rpc.example", "a URL beginning with http:// or https:// is needed"),
+        ("http://user:hunter2@rpc.example", "a URL with a user name is not supported"),
+    ],
+)
+def test_urls_from_the_environment_are_checked_without_being_shown(
+    url: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORACLE_HUB_TEST_URL", url)
+    with pytest.raises(ConfigError) as caught:
+        resolve_url("env:ORACLE_HUB_TEST_URL", ("http", "https"), key="solana.rpc.a.http_url")
+    assert message in str(caught.value)
+    assert "hunter2" not in str(caught.value) and "rpc.example" not in str(caught.value)
 
 
 @pytest.mark.parametrize("preset", ["simulate.toml", "jupiter-mainnet.toml", "jupiter-legs.toml"])

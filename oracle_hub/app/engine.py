@@ -10,6 +10,8 @@ from typing import Protocol
 
 import msgspec
 
+from oracle_hub.app.independence import dependent_at_run_time
+from oracle_hub.config import Config
 from oracle_hub.core.catalog import Catalog
 from oracle_hub.core.hub import Batch, Hub
 from oracle_hub.core.selector import Reason
@@ -46,10 +48,15 @@ class Lineup(msgspec.Struct, frozen=True):
     links: dict[str, Link]
     readers: dict[str, DescribedReader]
     """By source, for sources read from accounts."""
-    dependent: dict[str, tuple[str, ...]]
-    """Per feed, verifiers that are read from a leg of the primary, in words."""
+    config: Config
+    addresses: dict[str, dict[str, str]]
+    """Where each source reads each feed, by source and feed."""
     config_text: str
     config_hash: str
+
+    def dependent(self) -> dict[str, tuple[str, ...]]:
+        """Per feed and in words: roles that are no independent witnesses for each other, as far as is known by now."""
+        return dependent_at_run_time(self.config, self.addresses, self.readers)
 
     def describe(self, source: str, feed: str) -> dict[str, object] | None:
         """From which account a source reads a feed; None for sources that are no accounts."""
@@ -110,7 +117,12 @@ class Engine:
         self.hub.restart_warmup(now_us)
 
     def reload(self, lineup: Lineup) -> None:
-        """Go on with another line-up. Links of the same name must already have been reconnected by the caller."""
+        """Go on with another line-up. If its links are others, the caller ends the old ones and connects these."""
+        if lineup.links is not self.lineup.links:
+            # New links know nothing of troubles that the old ones told, and would never end them.
+            self.statuses.clear()
+            self.last_malformed.clear()
+            self.last_update.clear()
         self.lineup = lineup
         self.hub.reload(lineup.catalog, lineup.config_hash)
 

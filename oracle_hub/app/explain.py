@@ -91,7 +91,7 @@ def _ways(engine: Engine, feed: str, source: str, now_us: int) -> dict[str, obje
 
 def notes(engine: Engine, feed: str) -> list[str]:
     """What a person should know about a feed beside its numbers."""
-    lines = [f"not_independent: {line}" for line in engine.lineup.dependent.get(feed, ())]
+    lines = [f"not_independent: {line}" for line in engine.lineup.dependent().get(feed, ())]
     known = engine.hub.catalog.source_index
     lines.extend(
         f"{status.source} by {status.transport}: {status.condition}: {status.text}"
@@ -129,7 +129,7 @@ def readiness(
         "feeds": {decision.feed: {"state": decision.state, "reason": decision.reason} for decision in decisions},
         "links": {name: _link(one, now_us) for name, one in health.items()},
         "conditions": conditions(engine),
-        "not_independent": dict(engine.lineup.dependent),
+        "not_independent": engine.lineup.dependent(),
         "clock": {"skew_us": pump.skew_us, "skewed": pump.skewed},
         "journal": {
             "on": journal is not None,

@@ -1,13 +1,16 @@
 """From a configuration to a line-up: which accounts and streams stand behind each source, and the links to them."""
 
+import re
 from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from feeds.addresses import ASSETS, GENESIS_HASHES, Asset
+from feeds.addresses import ASSETS, GENESIS_HASHES
+from feeds.layout import pubkey_bytes
 from feeds.pyth.hermes import HermesFeed, HermesLink
 from feeds.registry import default_account, make_reader
 from oracle_hub.app.engine import DescribedReader, Lineup
+from oracle_hub.app.independence import refuse_same_reading
 from oracle_hub.config import (
     Config,
     RpcSection,
@@ -16,11 +19,12 @@ from oracle_hub.config import (
     feed_roles,
     parse_canonical,
     resolve_secret,
+    resolve_url,
     text_hash,
 )
 from oracle_hub.core.catalog import Catalog, FeedSpec
 from oracle_hub.core.source import Link
-from oracle_hub.errors import ConfigError
+from oracle_hub.errors import ConfigError, DecodeError
 from oracle_hub.ingest.rpc_watch import RpcLimits
 from oracle_hub.ingest.solana_rpc import SolanaRpc
 
@@ -47,18 +51,9 @@ class Endpoints(msgspec.Struct, frozen=True):
         return "Endpoints(…)"
 
 
+_HERMES_ID = re.compile(r"(0[xX])?[0-9a-fA-F]{64}")
 HERMES = "pyth.hermes"
 """The kind of source that is no account: it has links of its own."""
-
-
-def _legs(asset: Asset) -> dict[str, str]:
-    """The accounts that an asset's aggregate is made of, by what they are."""
-    return {
-        asset.edge: "Edge's leg",
-        asset.chainlink_doves: "Chainlink's leg",
-        asset.lazer: "Pyth Lazer's leg",
-        asset.redstone: "RedStone's leg",
-    }
 
 
 def catalog_of(config: Config) -> Catalog:
@@ -113,8 +108,20 @@ def addresses_of(config: Config, source_name: str) -> dict[str, str]:
             raise ConfigError(
                 f"feeds.{feed}.accounts.{source_name}: {feed} is no known asset; write where {source.kind} reads it"
             )
+        _check_address(address, source.kind, key=f"feeds.{feed}.accounts.{source_name}")
         found[feed] = address
     return found
+
+
+def _check_address(address: str, kind: str, *, key: str) -> None:
+    if kind == HERMES:
+        if not _HERMES_ID.fullmatch(address):
+            raise ConfigError(f"{key}: {address!r} is no Pyth id (64 hex digits)")
+        return
+    try:
+        pubkey_bytes(address)
+    except DecodeError as error:
+        raise ConfigError(f"{key}: {error}") from None
 
 
 def _known_address(source: SourceSection, feed: str) -> str | None:
@@ -135,27 +142,15 @@ def readers_of(config: Config) -> dict[str, DescribedReader]:
     return readers
 
 
-def dependent_verifiers(config: Config) -> dict[str, tuple[str, ...]]:
-    """Per feed, verifiers that are read from an account that is a leg of the primary: no independent witnesses."""
-    found: dict[str, tuple[str, ...]] = {}
-    for feed, section in config.feeds.items():
-        roles = feed_roles(config, section)
-        primary = config.sources[roles.primary or ""]
-        if primary.kind not in ("doves.custody", "doves.pool", "doves.aggregate") or feed not in ASSETS:
-            continue
-        legs = _legs(ASSETS[feed])
-        lines = tuple(_dependence(config, feed, roles.primary or "", verifier, legs) for verifier in roles.verifiers)
-        found[feed] = tuple(line for line in lines if line)
-    return {feed: lines for feed, lines in found.items() if lines}
+def all_addresses(config: Config) -> dict[str, dict[str, str]]:
+    """:func:`addresses_of` for every source, with roles that would verify themselves refused.
 
-
-def _dependence(config: Config, feed: str, primary: str, verifier: str, legs: Mapping[str, str]) -> str:
-    if config.sources[verifier].kind == HERMES:
-        return ""
-    address = addresses_of(config, verifier)[feed]
-    if address not in legs:
-        return ""
-    return f"{verifier} reads {address}, which is {legs[address]} of the aggregate that {primary} reads"
+    Raises:
+        ConfigError: as its parts do.
+    """
+    addresses = {name: addresses_of(config, name) for name in config.sources}
+    refuse_same_reading(config, addresses)
+    return addresses
 
 
 def endpoints_of(config: Config) -> Endpoints:
@@ -167,8 +162,8 @@ def endpoints_of(config: Config) -> Endpoints:
     rpc = tuple(
         RpcSection(
             name=section.name,
-            http_url=resolve_secret(section.http_url, key=f"solana.rpc.{section.name}.http_url"),
-            ws_url=resolve_secret(section.ws_url, key=f"solana.rpc.{section.name}.ws_url"),
+            http_url=resolve_url(section.http_url, ("http", "https"), key=f"solana.rpc.{section.name}.http_url"),
+            ws_url=resolve_url(section.ws_url, ("ws", "wss"), key=f"solana.rpc.{section.name}.ws_url"),
         )
         for section in config.solana.rpc
     )
@@ -180,7 +175,8 @@ def endpoints_of(config: Config) -> Endpoints:
         if not source.hosts:
             raise ConfigError(f"sources.{name}.hosts: none given; add the base URL of a Hermes server")
         key = None if source.api_key is None else resolve_secret(source.api_key, key=f"sources.{name}.api_key")
-        hermes[name] = tuple(HermesHost(url, key) for url in source.hosts)
+        places = [resolve_url(url, ("http", "https"), key=f"sources.{name}.hosts") for url in source.hosts]
+        hermes[name] = tuple(HermesHost(url, key) for url in places)
     return Endpoints(rpc, hermes, genesis_hash_of(config))
 
 
@@ -222,7 +218,8 @@ def build_lineup(
         catalog=catalog_of(config),
         links=links,
         readers=readers,
-        dependent=dependent_verifiers(config),
+        config=config,
+        addresses=all_addresses(config),
         config_text=text,
         config_hash=text_hash(text),
     )

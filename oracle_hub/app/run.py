@@ -22,7 +22,7 @@ from oracle_hub.config import Config, RpcSection
 from oracle_hub.core.hub import Batch, Decision
 from oracle_hub.core.selector import State
 from oracle_hub.core.table import InputStatus
-from oracle_hub.errors import ConfigError, OracleHubError
+from oracle_hub.errors import ConfigError, OracleHubError, SourceError
 from oracle_hub.ingest.supervisor import Supervisor
 from oracle_hub.journal.records import Config as ConfigRecord
 from oracle_hub.journal.records import RunStart
@@ -37,7 +37,8 @@ log = logging.getLogger(__name__)
 
 CLOCK_CHECK_S = 0.25
 MAINTENANCE_S = 5.0
-STOP_TIMEOUT_S = 1.5
+STOP_SERVER_S, STOP_LINKS_S, STOP_EMULATOR_S = 1.0, 0.4, 0.3
+"""What each may take to end: together less than the two seconds that a supervisor of processes is patient for."""
 
 
 class Application:
@@ -55,6 +56,8 @@ class Application:
         self.latencies = Latencies()
         self.emulator: Emulator | None = None
         self.url = ""
+        self.failed: str | None = None
+        """The part of the program whose failure ended it."""
         self._load = load
         self._started = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -107,7 +110,7 @@ class Application:
         ):
             self._spawn(name, work)
         stack.push_async_callback(self._end_tasks)
-        stack.push_async_callback(_within, self.server.stop, "shutdown")
+        stack.push_async_callback(_within, STOP_SERVER_S, self.server.stop, "shutdown")
         stack.callback(self.pump.stop)
         gc.collect()
         gc.freeze()  # what exists now lives until the end: later collections need not walk it
@@ -127,7 +130,7 @@ class Application:
         if stack is not None:
             settings = _emulator_settings(config)
             self.emulator = Emulator(settings=settings, now_us=self.clock.now_us)
-            stack.push_async_callback(_within, self.emulator.stop)
+            stack.push_async_callback(_within, STOP_EMULATOR_S, self.emulator.stop)
             try:
                 self._emulator_urls = await self.emulator.start()
             except OSError as error:
@@ -173,12 +176,15 @@ class Application:
         if not task.cancelled() and task.exception() is not None:
             # A fault of the program: better no hub (keepers fail over) than one that has lost a part.
             log.critical("%s failed; ending", task.get_name(), exc_info=task.exception())
+            self.failed = task.get_name()
             signal.raise_signal(signal.SIGTERM)
 
     async def _end_tasks(self) -> None:
         """Let the links say goodbye, then end every task; bounded in time, whatever peers do."""
         self.supervisor.stop()
-        await asyncio.wait(self._tasks[:1], timeout=STOP_TIMEOUT_S)
+        _, late = await asyncio.wait(self._tasks[:1], timeout=STOP_LINKS_S)
+        if late:
+            log.warning("some links did not end in time; cut off")
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -339,10 +345,10 @@ def _words(error: OSError) -> str:
     return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror or error)
 
 
-async def _within(end: Callable[..., Awaitable[None]], *arguments: object) -> None:
+async def _within(seconds: float, end: Callable[..., Awaitable[None]], *arguments: object) -> None:
     """Await the end of something, but not for long."""
     try:
-        await asyncio.wait_for(end(*arguments), STOP_TIMEOUT_S)
+        await asyncio.wait_for(end(*arguments), seconds)
     except TimeoutError:
         log.warning("something did not end in time; going on without it")
 
@@ -412,6 +418,8 @@ async def serve(config: Config, load: Callable[[], Config] | None, announce: Cal
         loop.add_signal_handler(signal.SIGHUP, reload)
         announce(application)
         await ended.wait()
+    if application.failed is not None:
+        raise SourceError(f"{application.failed} failed; the log has the reason")
 
 
 def with_overrides(config: Config, **sections: Mapping[str, object]) -> Config:
@@ -424,7 +432,7 @@ def with_overrides(config: Config, **sections: Mapping[str, object]) -> Config:
     for name, keys in sections.items():
         given = {key: value for key, value in keys.items() if value is not None}
         if given and raw[name] is None:
-            raise ConfigError(f"--{next(iter(given)).replace('_', '-')}: only for simulations (no [emulator] here)")
+            raise ConfigError(f"{', '.join(given)}: only for simulations, and this configuration has no [emulator]")
         if given:
             raw[name].update(given)
     try:

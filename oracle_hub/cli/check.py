@@ -4,12 +4,14 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import orjson
 from rich.console import Console
 from rich.table import Table
 
-from oracle_hub.app.lineup import addresses_of, catalog_of, dependent_verifiers, endpoints_of, readers_of
+from oracle_hub.app.independence import dependent_verifiers
+from oracle_hub.app.lineup import all_addresses, catalog_of, endpoints_of, readers_of
 from oracle_hub.cli.console import console
 from oracle_hub.config import Config, config_hash, load_config
 from oracle_hub.errors import ConfigError
@@ -40,12 +42,13 @@ def examine(config: Config) -> dict[str, object]:
         ConfigError: it cannot be used.
     """
     catalog = catalog_of(config)
+    addresses = all_addresses(config)
     readers = readers_of(config)
     feeds: dict[str, object] = {}
     for spec in catalog.feeds:
         inputs: dict[str, object] = {}
         for position, source in enumerate(spec.sources):
-            address = addresses_of(config, source)[spec.feed]
+            address = addresses[source][spec.feed]
             reader = readers.get(source)
             described = reader.describe(spec.feed) if reader is not None else {}
             kind = config.sources[source].kind
@@ -69,9 +72,18 @@ def examine(config: Config) -> dict[str, object]:
         "config_hash": config_hash(config),
         "simulated": config.emulator is not None,
         "feeds": feeds,
-        "not_independent": dependent_verifiers(config),
-        "warnings": _warnings(config),
+        "not_independent": dependent_verifiers(config, addresses),
+        "warnings": _warnings(config) + _foreign_addresses(feeds),
     }
+
+
+def _foreign_addresses(feeds: dict[str, Any]) -> list[str]:
+    return [
+        f"feeds.{feed}.accounts.{source}: {entry['reads']} is not the address that is derived or known for {feed}"
+        for feed, spec in feeds.items()
+        for source, entry in spec["inputs"].items()
+        if entry["matches_derived"] is False
+    ]
 
 
 def _warnings(config: Config) -> list[str]:

@@ -39,6 +39,8 @@ def run(options: argparse.Namespace) -> int:
     logging.basicConfig(
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    for chatty in ("websockets", "aiohttp", "asyncio"):
+        logging.getLogger(chatty).setLevel(max(logging.INFO, logging.getLogger().level))  # they log URLs and headers
     load = _loader(options)
     asyncio.run(serve(load(), load, lambda application: _announce(application, as_json=options.json)))
     return 0

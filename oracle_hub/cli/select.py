@@ -14,13 +14,13 @@ ROLES = ("primary", "verifier_1", "verifier_2")
 
 
 class _Source(msgspec.Struct):
-    price: str | int
+    price: Annotated[str, msgspec.Meta(pattern=r"^-?[0-9]{1,40}$")] | int
     publish_time_us: int
     received_us: int | None = None
     max_age_ms: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
-class _Sources(msgspec.Struct):
+class _Sources(msgspec.Struct, forbid_unknown_fields=True):
     primary: _Source | None = None
     verifier_1: _Source | None = None
     verifier_2: _Source | None = None

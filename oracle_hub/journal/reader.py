@@ -225,7 +225,7 @@ class RecordParser:
         lost = at - self._at
         message = f"{self.name} at offset {self.offset}: {self._bad}; {lost} bytes are unreadable, then records go on"
         if self._strict:
-            raise JournalError(f"{message}; read it with strict=False to go on behind them")
+            raise JournalError(f"{message}; read it leniently to go on behind them")
         start = self._at
         self._at = at
         self.offset += lost
@@ -365,7 +365,7 @@ class JournalReader(Iterator[Record]):
             return
         message = f"{path} begins with record {header.first_record} of its run, but {self._next_index} should follow"
         if self._strict:
-            raise JournalError(f"{message}: a segment is missing or cut; read with strict=False to go on")
+            raise JournalError(f"{message}: a segment is missing or cut; read leniently to go on")
         yield Gap(0, 0, max(missing, 0), 0, message)
 
 
