@@ -109,7 +109,8 @@ async def test_an_identity_that_is_not_ours(tmp_path: Path) -> None:
 async def test_a_secret_that_is_not_set(tmp_path: Path, preset: str) -> None:
     path = ROOT / "deploy" / preset
     quiet = ("--port", "0", "--state", tmp_path)
-    env = {f"SOLANA_RPC_{name}": f"https://rpc.invalid/{SECRET}" for name in ("A_HTTP", "A_WS", "B_HTTP", "B_WS")}
+    env = {f"SOLANA_RPC_{name}_HTTP": f"https://rpc.invalid/{SECRET}" for name in "AB"}
+    env |= {f"SOLANA_RPC_{name}_WS": f"wss://rpc.invalid/{SECRET}" for name in "AB"}
     refused(await command("run", "--config", path, *quiet), "SOLANA_RPC_A_HTTP is not set")
     refused(await command("run", "--config", path, *quiet, env=env), "PYTH_API_KEY is not set")
 
