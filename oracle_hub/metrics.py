@@ -43,6 +43,7 @@ SPECS: tuple[MetricSpec, ...] = (
     MetricSpec("oraclehub_sent_frames", "counter", "Frames written to stream clients."),
     MetricSpec("oraclehub_sent_bytes", "counter", "Bytes written to stream clients."),
     MetricSpec("oraclehub_refused_clients", "counter", "Handshakes refused (limits, origin)."),
+    MetricSpec("oraclehub_cut_off_connections", "counter", "Connections that sent no whole request in time."),
     MetricSpec("oraclehub_client_errors", "counter", "Error messages sent to clients."),
     MetricSpec("oraclehub_journal_written_bytes", "counter", "Bytes written to the journal."),
     MetricSpec("oraclehub_journal_lost_records", "counter", "Records lost while the disk refused them."),

@@ -318,6 +318,7 @@ class Application:
         yield "oraclehub_sent_frames", (), server.frames_sent
         yield "oraclehub_sent_bytes", (), server.bytes_sent
         yield "oraclehub_refused_clients", (), server.refused
+        yield "oraclehub_cut_off_connections", (), server.cut_off
         yield "oraclehub_client_errors", (), server.errors
         yield "oraclehub_journal_ok", (), journal is not None and not journal.failing
         if journal is not None:
