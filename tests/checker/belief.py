@@ -27,9 +27,9 @@ class Belief:
     def __init__(self, before: "Belief | None" = None) -> None:
         """Start with what an earlier connection held, if the subscription resumes it."""
         self.sub: int | None = None
-        self.instance = before.instance if before else ""
-        self.epoch = before.epoch if before else 0
-        self.seq = before.seq if before else 0
+        self.instance: str = before.instance if before else ""
+        self.epoch: int = before.epoch if before else 0
+        self.seq: int = before.seq if before else 0
         self.feeds: dict[str, HeldFeed] = dict(before.feeds) if before else {}
         self.current = False
         """Whether nothing was missed up to ``seq``. It takes a snapshot, or a complete resume, to become true."""

@@ -22,7 +22,8 @@ class FabricatedClient:
         self._run = run
         self.name = name
         self.log: list[LogRecord] = []
-        self.session = Session(run.board)
+        self.session = Session(run.board, peer=self)
+        self.options = options
         self.belief = Belief(resume)
         self.unsent_bytes = 0
         self.log.append(Opened(client=name, connection=1, at_us=run.clock_us, url="ws://hub"))
@@ -98,6 +99,12 @@ class FabricatedRun:
         for client in self.clients:
             client.receive(client.session.flush(self.clock_us, client.unsent_bytes))
             client.receive(client.session.heartbeat(self.clock_us, client.unsent_bytes))
+
+    def expire(self) -> None:
+        """Tell which prices are too old for subscriptions with a max age of their own."""
+        ended = self.board.pop_ended(self.clock_us)
+        for client in self.clients:
+            client.receive(client.session.expire(ended, self.clock_us, client.unsent_bytes))
 
 
 def fabricated_run() -> FabricatedRun:

@@ -1,0 +1,44 @@
+"""Which subscribers a run has: every mode, detail, rate, age and choice of feeds, some stuck, some of the library."""
+
+import random
+
+from tests.checker.recorder import ClientSpec
+
+FEEDS = ("SOL/USD", "BTC/USD", "ETH/USD", "USDC/USD", "USDT/USD")
+STUCK_SHARE = 0.05
+LIBRARY_SHARE = 0.15
+
+
+def lineup(seed: int, n_clients: int, steady_urls: list[str], faulty_urls: list[str]) -> list[ClientSpec]:
+    """Specs of all subscribers. ``steady_urls`` have no network faults; most clients go through the others.
+
+    At least one client is stuck and one is the library's, however few there are.
+    """
+    rng = random.Random(seed + 1)
+    n_stuck, n_library = max(1, round(n_clients * STUCK_SHARE)), max(1, round(n_clients * LIBRARY_SHARE))
+    specs = []
+    for number in range(n_clients):
+        stuck, library = number < n_stuck, n_stuck <= number < n_stuck + n_library
+        urls = rng.sample(steady_urls if rng.random() < 0.3 else faulty_urls, k=len(steady_urls))
+        if rng.random() < 0.3:
+            urls = urls[:1]
+        mode = "latest" if library else rng.choice(("latest", "latest", "all"))
+        feeds = list(FEEDS) if library else rng.choice((["*"], ["*"], rng.sample(FEEDS, 2), [rng.choice(FEEDS)]))
+        specs.append(
+            ClientSpec(
+                name=f"{'stuck' if stuck else 'library' if library else mode}-{number}",
+                kind="library" if library else "raw",
+                urls=urls,
+                feeds=feeds,
+                mode=mode,
+                detail=rng.choice(("price", "full")),
+                max_hz=None if library or mode == "all" else rng.choice((None, None, 1.0, 5.0)),
+                max_age_ms=rng.choice((None, None, None, 700, 2_500)),
+                resume=rng.random() < 0.6,
+                disconnect_every_s=None if library else rng.choice((4.0, 15.0, 60.0)),
+                stuck_every_s=8.0 if stuck else None,
+                stuck_for_s=rng.uniform(8.0, 20.0) if stuck else 0.0,
+                seed=seed * 1_000 + number,
+            )
+        )
+    return specs

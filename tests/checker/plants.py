@@ -1,0 +1,71 @@
+"""Faults that are put into a hub's process on purpose, to see that the checker finds them. No part of the product."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from oracle_hub.core.hub import Batch, Decision
+from oracle_hub.server.websocket import Client, Subscribers
+from oracle_hub.stream import board as board_module
+from oracle_hub.stream.board import encode_entry
+from oracle_hub.stream.messages import Update, View
+
+EVERY = 10
+"""One batch in so many is hit."""
+
+
+def drop_frames() -> None:
+    """Batches that are decided, journaled and never sent."""
+    publish = Subscribers.publish
+
+    def faulty(self: Subscribers, batch: Batch, journaled: bool = True) -> None:
+        if batch.seq % EVERY:
+            publish(self, batch, journaled)
+        else:
+            self._board.apply(batch, self._service.now_us(), journaled=journaled)
+
+    setattr(Subscribers, "publish", faulty)  # noqa: B010 - a method is replaced, and mypy should not mind
+
+
+def reuse_sequences() -> None:
+    """Updates that carry the sequence of the one before."""
+    encode: Callable[[Any], bytes] = board_module.encode  # type: ignore[attr-defined]
+
+    def faulty(message: Any) -> bytes:
+        if isinstance(message, Update) and message.seq % EVERY == 0:
+            message = msgspec.structs.replace(message, seq=message.prev_seq)
+        return encode(message)
+
+    setattr(board_module, "encode", faulty)  # noqa: B010
+
+
+def send_stale_prices() -> None:
+    """The first live price of all is sent again with every heartbeat after its lease is over."""
+    heartbeat = Subscribers._heartbeat
+    first: list[Decision] = []
+
+    def faulty(self: Subscribers, clients: Iterable[Client]) -> None:
+        clients = tuple(clients)
+        heartbeat(self, clients)
+        now_us, board = self._service.now_us(), self._board
+        if not first:
+            first.extend([one for one in board.decisions.values() if one.mantissa and one.valid_until_us][:1])
+            return
+        stale = first[0]
+        if now_us < (stale.valid_until_us or 0):
+            return
+        entry = encode_entry(stale, View(None, stale.valid_until_us), False)
+        for client in clients:
+            for sub in client.session._subscriptions.values():
+                self._write(client, board._update(sub.number, sub.last_seq, sub.last_seq, now_us, [entry]))
+
+    setattr(Subscribers, "_heartbeat", faulty)  # noqa: B010
+
+
+PLANTS: dict[str, tuple[Callable[[], None], str]] = {
+    "drop": (drop_frames, "loss"),
+    "reuse": (reuse_sequences, "order"),
+    "stale": (send_stale_prices, "lease"),
+}
+"""By name: what puts the fault in, and the rule of the checker that must find it."""
