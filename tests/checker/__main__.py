@@ -27,6 +27,8 @@ def _print(outcome: Outcome) -> None:
         print(f"[{finding.rule}] {where}{finding.message}\n    {str(finding.evidence)[:SHOWN_EVIDENCE]}")
     print("faults:  " + ", ".join(f"{kind} {count}" for kind, count in sorted(outcome.faults.items())))
     print("checked: " + ", ".join(f"{name} {count}" for name, count in sorted(report.checked.items())))
+    if report.latest_act_us is not None:
+        print(f"acts:    the latest was {report.latest_act_us / 1000:+.1f} ms from the end of its price's lease")
     for rule, count in report.found.items():
         print(f"violated {count} times: {rule}: {RULES[rule]}")
     print("passed" if report.passed else "FAILED")

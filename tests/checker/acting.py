@@ -22,22 +22,27 @@ def offset_us(anchors: Sequence[ClockAnchor], instance: str, epoch: int, decided
     return found
 
 
-def check_act(act: Acted, truth: Truth, anchors: Sequence[ClockAnchor], complain: Complain) -> None:
-    """The price was published at (instance, epoch, seq), and its lease was not over when the client asked for it."""
+def check_act(act: Acted, truth: Truth, anchors: Sequence[ClockAnchor], complain: Complain) -> int | None:
+    """The price was published at (instance, epoch, seq), and its lease was not over when the client asked for it.
+
+    Returns how long after the end of the lease that was, in µs (before it: negative); None where that is not known.
+    """
     run = truth.runs.get((act.instance, act.epoch))
     if run is None or not run.has(act.seq):
         complain("acted", "acted on a batch that no journal has", epoch=act.epoch, seq=act.seq, instance=act.instance)
-        return
+        return None
     decided = run.at(act.feed, act.seq)
     if decided is None or not _same(act, decided):
         complain("acted", "acted on what was not published", act=str(act), published=str(decided))
-        return
-    if act.valid_until_us is None:
-        return
+        return None
     ahead_us = offset_us(anchors, act.instance, act.epoch, decided.decided_us)
-    if ahead_us is not None and act.at_us + ahead_us >= act.valid_until_us + ACT_SLACK_US:
-        late_ms = (act.at_us + ahead_us - act.valid_until_us) / 1000
-        complain("acted", f"acted {late_ms:.1f} ms after the end of the lease", act=str(act), published=str(decided))
+    if ahead_us is None or act.valid_until_us is None:
+        return None
+    late_us = act.at_us + ahead_us - act.valid_until_us
+    if late_us >= ACT_SLACK_US:
+        evidence = {"act": str(act), "published": str(decided)}
+        complain("acted", f"acted {late_us / 1000:.1f} ms after the end of the lease", **evidence)
+    return late_us
 
 
 def _same(act: Acted, decided: Decided) -> bool:

@@ -44,7 +44,9 @@ class ClientCheck:
         """The client's next record."""
         if isinstance(record, Acted):
             self._connection = record.connection
-            check_act(record, self._truth, self._anchors, self._complain)
+            late_us = check_act(record, self._truth, self._anchors, self._complain)
+            if late_us is not None:
+                self._report.note_act(late_us)
             self._report.checked["acts"] += 1
             return
         if isinstance(record, Opened):

@@ -52,6 +52,15 @@ class Report(msgspec.Struct):
         if self.found[finding.rule] <= MAX_FINDINGS_PER_RULE:
             self.findings.append(finding)
 
+    latest_act_us: int | None = None
+    """The latest act, counted from the end of its price's lease; negative: before it."""
+
+    def note_act(self, late_us: int) -> None:
+        """Count an act whose time could be judged."""
+        self.checked["acts_timed"] += 1
+        if self.latest_act_us is None or late_us > self.latest_act_us:
+            self.latest_act_us = late_us
+
     @property
     def passed(self) -> bool:
         """Nothing was found."""

@@ -22,8 +22,10 @@ def lineup(seed: int, n_clients: int, steady_urls: list[str], faulty_urls: list[
         urls = rng.sample(steady_urls if rng.random() < 0.3 else faulty_urls, k=len(steady_urls))
         if rng.random() < 0.3:
             urls = urls[:1]
-        mode = "latest" if library else rng.choice(("latest", "latest", "all"))
+        mode = "latest" if library or number == 0 else rng.choice(("latest", "latest", "all"))
         feeds = list(FEEDS) if library else rng.choice((["*"], ["*"], rng.sample(FEEDS, 2), [rng.choice(FEEDS)]))
+        if stuck:  # so much that buffers fill up, and a connection that nothing else ends
+            feeds, urls = ["*"], rng.sample(steady_urls, k=len(steady_urls))
         specs.append(
             ClientSpec(
                 name=f"{'stuck' if stuck else 'library' if library else mode}-{number}",
@@ -31,13 +33,13 @@ def lineup(seed: int, n_clients: int, steady_urls: list[str], faulty_urls: list[
                 urls=urls,
                 feeds=feeds,
                 mode=mode,
-                detail=rng.choice(("price", "full")),
-                max_hz=None if library or mode == "all" else rng.choice((None, None, 1.0, 5.0)),
+                detail="full" if stuck else rng.choice(("price", "full")),
+                max_hz=None if stuck or library or mode == "all" else rng.choice((None, None, 1.0, 5.0)),
                 max_age_ms=rng.choice((None, None, None, 700, 2_500)),
                 resume=rng.random() < 0.6,
-                disconnect_every_s=None if library else rng.choice((4.0, 15.0, 60.0)),
-                stuck_every_s=8.0 if stuck else None,
-                stuck_for_s=rng.uniform(8.0, 20.0) if stuck else 0.0,
+                disconnect_every_s=None if stuck or library else rng.choice((4.0, 15.0, 60.0)),
+                stuck_every_s=5.0 if stuck else None,
+                stuck_for_s=rng.uniform(15.0, 25.0) if stuck else 0.0,
                 seed=seed * 1_000 + number,
             )
         )

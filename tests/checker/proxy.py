@@ -9,7 +9,16 @@ import socket
 import struct
 
 CHUNK_BYTES = 16_384
+KERNEL_BUFFER_BYTES = 16_384
+"""Asked of the kernel for each socket and direction: what a client leaves unread is soon left with the hub."""
 _LINGER_ZERO = struct.pack("ii", 1, 0)
+
+
+def _small(sock: socket.socket) -> socket.socket:
+    """Limit its buffers; a listening socket hands the limits on to what it accepts."""
+    for option in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+        sock.setsockopt(socket.SOL_SOCKET, option, KERNEL_BUFFER_BYTES)
+    return sock
 
 
 class _Connection:
@@ -67,7 +76,9 @@ class FaultProxy:
 
     async def start(self) -> "FaultProxy":
         """Listen. Sets ``port``."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=CHUNK_BYTES)
+        sock = _small(socket.socket())
+        sock.bind(("127.0.0.1", 0))
+        self._server = await asyncio.start_server(self._accept, sock=sock, limit=CHUNK_BYTES)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -138,7 +149,14 @@ class FaultProxy:
         if connection.half_open:
             await self._read_to_the_end(reader)
             return
-        upstream, connection.target = await asyncio.open_connection(*target, limit=CHUNK_BYTES)
+        sock = _small(socket.socket())
+        try:
+            sock.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(sock, target)
+        except BaseException:
+            sock.close()
+            raise
+        upstream, connection.target = await asyncio.open_connection(sock=sock, limit=CHUNK_BYTES)
         for writer in connection.writers:
             writer.transport.set_write_buffer_limits(high=CHUNK_BYTES)
         directions = [

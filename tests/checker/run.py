@@ -16,7 +16,7 @@ from tests.checker.scene import Scene
 from tests.checker.schedule import PROXY_KINDS, WORLD_KINDS, Event, schedule
 
 N_CLIENT_PROCESSES = 2
-NEEDED = ("prices", "compared", "agreed", "merged", "beliefs", "heartbeat", "snapshot", "acts", "disconnects")
+NEEDED = ("prices", "compared", "agreed", "merged", "beliefs", "heartbeat", "snapshot", "acts_timed", "disconnects")
 """What a run must have looked at, or it has shown nothing."""
 
 
@@ -127,6 +127,7 @@ class Outcome:
             "found": dict(self.report.found),
             "faults": dict(sorted(self.faults.items())),
             "checked": dict(sorted(self.report.checked.items())),
+            "latest_act_us": self.report.latest_act_us,
             "seconds": self.seconds,
             "findings": self.report.findings,
         }

@@ -13,6 +13,9 @@ from tests.checker.truth import Run
 
 Message: TypeAlias = dict[str, Any]
 
+STALL_US = 3_000_000
+"""A merged update on a standing connection that spans so much is counted as the end of a stall."""
+
 
 class Complain(Protocol):
     """Adds a finding about the message at hand."""
@@ -48,6 +51,7 @@ class SubscriptionCheck:
         self._all = request.get("mode") == "all"
         resume = request.get("resume")
         self._held: int | None = resume["seq"] if answer["recovered"] and resume else None
+        self._n_news = 0
         self._published_us: dict[tuple[str, str, int], int] = {}
 
     @property
@@ -62,6 +66,7 @@ class SubscriptionCheck:
     def news(self, message: Message, complain: Complain, who: str) -> None:
         """A snapshot or an update."""
         seq = message["seq"]
+        self._n_news += 1
         for entry in message["feeds"]:
             self._check_entry(entry, message, complain)
         if not self._run.has(seq):
@@ -172,6 +177,9 @@ class SubscriptionCheck:
             if other:
                 complain("content", "not what happened since prev_seq ([received, replayed])", seq=seq, other=other)
         self._report.checked["merged"] += 1
+        first, last = (max(0, one - self._run.first_seq) for one in (prev_seq, seq))
+        if self._n_news > 1 and self._run.now_us[last] - self._run.now_us[first] > STALL_US:
+            self._report.checked["stalls"] += 1
 
     def _too_old(self, message: Message, complain: Complain) -> None:
         """An update without a sequence of its own: nothing but prices that are too old for this subscription."""

@@ -43,7 +43,7 @@ def happen(run: FabricatedRun, happening: tuple[Any, ...]) -> None:
                 run.publish(batch)
         case ("wait",):
             deadline_us = run.service.hub.next_deadline()
-            batch = None if deadline_us is None else run.service.wait(deadline_us)
+            batch = None if deadline_us is None else run.service.wait(max(deadline_us, run.clock_us))
             if batch is not None:
                 run.publish(batch)
         case ("beat",):
