@@ -16,6 +16,7 @@ from feeds.jupiter import PROGRAM as PERPS
 from feeds.jupiter import Custody, Pool
 from feeds.layout import pubkey_bytes, pubkey_text
 from feeds.reader import CANONICAL_EXPO, Refused, foreign_owner, missing_account, normalise
+from feeds.slots import SlotOrder
 from oracle_hub.core.source import Account, Condition, Event, Malformed, PriceUpdate, Rewatch, Status
 from oracle_hub.errors import ConfigError, DecodeError
 
@@ -31,7 +32,7 @@ class _Line:
         "active",
         "ag_live",
         "custody",
-        "custody_slot",
+        "custody_slots",
         "expo",
         "fallback",
         "feed",
@@ -48,8 +49,8 @@ class _Line:
         self.custody = custody
         self.expo = expo
         self.mint = mint
-        self.custody_slot = -1
-        """Slot of the custody state that was followed last: a lagging node's older one is not."""
+        self.custody_slots = SlotOrder()
+        """Slots of the custody states that were followed: a lagging node's older one is not."""
         self.active: str | None = None
         """The account that updates come from."""
         self.pending: str | None = None
@@ -178,9 +179,9 @@ class CustodyReader:
     # -- custody
 
     def _read_custody(self, line: _Line, account: Account, transport: str, received_us: int, out: Out) -> None:
-        if account.slot < line.custody_slot:
-            return
         try:
+            if line.custody_slots.outdated(transport, account.slot):
+                return
             custody = self._custody(account)
         except DecodeError as error:
             reason = f"{account.pubkey}: {error}"
@@ -190,7 +191,7 @@ class CustodyReader:
             text = f"custody {account.pubkey} holds the token {pubkey_text(custody.mint)}, not that of {line.feed}"
             out.append(self._status(line, Condition.INVALID, text, transport, received_us))
             return
-        line.custody_slot = account.slot
+        line.custody_slots.note(transport, account.slot)
         self._follow(line, custody, transport, received_us, out)
         self._index(out)
 
@@ -340,7 +341,7 @@ class PoolReader(CustodyReader):
         self, source: str, pool: str, mints: Mapping[str, str], expos: Mapping[str, int] | None = None
     ) -> None:
         self._pool = pool
-        self._pool_slot = -1
+        self._pool_slots = SlotOrder()
         self._unknown: set[str] = set()
         """Custodies of the pool whose token is not known yet."""
         self._others: set[str] = set()
@@ -371,16 +372,16 @@ class PoolReader(CustodyReader):
         return super().missing(pubkey, slot, transport, received_us)
 
     def _read_pool(self, account: Account, transport: str, received_us: int, out: Out) -> None:
-        if account.slot < self._pool_slot:
-            return
         try:
+            if self._pool_slots.outdated(transport, account.slot):
+                return
             if account.owner != PERPS:
                 raise foreign_owner(Pool.KIND, account, _PERPS)
             pool = Pool.decode(account.data)
         except DecodeError as error:
             out.append(Malformed(self.source, transport, None, f"{account.pubkey}: {error}", received_us))
             return
-        self._pool_slot = account.slot
+        self._pool_slots.note(transport, account.slot)
         claimed = {line.custody for line in self._lines.values()}
         named = {pubkey_text(custody) for custody in pool.custodies}
         self._others &= named
@@ -399,7 +400,7 @@ class PoolReader(CustodyReader):
         if line is None:
             self._others.add(account.pubkey)
         else:
-            line.custody, line.custody_slot = account.pubkey, -1
+            line.custody, line.custody_slots = account.pubkey, SlotOrder()
         if not self._unknown:
             for lacking in self._lines.values():
                 if lacking.custody is None:

@@ -201,6 +201,49 @@ def test_an_older_state_of_custody_from_a_lagging_node_changes_nothing() -> None
     assert run.reader.accounts() == {SOL.custody, SOL.ag}
 
 
+def at(reader: CustodyReader, transport: str, slot: int, state: Custody) -> Sequence[Event | Rewatch]:
+    return reader.read(Account(SOL.custody, PERPS, slot, state.encode()), transport, NOW)
+
+
+def test_an_absurd_slot_of_one_endpoint_stops_nobody() -> None:
+    reader = Run().reader
+    at(reader, "solana:a", 500, custody())
+    (event,) = at(reader, "solana:a", 2**62, custody(ag=None))
+    assert isinstance(event, Malformed)
+    assert f"slot {2**62} is too far from slot 500" in event.reason
+    assert reader.accounts() == {SOL.custody, SOL.ag}
+    assert at(reader, "solana:a", 501, custody(ag=OTHER)) == [REWATCH]
+    at(reader, "solana:b", 2**62, custody(ag=None))
+    at(reader, "solana:b", 2**62, custody(ag=None))  # believed of that endpoint, and of no other
+    assert at(reader, "solana:a", 502, custody()) == [REWATCH]
+    assert reader.accounts() == {SOL.custody, SOL.ag}
+    assert isinstance(at(reader, "solana:b", 503, custody(ag=OTHER))[0], Malformed)
+    assert at(reader, "solana:b", 504, custody(ag=OTHER)) == [REWATCH]
+
+
+def test_an_absurd_slot_at_the_start_is_left_behind() -> None:
+    reader = Run().reader
+    at(reader, "solana:a", 2**62, custody(ag=None))
+    at(reader, "solana:b", 500, custody())
+    assert at(reader, "solana:b", 501, custody()) == [REWATCH]
+    assert reader.accounts() == {SOL.custody, SOL.ag}
+
+
+def test_an_older_state_of_a_second_endpoint_changes_nothing() -> None:
+    reader = Run().reader
+    at(reader, "solana:a", 20_500, custody())
+    assert at(reader, "solana:b", 10_500, custody(ag=OTHER)) == []
+    assert at(reader, "solana:b", 20_499, custody(ag=OTHER)) == []
+    assert at(reader, "solana:b", 20_500, custody(ag=OTHER)) == [REWATCH]
+
+
+def test_after_a_long_outage_the_second_state_is_followed() -> None:
+    reader = Run().reader
+    at(reader, "solana:a", 500, custody())
+    assert isinstance(at(reader, "solana:a", 10_501, custody(ag=OTHER))[0], Malformed)
+    assert at(reader, "solana:a", 10_502, custody(ag=OTHER)) == [REWATCH]
+
+
 def test_a_custody_of_another_token_or_program_is_not_followed() -> None:
     run = Run()
     ((condition, text),) = said(run.custody(custody(mint=ASSETS["BTC/USD"].mint)))
@@ -303,3 +346,14 @@ def test_a_pool_that_is_none_is_malformed_and_a_missing_one_is_said() -> None:
     assert condition is Condition.MISSING_ACCOUNT
     with pytest.raises(ConfigError, match="two feeds name the same token"):
         PoolReader("doves", POOL, {"SOL/USD": SOL.mint, "BTC/USD": SOL.mint})
+
+
+def test_an_absurd_slot_of_a_pool_does_not_stop_it_from_being_followed() -> None:
+    reader = PoolReader("doves", POOL, {"SOL/USD": SOL.mint})
+    reader.read(pool(SOL.custody), "solana:a", NOW)
+    (event,) = reader.read(msgspec.structs.replace(pool(), slot=2**62), "solana:a", NOW)
+    assert isinstance(event, Malformed)
+    later = msgspec.structs.replace(pool(SOL.custody, OTHER), slot=51)
+    assert reader.read(later, "solana:a", NOW) == [REWATCH]
+    older = msgspec.structs.replace(pool(SOL.custody), slot=50)
+    assert reader.read(older, "solana:b", NOW) == []
