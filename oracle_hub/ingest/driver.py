@@ -23,6 +23,8 @@ from oracle_hub.ingest.sse import SseParser
 _FRAMES_PER_TURN = 256
 """A flood must let the loop turn now and then, or decisions and timers would wait for its end."""
 _SHORTEST_TIMER_S = 0.001
+_UNUSABLE = "the URL and headers cannot be used together"
+"""Said where the client refuses a request before it is made; its own words may hold the URL."""
 
 
 class Sink(Protocol):
@@ -245,6 +247,8 @@ class LinkDriver:
             response = error.response
             after_ms = retry_after_ms(response.headers.get("Retry-After"))
             self._refused("websocket", response.status_code, bytes(response.body or b""), after_ms)
+        except ValueError:
+            raise _Over(_UNUSABLE) from None
         async with connection:
             self._opened()
             sender = asyncio.create_task(self._send_all(connection), name=f"send {self.link.name}")
@@ -269,7 +273,12 @@ class LinkDriver:
         limits = self._limits
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=limits.open_timeout_s)
         async with asyncio.timeout(limits.open_timeout_s) as opening_timeout:
-            response = await self._session.get(opening.url, headers=headers, timeout=timeout, allow_redirects=False)
+            try:
+                response = await self._session.get(opening.url, headers=headers, timeout=timeout, allow_redirects=False)
+            except aiohttp.ClientError:
+                raise  # an unusable URL is a ValueError too, but has words of its own
+            except ValueError:
+                raise _Over(_UNUSABLE) from None
             async with response:
                 if response.status != 200:
                     body = await response.content.read(4_096)

@@ -448,3 +448,12 @@ async def test_stop_is_quick_with_a_peer_that_does_not_close() -> None:
             supervisor.stop()
         assert clock_us() - began_us < 1_000_000
         stuck.set()
+
+
+async def test_a_request_that_the_client_refuses_is_a_failure_of_its_link_only() -> None:
+    sink = Recorder()
+    refused = Script(Open("sse", "http://user:key-123@127.0.0.1:9/", {"Authorization": "Bearer key-123"}))
+    async with running(sink, refused) as supervisor:
+        await sink.until(lambda: sink.count("disconnect") >= 2)
+        assert supervisor.health()["link:1"].last_error == "the URL and headers cannot be used together"
+    assert set(sink.reasons()) == {"the URL and headers cannot be used together"}
