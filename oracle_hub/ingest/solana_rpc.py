@@ -96,6 +96,8 @@ class SolanaRpc:
         self._last_id = 0
         self._right_cluster = genesis_hash is None
         self._troubles: dict[str, tuple[Condition, tuple[str, ...]]] = {}
+        self._well_again: list[Output] = []
+        """What :meth:`reconcile` ended and could not say, since it returns effects only; said at the next timer."""
         self._http_ready_us = 0
         """No request before this instant: the endpoint asked for patience. Outlives the connection."""
         self._forget(0)
@@ -151,7 +153,7 @@ class SolanaRpc:
             effects.extend(self._drop_subscription(self._watches.pop(pubkey)))
             self._held_back.pop(pubkey, None)
             for key in (f"refused {pubkey}", f"silent {pubkey}"):
-                self._troubles.pop(key, None)
+                self._well_again.extend(self._clear(key, now_us))
         new: list[str] = []
         for pubkey in sorted(wanted):
             watch = self._watches.get(pubkey)
@@ -186,13 +188,15 @@ class SolanaRpc:
 
     def on_timer(self, now_us: int) -> list[Output]:
         """Watchdogs, retries and the safety snapshot."""
-        output: list[Output] = []
+        output, self._well_again = self._well_again, []
+        lost = False
         if self._slot_notifications and now_us - self._heard_us >= self._limits.transport_silence_us:
+            lost = True
             self._heard_us = now_us
             seconds = self._limits.transport_silence_us / 1_000_000
             output.append(Reconnect(f"no frame on the websocket for {seconds:g} s"))
         quiet: list[str] = []
-        if not output:
+        if not lost:
             for watch in tuple(self._watches.values()):
                 output.extend(self._check(watch, now_us, quiet))
         output.extend(self._due_fetches(now_us, quiet))
@@ -545,7 +549,7 @@ class SolanaRpc:
             fetches.append(self._snapshot_us)
         if fetches:
             due = min(due, max(min(fetches), self._http_ready_us))
-        self._deadline_us = due
+        self._deadline_us = now_us if self._well_again else due
 
     # Words.
 

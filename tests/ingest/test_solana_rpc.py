@@ -430,6 +430,21 @@ def test_reconcile_moves_the_subscriptions() -> None:
     assert link.reconcile(T0) == []
 
 
+def test_a_refused_account_that_is_dropped_leaves_its_source_well() -> None:
+    reader = Reader("doves", "A", "B")
+    link = make(reader)
+    output = link.connect(T0)
+    number = next(sent(item)["id"] for item in output if isinstance(item, Send) and '"A"' in item.text)
+    (lost,) = link.receive(websocket({"jsonrpc": "2.0", "id": number, "error": {"code": 1, "message": "no"}}), T0)
+    assert isinstance(lost, Status) and lost.condition is Condition.LOST
+    reader.pubkeys = {"B"}
+    link.reconcile(T0)
+    assert link.next_deadline() == T0
+    said = [item for item in link.on_timer(T0) if isinstance(item, Status)]
+    assert [(status.source, status.condition, status.feed) for status in said] == [("doves", Condition.OK, None)]
+    assert not [item for item in link.on_timer(T0) if isinstance(item, Status)]
+
+
 def test_one_bad_account_of_a_snapshot_costs_only_itself() -> None:
     link = make()
     output = link.connect(T0)
