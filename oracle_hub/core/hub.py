@@ -15,7 +15,7 @@ from oracle_hub.core.catalog import Catalog, FeedSpec
 from oracle_hub.core.columns import CODES, NEVER, POLICIES, ColumnSelector
 from oracle_hub.core.price import INT64_MAX
 from oracle_hub.core.selector import Reason, Rule, Selection, State, select
-from oracle_hub.core.source import Event, Malformed, PriceUpdate, Status
+from oracle_hub.core.source import Event, PriceUpdate, Status
 from oracle_hub.core.table import Applied, InputStatus, Table
 
 COLUMN_CROSSING = 40
@@ -125,7 +125,10 @@ class Hub:
     # What changes the inputs.
 
     def apply(self, event: Event, now_us: int) -> Applied | None:
-        """Take one event. Decisions follow at the next :meth:`step`. None for what is not an update."""
+        """Take one event. Decisions follow at the next :meth:`step`. None for what is not an update.
+
+        A frame that says nothing (``Malformed``, ``Unchanged``) changes nothing; callers count those.
+        """
         if isinstance(event, PriceUpdate):
             applied = self.table.apply(event, now_us)
             if applied is not Applied.UNKNOWN:
@@ -133,8 +136,6 @@ class Hub:
             return applied
         if isinstance(event, Status) and self.table.mark(event):
             self._touch(event.feed)
-        elif isinstance(event, Malformed):
-            pass  # counted by the caller: a frame that says nothing changes nothing
         return None
 
     def _touch(self, feed: str | None) -> None:
