@@ -8,8 +8,8 @@ import contextlib
 import socket
 import struct
 
-CHUNK_BYTES = 16_384
-KERNEL_BUFFER_BYTES = 16_384
+CHUNK_BYTES = 4_096
+KERNEL_BUFFER_BYTES = 4_096
 """Asked of the kernel for each socket and direction: what a client leaves unread is soon left with the hub."""
 _LINGER_ZERO = struct.pack("ii", 1, 0)
 

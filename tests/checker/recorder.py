@@ -31,7 +31,7 @@ SILENCE_S = 3.0
 """Without a word for so long, a raw subscriber takes the connection for dead. Many heartbeats."""
 OPEN_TIMEOUT_S = 3.0
 FLUSH_EVERY_S = 0.5
-SMALL_BUFFER_BYTES = 8_192
+SMALL_BUFFER_BYTES = 2_048
 
 
 class ClientSpec(msgspec.Struct, frozen=True, kw_only=True):
