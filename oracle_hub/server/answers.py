@@ -71,6 +71,8 @@ def guard(allowed_origins: tuple[str, ...], on_error: Callable[[Exception], None
             code = _BY_STATUS.get(error.status, RequestError.BAD_REQUEST)
             kept = {key: error.headers[key] for key in ("Allow", "Location") if key in error.headers}
             answer = error_answer(error.status, code, f"{request.method} {request.path}: {error.reason}", kept)
+        except ConnectionResetError:
+            return web.Response(status=400)  # goes nowhere: the peer left under our hands, and nothing of ours failed
         except Exception as error:
             on_error(error)
             answer = error_answer(500, RequestError.INTERNAL, "the server failed to answer; see its log")

@@ -1,7 +1,10 @@
 """The HTTP views, their errors, and who may read them."""
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
+from oracle_hub.server.answers import guard
 from tests.server.conftest import Stage
 from tests.server.stream_service import START_US
 
@@ -125,3 +128,16 @@ async def test_browsers_read_from_our_host_or_where_allowed(stage: Stage) -> Non
         assert "Access-Control-Allow-Origin" not in response.headers
     _, _, response = await stage.get("/v1/prices")
     assert "Access-Control-Allow-Origin" not in response.headers
+
+
+async def test_a_peer_that_leaves_during_the_handshake_is_no_failure_of_ours() -> None:
+    """Found by the checker: a stopped hub wakes to handshakes whose peers have long reset."""
+    request = make_mocked_request("GET", "/v1/stream")
+    errors: list[Exception] = []
+
+    async def gone(_: web.Request) -> web.Response:
+        raise ConnectionResetError("Cannot write to closing transport")
+
+    answer = await guard((), errors.append)(request, gone)
+    assert isinstance(answer, web.Response)
+    assert errors == []
