@@ -269,7 +269,7 @@ async def test_a_gap_is_resumed_and_a_wrong_digest_asks_for_a_snapshot() -> None
         await hub.send(said("heartbeat", START_US, sub=2, seq=12, not_live=[], digest="0" * 16))
         assert "resume" not in await accept(3, None)
         await hub.send(said("snapshot", START_US, sub=3, seq=12, feeds=[{**entry, "price": "153"}]))
-        await program.event("live", price="153")
+        await program.event("update", price="153")
         stats = await program.ask("stats")
         assert (stats["gaps"], stats["digestMismatches"], stats["reconnects"]) == (1, 1, 0)
         await program.end()
