@@ -85,7 +85,7 @@ def test_machine_path_pattern_catches_what_it_should() -> None:
 
 
 def test_tests_never_sleep() -> None:
-    """Two files are no tests but the program that plays faults for minutes in real time: ``python -m tests.checker``."""
+    """Two files are no tests but a program that plays faults for minutes in real time: ``tests.checker``."""
     nap = re.compile(r"\btime\.sleep\(|\basyncio\.sleep\((?!0\))")
     files = [
         path
