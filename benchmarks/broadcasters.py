@@ -76,13 +76,13 @@ class Source:
     def now_us(self) -> int:
         return now_us()
 
-    def explain(self, feed: str) -> Mapping[str, Any] | None:
+    async def explain(self, feed: str) -> Mapping[str, Any] | None:
         return None
 
-    def ready(self) -> tuple[bool, Mapping[str, Any]]:
+    async def ready(self) -> tuple[bool, Mapping[str, Any]]:
         return True, {}
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         return b""
 
     def next_batch(self) -> Batch:

@@ -9,7 +9,9 @@ OracleHubError
 ├── PriceError       a price that cannot be represented
 ├── JournalError     a journal that cannot be read or written
 ├── StreamError      a subscriber's message that cannot be accepted
-└── SourceError      a source or its transport that cannot be used
+├── SourceError      a source or its transport that cannot be used
+├── PipeError        bytes between hub and worker that are no message
+└── NoAnswerError    a question that the hub did not answer in time
 """
 
 
@@ -46,3 +48,11 @@ class StreamError(OracleHubError):
 
 class SourceError(OracleHubError):
     """A source or transport that cannot be used (wrong cluster, key refused, unknown name)."""
+
+
+class PipeError(OracleHubError):
+    """What came over the pipe between hub and worker is no message of it, or the other side is gone."""
+
+
+class NoAnswerError(OracleHubError):
+    """A worker asked the hub and got no answer in time."""

@@ -16,6 +16,7 @@ from feeds.emulator.emulator import Emulator, EmulatorSettings, EmulatorUrls
 from oracle_hub.app.engine import Engine, Lineup
 from oracle_hub.app.explain import explain_feed, readiness
 from oracle_hub.app.lineup import EMULATED_RPC, Endpoints, HermesHost, build_lineup, endpoints_of, genesis_hash_of
+from oracle_hub.app.publisher import OwnServer, Publisher, server_settings
 from oracle_hub.app.pump import Pump
 from oracle_hub.clock import AnchoredClock, Clock, SystemClock
 from oracle_hub.config import Config, RpcSection
@@ -29,9 +30,7 @@ from oracle_hub.journal.records import RunStart
 from oracle_hub.journal.segments import last_epoch
 from oracle_hub.journal.writer import JournalWriter
 from oracle_hub.metrics import Latencies, Sample, render
-from oracle_hub.server.http import Server, ServerSettings
 from oracle_hub.state import begin_epoch
-from oracle_hub.stream.session import SessionLimits
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +93,7 @@ class Application:
             publish=self._publish,
             latencies=self.latencies,
         )
-        self.server = Server(self, _server_settings(config))
+        self.publisher = self._make_publisher()
         self.supervisor = Supervisor(self.pump, clock=self.clock.now_us)
         self.pump.carry_out = self.supervisor.carry_out
         self.pump.restart_links = self.supervisor.restart
@@ -110,14 +109,17 @@ class Application:
         ):
             self._spawn(name, work)
         stack.push_async_callback(self._end_tasks)
-        stack.push_async_callback(_within, STOP_SERVER_S, self.server.stop, "shutdown")
+        stack.push_async_callback(_within, STOP_SERVER_S, self.publisher.stop, "shutdown")
         stack.callback(self.pump.stop)
         gc.collect()
         gc.freeze()  # what exists now lives until the end: later collections need not walk it
 
+    def _make_publisher(self) -> Publisher:
+        return OwnServer(self, server_settings(self.config))
+
     async def _listen(self) -> str:
         try:
-            host, port = await self.server.start()
+            host, port = await self.publisher.start()
         except OSError as error:
             where = f"{self.config.server.host}:{self.config.server.port}"
             raise ConfigError(f"server: cannot listen on {where} ({_words(error)}); see --host and --port") from None
@@ -192,7 +194,7 @@ class Application:
     # While it runs.
 
     def _publish(self, batch: Batch, journaled: bool) -> None:
-        self.server.publish(batch, journaled=journaled or self.journal is None)
+        self.publisher.publish(batch, journaled=journaled or self.journal is None)
 
     async def _watch_clock(self) -> None:
         while True:
@@ -242,7 +244,7 @@ class Application:
                 log.warning("reload: %s changed, which is read at the next start", ", ".join(waiting))
             self.config = config
             self.pump.step()  # subscribers hear what changed before they hear why
-            self.server.config_changed()
+            self.publisher.config_changed()
             log.info("configuration %s in force", lineup.config_hash)
 
     # What the server asks (:class:`oracle_hub.server.http.Service`).
@@ -285,20 +287,20 @@ class Application:
     def now_us(self) -> int:
         return self.clock.now_us()
 
-    def explain(self, feed: str) -> dict[str, object] | None:
+    async def explain(self, feed: str) -> dict[str, object] | None:
         answer = explain_feed(self.pump.engine, feed, self.clock.now_us())
         return None if answer is None else {**answer, "simulated": self.simulated}
 
-    def ready(self) -> tuple[bool, dict[str, object]]:
+    async def ready(self) -> tuple[bool, dict[str, object]]:
         health = self.supervisor.health()
         ready, evidence = readiness(self.pump, health, started=self._started, now_us=self.clock.now_us())
-        return ready, {**evidence, "simulated": self.simulated}
+        return ready, {**evidence, **self.publisher.evidence(), "simulated": self.simulated}
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         return render(self._samples(), self.latencies)
 
     def _samples(self) -> Iterator[Sample]:
-        engine, server, journal = self.pump.engine, self.server, self.journal
+        engine, journal = self.pump.engine, self.journal
         simulated = "true" if self.emulator is not None else "false"
         yield "oraclehub_info", (self.instance, oracle_hub.__version__, simulated), 1
         yield "oraclehub_epoch", (), self.epoch
@@ -314,12 +316,7 @@ class Application:
             yield "oraclehub_link_up", (name,), health.state == "open"
             yield "oraclehub_link_reconnects", (name,), health.reconnects
             yield "oraclehub_link_received_bytes", (name,), health.bytes
-        yield "oraclehub_clients", (), server.clients
-        yield "oraclehub_sent_frames", (), server.frames_sent
-        yield "oraclehub_sent_bytes", (), server.bytes_sent
-        yield "oraclehub_refused_clients", (), server.refused
-        yield "oraclehub_cut_off_connections", (), server.cut_off
-        yield "oraclehub_client_errors", (), server.errors
+        yield from self.publisher.samples()
         yield "oraclehub_journal_ok", (), journal is not None and not journal.failing
         if journal is not None:
             yield "oraclehub_journal_written_bytes", (), journal.bytes_written
@@ -360,21 +357,6 @@ def _only_at_start(before: Config, after: Config) -> list[str]:
     differing = [f"[{name}]" for name in sections if getattr(before, name) != getattr(after, name)]
     keys = ("warmup_ms", "max_clock_skew_ms")
     return differing + [f"hub.{key}" for key in keys if getattr(before.hub, key) != getattr(after.hub, key)]
-
-
-def _server_settings(config: Config) -> ServerSettings:
-    section = config.server
-    return ServerSettings(
-        host=section.host,
-        port=section.port,
-        heartbeat_ms=section.heartbeat_ms,
-        allowed_origins=section.allowed_origins,
-        max_clients=section.max_clients,
-        max_clients_per_ip=section.max_clients_per_ip,
-        handshake_timeout_ms=section.handshake_timeout_ms,
-        subscribe_timeout_ms=section.subscribe_timeout_ms,
-        session=SessionLimits(max_unsent_age_ms=section.max_unsent_age_ms),
-    )
 
 
 def _emulator_settings(config: Config) -> EmulatorSettings:

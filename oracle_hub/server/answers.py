@@ -7,6 +7,8 @@ from urllib.parse import urlsplit
 import orjson
 from aiohttp import web
 
+from oracle_hub.errors import NoAnswerError
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -24,6 +26,8 @@ class RequestError(StrEnum):
     TOO_MANY_CONNECTIONS = "too_many_connections"
     TOO_MANY_FROM_ADDRESS = "too_many_from_address"
     SHUTTING_DOWN = "shutting_down"
+    HUB_SILENT = "hub_silent"
+    """This process serves for a hub in another one, which did not answer in time."""
     INTERNAL = "internal"
 
 
@@ -71,6 +75,8 @@ def guard(allowed_origins: tuple[str, ...], on_error: Callable[[Exception], None
             code = _BY_STATUS.get(error.status, RequestError.BAD_REQUEST)
             kept = {key: error.headers[key] for key in ("Allow", "Location") if key in error.headers}
             answer = error_answer(error.status, code, f"{request.method} {request.path}: {error.reason}", kept)
+        except NoAnswerError as error:
+            answer = error_answer(503, RequestError.HUB_SILENT, str(error), {"Retry-After": "1"})
         except ConnectionResetError:
             return web.Response(status=400)  # goes nowhere: the peer left under our hands, and nothing of ours failed
         except Exception as error:

@@ -194,7 +194,7 @@ class Server:
 
     async def _explain(self, request: web.Request) -> web.Response:
         decision = self._find(request.match_info["feed"])
-        explained = None if decision is None else self._service.explain(decision.feed)
+        explained = None if decision is None else await self._service.explain(decision.feed)
         if explained is None:
             return self._unknown_feed(request)
         return bytes_answer(encode(explained))
@@ -212,12 +212,12 @@ class Server:
         return json_answer({"status": "ok"})
 
     async def _readyz(self, request: web.Request) -> web.Response:
-        ready, evidence = self._service.ready()
+        ready, evidence = await self._service.ready()
         return bytes_answer(encode(evidence), 200 if ready else 503)
 
     async def _metrics(self, request: web.Request) -> web.Response:
         return web.Response(
-            body=self._service.metrics(),
+            body=await self._service.metrics(),
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8", "Cache-Control": "no-store"},
         )
 

@@ -10,7 +10,10 @@ from oracle_hub.stream.session import SessionLimits
 
 
 class Service(Protocol):
-    """The program as the server sees it. Everything is read on the event loop and must answer at once."""
+    """The program as the server sees it. What is no coroutine is read on the event loop and must answer at once.
+
+    A coroutine may raise :class:`~oracle_hub.errors.NoAnswerError` where the program is in another process.
+    """
 
     @property
     def instance(self) -> str:
@@ -50,15 +53,15 @@ class Service(Protocol):
         """Our clock: microseconds since 1970, carried by the monotonic clock."""
         ...
 
-    def explain(self, feed: str) -> Mapping[str, Any] | None:
-        """Why a feed is as it is, as JSON values; None for an unknown feed."""
+    async def explain(self, feed: str) -> Mapping[str, Any] | msgspec.Raw | None:
+        """Why a feed is as it is, as JSON values or as JSON; None for an unknown feed."""
         ...
 
-    def ready(self) -> tuple[bool, Mapping[str, Any]]:
-        """Whether the truth can be served (``none`` is the truth too), and the evidence as JSON values."""
+    async def ready(self) -> tuple[bool, Mapping[str, Any] | msgspec.Raw]:
+        """Whether the truth can be served (``none`` is the truth too), and the evidence as JSON values or as JSON."""
         ...
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         """Prometheus text exposition."""
         ...
 

@@ -57,14 +57,14 @@ class HubService:
     def now_us(self) -> int:
         return self.clock_us
 
-    def explain(self, feed: str) -> Mapping[str, Any] | None:
+    async def explain(self, feed: str) -> Mapping[str, Any] | None:
         held = self.hub.decisions.get(feed)
         return None if held is None else {"feed": feed, "reason": held.reason.value}
 
-    def ready(self) -> tuple[bool, Mapping[str, Any]]:
+    async def ready(self) -> tuple[bool, Mapping[str, Any]]:
         return self.is_ready, {"ready": self.is_ready, "seq": self.seq}
 
-    def metrics(self) -> bytes:
+    async def metrics(self) -> bytes:
         return b"# TYPE oraclehub_batches_total counter\noraclehub_batches_total 1\n"
 
     # What happens to it.

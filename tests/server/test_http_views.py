@@ -4,6 +4,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
+from oracle_hub.errors import NoAnswerError
 from oracle_hub.server.answers import guard
 from tests.server.conftest import Stage
 from tests.server.stream_service import START_US
@@ -99,14 +100,14 @@ async def test_health_and_metrics(stage: Stage) -> None:
     stage.service.is_ready = False
     assert (await stage.get("/readyz"))[:2] == (503, {"ready": False, "seq": 3})
     status, body, response = await stage.get("/metrics")
-    assert (status, body) == (200, stage.service.metrics())
+    assert (status, body) == (200, await stage.service.metrics())
     assert response.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
 
 
 async def test_a_failing_view_is_an_error_of_ours_and_tells_no_secret(stage: Stage) -> None:
     await stage.start()
 
-    def fail(feed: str) -> None:
+    async def fail(feed: str) -> None:
         raise RuntimeError("key=hunter2")
 
     stage.service.explain = fail  # type: ignore[method-assign]
@@ -114,6 +115,18 @@ async def test_a_failing_view_is_an_error_of_ours_and_tells_no_secret(stage: Sta
     assert (status, body["error"]["code"]) == (500, "internal")
     assert "hunter2" not in body["error"]["message"]
     assert stage.server.errors == 1
+
+
+async def test_a_hub_in_another_process_that_does_not_answer_is_named(stage: Stage) -> None:
+    await stage.start()
+
+    async def silence() -> bytes:
+        raise NoAnswerError("no answer from the hub within 1 s")
+
+    stage.service.metrics = silence  # type: ignore[method-assign]
+    status, body, response = await stage.get("/metrics")
+    assert (status, body["error"]["code"], response.headers["Retry-After"]) == (503, "hub_silent", "1")
+    assert stage.server.errors == 0
 
 
 async def test_browsers_read_from_our_host_or_where_allowed(stage: Stage) -> None:
