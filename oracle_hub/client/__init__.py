@@ -1,6 +1,6 @@
 """The client library: prices of a hub, held only while they may be acted on. See docs/client.md."""
 
-from oracle_hub.client.price import HubUnreachable, Merged, NoPrice, Price, Refusal, Update
+from oracle_hub.client.price import HubUnreachable, Merged, NoPrice, Price, Refusal, Taken, Update
 from oracle_hub.client.prices import Prices, Stats, connect
 from oracle_hub.client.threaded import BlockingPrices, open_prices
 
@@ -13,6 +13,7 @@ __all__ = [
     "Prices",
     "Refusal",
     "Stats",
+    "Taken",
     "Update",
     "connect",
     "open_prices",

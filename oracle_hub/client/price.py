@@ -107,9 +107,18 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the hub sent, as a record (mode ``all``: every entry). None where the news is not the hub's: a lease that is
     over, a lost connection. Act on ``price`` only."""
     merged: Merged
+    instance: str
     epoch: int
     seq: int
     replayed: bool = False
     """Mode ``all``: sent again after a reconnect, as it was decided then."""
     lost: bool = False
     """Decisions between the update before and this one were missed and can't be had from the stream."""
+
+
+class Taken(msgspec.Struct, frozen=True, gc=False):
+    """Mode ``all``: what came since the last call, in order, and how far that goes."""
+
+    updates: list[Update]
+    heard_us: int | None
+    """The hub's time until which these and the updates before them are all that it decided; None where unknown."""

@@ -17,10 +17,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from websockets.typing import Subprotocol
 
 from oracle_hub.client.addresses import Addresses
-from oracle_hub.client.price import HubUnreachable, Price, Update
+from oracle_hub.client.price import HubUnreachable, Price, Taken, Update
 from oracle_hub.client.state import ClientState, Effect, GiveUp, Reconnect, Send, Wanted
 from oracle_hub.errors import StreamError
-from oracle_hub.stream.messages import SUBPROTOCOL, Hello
+from oracle_hub.stream.messages import SUBPROTOCOL, Hello, Resume
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +93,7 @@ class Prices:
         on_none: Callback | None = None,
         options: Mapping[str, Any] | None = None,
         open_timeout_s: float = 10.0,
+        wait: bool = True,
         clock_us: Callable[[], int] = boot_time_us,
         guard: contextlib.AbstractContextManager[Any] | None = None,
     ) -> None:
@@ -101,6 +102,7 @@ class Prices:
         self._on_live, self._on_none = on_live, on_none
         self._options = dict(options or {})
         self._open_timeout_s = open_timeout_s
+        self._wait = wait
         self._clock_us = clock_us
         # Held while the state changes; a lock where other threads read it.
         self._guard = guard or contextlib.nullcontext()
@@ -119,6 +121,7 @@ class Prices:
         self._drained = 0
         self._callback_errors = 0
         self._last_error: str | None = None
+        self._told_heard_us: int | None = None
 
     # What a program asks.
 
@@ -135,6 +138,12 @@ class Prices:
     def hub(self) -> Hello | None:
         """What the hub said of itself: instance, policy, simulated, feeds, limits."""
         return self._state.hello
+
+    @property
+    def hub_time_us(self) -> int | None:
+        """The latest that the hub's clock can show now, by which leases are judged; None before any hub was heard."""
+        with self._guard:
+            return self._state.offset.latest_us(self._clock_us())
 
     @property
     def rejected(self) -> dict[str, str]:
@@ -160,7 +169,7 @@ class Prices:
             )
 
     async def __aenter__(self) -> Self:
-        """Start, and wait until a hub has told the present state.
+        """Start, and wait until a hub has told the present state (unless made with ``wait=False``).
 
         Raises:
             HubUnreachable: no hub did within the open timeout.
@@ -168,6 +177,8 @@ class Prices:
         """
         self._task = asyncio.create_task(self._run(), name="oracle-hub client")
         self._task.add_done_callback(self._ended)
+        if not self._wait:
+            return self
         try:
             async with asyncio.timeout(self._open_timeout_s):
                 await self._caught_up.wait()
@@ -211,6 +222,33 @@ class Prices:
             if self._over:
                 self._raise_if_over()
                 raise StopAsyncIteration
+            self._news.clear()
+            await self._news.wait()
+
+    async def take(self, limit: int = 1024) -> Taken | None:
+        """Mode ``all``: wait for updates, or for word that there were none; at most ``limit`` updates at once.
+
+        For programs that keep a record: ``Taken.heard_us`` says until when it is complete. None when the client is
+        closed. Not to be mixed with iterating.
+
+        Raises:
+            StreamError: the hub will not accept this subscription any more.
+        """
+        while True:
+            if self._behind_since_s is None or self._over:
+                with self._guard:
+                    now_us = self._clock_us()
+                    updates: list[Update] = []
+                    while len(updates) < limit and (update := self._state.next_update(now_us)) is not None:
+                        updates.append(update)
+                    heard_us = self._state.heard_us
+                self._room.set()
+                if updates or heard_us != self._told_heard_us:
+                    self._told_heard_us = heard_us
+                    return Taken(updates, heard_us)
+            if self._over:
+                self._raise_if_over()
+                return None
             self._news.clear()
             await self._news.wait()
 
@@ -399,7 +437,7 @@ class Prices:
                 except Exception:
                     self._callback_errors += 1
                     log.exception("a callback for %s failed", update.feed)
-        if self._state.has_update:
+        if self._state.has_update or self._state.heard_us != self._told_heard_us:
             self._news.set()
         self._arm()
 
@@ -446,11 +484,13 @@ def connect(
     detail: Literal["price", "full"] = "price",
     max_hz: float | None = None,
     max_age_ms: int | None = None,
+    resume: Resume | None = None,
     on_live: Callback | None = None,
     on_none: Callback | None = None,
     headers: Mapping[str, str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
     open_timeout_s: float = 10.0,
+    wait: bool = True,
     clock_us: Callable[[], int] = boot_time_us,
     guard: contextlib.AbstractContextManager[Any] | None = None,
 ) -> Prices:
@@ -459,18 +499,22 @@ def connect(
     ``urls`` are addresses of one hub or of several; when one is lost, the next is tried. ``feeds`` are names, or
     ``["*"]``. ``mode``, ``detail``, ``max_hz`` and ``max_age_ms`` are those of ``subscribe`` in docs/protocol.md.
     ``on_live`` and ``on_none`` are called on the event loop, at once, when a feed gets or loses its price, for whatever
-    reason. ``headers`` go with the handshake (a token, for one) and are never printed. ``guard`` is held whenever what
-    the client holds is read or changed: a lock, where other threads call ``get``.
+    reason. ``resume`` is where a program that wrote down what it heard goes on (mode ``all``). ``wait=False`` enters at
+    once, also where no hub can be reached yet. ``headers`` go with the handshake (a token, for one) and are never
+    printed. ``guard`` is held whenever what the client holds is read or changed: a lock, where other threads call
+    ``get``.
 
     >>> async with connect("ws://127.0.0.1:8080/v1/stream", ["SOL/USD"]) as prices:
     ...     async for update in prices: ...
 
     Raises:
-        ValueError: no feed is named, or an address is no websocket's.
+        ValueError: no feed is named, an address is no websocket's, or ``resume`` comes without mode ``all``.
     """
     names = (feeds,) if isinstance(feeds, str) else tuple(feeds)
     if not names:
         raise ValueError('feeds is empty: name at least one, or ["*"] for all')
+    if resume is not None and mode != "all":
+        raise ValueError('resume needs mode "all": in mode "latest" the present state is all there is')
     options: dict[str, Any] = {}
     if headers:
         options["additional_headers"] = dict(headers)
@@ -478,11 +522,12 @@ def connect(
         options["ssl"] = ssl_context
     return Prices(
         Addresses([urls] if isinstance(urls, str) else urls),
-        ClientState(Wanted(feeds=names, mode=mode, detail=detail, max_hz=max_hz, max_age_ms=max_age_ms)),
+        ClientState(Wanted(feeds=names, mode=mode, detail=detail, max_hz=max_hz, max_age_ms=max_age_ms), resume=resume),
         on_live=on_live,
         on_none=on_none,
         options=options,
         open_timeout_s=open_timeout_s,
+        wait=wait,
         clock_us=clock_us,
         guard=guard,
     )

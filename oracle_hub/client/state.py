@@ -94,7 +94,8 @@ class ClientState:
     these, ``turns`` and ``next_update`` tell what is new.
     """
 
-    def __init__(self, wanted: Wanted, *, min_queue: int = 4_096) -> None:
+    def __init__(self, wanted: Wanted, *, min_queue: int = 4_096, resume: wire.Resume | None = None) -> None:
+        """``resume``: where a program that wrote down what it heard goes on; mode ``all`` only."""
         self.wanted = wanted
         self.counters = Counters()
         self.hello: wire.Hello | None = None
@@ -106,6 +107,9 @@ class ClientState:
         """Connected, and what is held is what the hub had when it sent the last message."""
         self._link: Literal["down", "syncing", "gap", "live"] = "down"
         self._mirror = Mirror()
+        if resume is not None:
+            self._mirror.instance, self._mirror.epoch = resume.instance or "", resume.epoch
+            self._mirror.seq = resume.seq
         self._floors: dict[str, _Floor] = {}
         self._sub: int | None = None
         self._request = 0
@@ -119,6 +123,9 @@ class ClientState:
         # News that nobody has taken yet: by feed in mode latest, in order in mode all.
         self._news: dict[str, Merged] = {}
         self._queue: deque[tuple[Held, bool, bool]] = deque()
+        self._queued = 0  # entries that the queue has had in all
+        self._marks: deque[tuple[int, int]] = deque()  # all that was decided until then stood before this in the queue
+        self._heard_us: int | None = None
         self._lost_feeds: set[str] = set()
         self._min_queue = min_queue
         self._usable: dict[str, bool] = {}
@@ -253,10 +260,15 @@ class ClientState:
         self._resuming = answer.recovered is True
         if not self._resuming:
             self._lost = self._mirror.seq is not None
-        elif "*" not in self.wanted.feeds and any(feed not in self._mirror.feeds for feed in answer.accepted):
+        elif self._not_told(answer):
             # A feed that was refused before: a resume would tell it only when it changes.
             return self._resubscribe(now_us, resume=False)
         return []
+
+    def _not_told(self, answer: wire.Subscribed) -> bool:
+        """Whether a feed is accepted that we know nothing of. In mode ``all`` a snapshot is on its way anyhow."""
+        some = self.wanted.mode == "latest" and "*" not in self.wanted.feeds
+        return some and any(feed not in self._mirror.feeds for feed in answer.accepted)
 
     def _resubscribe(self, now_us: int, *, resume: bool) -> list[Effect]:
         old, effects = self._sub, []
@@ -280,6 +292,7 @@ class ClientState:
         self._set_link("live")
         self._tell(changed, now_us, replayed=False)
         self._lost = False
+        self._mark(message.sent_us)
         return []
 
     def _on_update(self, message: wire.Update, now_us: int) -> list[Effect]:
@@ -302,6 +315,8 @@ class ClientState:
             self._clear_floors()
             self._set_link("live")
         self._tell(changed, now_us, replayed=message.replayed)
+        if self._link == "live":
+            self._mark(message.sent_us)
         return []
 
     def _on_heartbeat(self, beat: wire.Heartbeat, now_us: int) -> list[Effect]:
@@ -317,6 +332,8 @@ class ClientState:
                 self.counters.digest_mismatches += 1
                 self._lost = True
                 effects = self._resubscribe(now_us, resume=False)
+            else:
+                self._mark(beat.server_time_us)
         if now_us - self._asked_at_us >= PING_INTERVAL_US:
             effects.append(Send(wire.encode(wire.Ping(id=self._ask(now_us)))))
         return effects
@@ -341,6 +358,7 @@ class ClientState:
             self._lower_floor(held, now_us)
             if self.wanted.mode == "all":
                 self._queue.append((held, replayed, self._lost))
+                self._queued += 1
             else:
                 self._news.setdefault(feed, Merged()).add(entry, held.mantissa)
                 if self._lost:
@@ -348,6 +366,21 @@ class ClientState:
             end_us = entry.valid_until_us
             if end_us is not None and (self._next_end_us is None or end_us < self._next_end_us):
                 self._next_end_us = end_us
+
+    def _mark(self, hub_us: int) -> None:
+        """Nothing that the hub decided until ``hub_us`` is still to come."""
+        if self.wanted.mode == "all":
+            if self._marks and self._marks[-1][0] == self._queued:
+                self._marks.pop()
+            self._marks.append((self._queued, hub_us))
+
+    @property
+    def heard_us(self) -> int | None:
+        """Mode ``all``: the hub's time until which everything that it decided has been taken; None at first."""
+        taken = self._queued - len(self._queue)
+        while self._marks and self._marks[0][0] <= taken:
+            self._heard_us = self._marks.popleft()[1]
+        return self._heard_us
 
     # Another hub.
 
@@ -559,6 +592,7 @@ def _update(
         refusal=judged if isinstance(judged, NoPrice) else None,
         entry=None if held is None else held.entry,
         merged=merged,
+        instance="" if held is None else held.instance,
         epoch=0 if held is None else held.epoch,
         seq=0 if held is None else held.seq,
         replayed=replayed,

@@ -1,0 +1,87 @@
+"""What a door gets: the store, the newest prices, the limits. A door module has ``routes(context)``."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from aiohttp import web
+
+from oracle_hub.charts.answers import ChartsCode, Refused
+from oracle_hub.charts.live import Live
+from oracle_hub.charts.settings import Settings
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+RETRY_AFTER_S = 2
+
+
+class Context:
+    """Shared by all doors of one application. Used on the event loop."""
+
+    def __init__(self, live: Live, settings: Settings) -> None:
+        self.live = live
+        self.settings = settings
+        self.failures = 0
+        """Answers that failed inside: each is a defect of ours."""
+        self.refused = 0
+        """Requests refused for a limit."""
+        self.listening = 0
+        """Websockets and event streams that are open."""
+        self._by_address: Counter[str] = Counter()
+        self._readers = ThreadPoolExecutor(settings.read_threads, thread_name_prefix="charts read")
+        self._reading = 0
+        self._closed = False
+
+    async def read(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call ``fn`` on a thread of the readers: for everything that touches the store.
+
+        Raises:
+            Refused: too many wait already.
+        """
+        if self._closed:
+            raise Refused(503, ChartsCode.SHUTTING_DOWN, "the server is going away", retry_after_s=RETRY_AFTER_S)
+        if self._reading >= self.settings.max_reads:
+            self.refused += 1
+            raise Refused(503, ChartsCode.BUSY, "too many requests wait for the store", retry_after_s=RETRY_AFTER_S)
+        self._reading += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._readers, lambda: fn(*args, **kwargs))
+        finally:
+            self._reading -= 1
+
+    @contextlib.contextmanager
+    def listener(self, request: web.Request) -> Iterator[None]:
+        """Count a websocket or event stream for as long as it lasts; to be entered before its first byte.
+
+        Raises:
+            Refused: there are too many, in all or from this address.
+        """
+        address, settings = request.remote or "", self.settings
+        if self._closed:
+            raise Refused(503, ChartsCode.SHUTTING_DOWN, "the server is going away", retry_after_s=RETRY_AFTER_S)
+        if self.listening >= settings.max_listeners:
+            self.refused += 1
+            raise Refused(503, ChartsCode.TOO_MANY_LISTENERS, "the server is full", retry_after_s=RETRY_AFTER_S)
+        if self._by_address[address] >= settings.max_listeners_per_ip:
+            self.refused += 1
+            message = f"more than {settings.max_listeners_per_ip} open streams from one address"
+            raise Refused(429, ChartsCode.TOO_MANY_FROM_ADDRESS, message, retry_after_s=RETRY_AFTER_S)
+        self.listening += 1
+        self._by_address[address] += 1
+        try:
+            yield
+        finally:
+            self.listening -= 1
+            self._by_address[address] -= 1
+            if not self._by_address[address]:
+                del self._by_address[address]
+
+    def close(self) -> None:
+        """Take no more; end all listening."""
+        self._closed = True
+        self.live.close()
+        self._readers.shutdown(wait=False, cancel_futures=True)
