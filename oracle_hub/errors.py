@@ -11,7 +11,9 @@ OracleHubError
 ├── StreamError      a subscriber's message that cannot be accepted
 ├── SourceError      a source or its transport that cannot be used
 ├── PipeError        bytes between hub and worker that are no message
-└── NoAnswerError    a question that the hub did not answer in time
+├── NoAnswerError    a question that the hub did not answer in time
+└── ChartsError      a chart that cannot be given
+    └── StoreError   bars that cannot be read or written on disk
 """
 
 
@@ -56,3 +58,14 @@ class PipeError(OracleHubError):
 
 class NoAnswerError(OracleHubError):
     """A worker asked the hub and got no answer in time."""
+
+
+class ChartsError(OracleHubError):
+    """Something about charts that cannot be done: an unknown resolution, a history that cannot be imported."""
+
+
+class StoreError(ChartsError):
+    """Bars that cannot be read or written on disk: a full disk, a damaged file. The message names file and remedy.
+
+    After a failed write nothing of it is kept, and what was held stays readable: write the same again later.
+    """

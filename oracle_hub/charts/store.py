@@ -1,0 +1,405 @@
+"""The store: bars, points and marks in one SQLite file, written by one process in whole transactions.
+
+A write is all or nothing, and holds the position in the stream beside what was made of it. So ``kill -9`` at any moment
+leaves a file that says exactly from where to go on. A power cut may take the last seconds, never the consistency.
+"""
+
+import fcntl
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TypeVar
+
+import msgspec
+
+from oracle_hub.charts.bars import Bar, Builder, Gap, Harvest, Mark
+from oracle_hub.charts.points import Point
+from oracle_hub.charts.resolutions import DAY_US, RESOLUTIONS, SECOND_US, Resolution
+from oracle_hub.charts.store_reads import BUSY_TIMEOUT_MS, Position, Reads
+from oracle_hub.charts.store_schema import (
+    APPLICATION_ID,
+    CODES,
+    PUT_GAP,
+    PUT_IMPORTED,
+    PUT_MARK,
+    PUT_POINT,
+    PUT_RECORDED,
+    SCHEMA_VERSION,
+    TABLES,
+    Row,
+    bar_row,
+)
+from oracle_hub.errors import StoreError
+
+log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+
+WAL_LIMIT_BYTES = 64 << 20
+PRUNE_ROWS = 20_000
+"""Rows that one call of ``prune`` deletes at most, so that it never holds up a write for long."""
+
+DEFAULT_RETENTION_DAYS: dict[Resolution, int | None] = {
+    Resolution.S1: 7,
+    Resolution.S5: 14,
+    Resolution.S15: 30,
+    Resolution.M1: 800,
+} | dict.fromkeys(RESOLUTIONS[4:])
+"""None: for ever."""
+
+
+class Retention(msgspec.Struct, frozen=True, kw_only=True):
+    """How long rows are kept, in days; None: for ever."""
+
+    bars_days: Mapping[Resolution, int | None] = msgspec.field(default_factory=DEFAULT_RETENTION_DAYS.copy)
+    points_days: int | None = 7
+    marks_days: int | None = 800
+
+    def check(self) -> None:
+        """Raise StoreError where a resolution would go before the coarser ones are derived from it."""
+        for resolution in RESOLUTIONS:
+            least = 32 if resolution is Resolution.D1 else 2
+            days = self.bars_days.get(resolution)
+            if days is not None and days < least:
+                raise StoreError(f"bars of {resolution.label} must be kept for {least} days at least, not {days}")
+        if self.points_days is not None and self.points_days < 1:
+            raise StoreError(f"points must be kept for 1 day at least, not {self.points_days}")
+
+
+class Written(msgspec.Struct, frozen=True):
+    """What a write did to the rows of bars."""
+
+    changed: int
+    """New or corrected."""
+    unchanged: int
+    """The same row was there already, or one that has precedence."""
+
+
+class Store(Reads):
+    """Use :func:`open_store`. Writing methods may be called from one thread at a time; reading ones from any."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, retention: Retention, lock_file: int | None) -> None:
+        super().__init__(path)
+        self.retention = retention
+        self._db = connection
+        self._lock_file = lock_file
+        self._write_lock = threading.Lock()
+        self._ids: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the file. No other method may be running or called again."""
+        for reader in self._readers:
+            reader.close()
+        self._readers.clear()
+        self._db.close()
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
+
+    # Writing.
+
+    def write(
+        self,
+        points: Sequence[Point] = (),
+        bars: Sequence[Bar] = (),
+        position: Position | None = None,
+        *,
+        marks: Sequence[Mark] = (),
+        gaps: Sequence[Gap] = (),
+        watermark_us: int | None = None,
+    ) -> Written:
+        """Write all of this, or nothing, in one transaction. A bar that differs from the stored one is a new revision.
+
+        Raises:
+            StoreError: nothing of it was written (disk full, I/O error). What was held stays readable; try again later.
+        """
+
+        def put(db: sqlite3.Connection) -> Written:
+            recorded = [bar_row(self._id(bar.feed), bar) for bar in bars if not bar.imported]
+            imported = [bar_row(self._id(bar.feed), bar) for bar in bars if bar.imported]
+            changed = 0
+            if recorded:
+                changed += db.executemany(PUT_RECORDED, recorded).rowcount
+            if imported:
+                changed += db.executemany(PUT_IMPORTED, imported).rowcount
+            if points:
+                db.executemany(PUT_POINT, [self._point_row(point) for point in points])
+            if marks:
+                db.executemany(PUT_MARK, [self._mark_row(mark) for mark in marks])
+            if gaps:
+                db.executemany(PUT_GAP, [(gap.from_us, gap.to_us, gap.reason) for gap in gaps])
+            if position is not None:
+                db.execute(
+                    "UPDATE position SET instance = ?, epoch = ?, seq = ?",
+                    (position.instance, position.epoch, position.seq),
+                )
+            if watermark_us is not None:
+                db.execute("UPDATE position SET watermark_us = ?", (watermark_us,))
+            return Written(changed, len(bars) - changed)
+
+        return self._transaction(put)
+
+    def write_harvest(self, harvest: Harvest, position: Position | None = None) -> Written:
+        """Write what a builder gave out; then call ``builder.settle``. On StoreError try again later, in order."""
+        return self.write(
+            harvest.points,
+            harvest.bars,
+            position,
+            marks=harvest.marks,
+            gaps=harvest.gaps,
+            watermark_us=harvest.watermark_us,
+        )
+
+    def replace_points(self, from_us: int, to_us: int) -> None:
+        """Make room for points of ``[from_us, to_us)`` that are derived again; gaps in there are no longer any."""
+
+        def put(db: sqlite3.Connection) -> None:
+            db.execute("DELETE FROM points WHERE decided_us >= ? AND decided_us < ?", (from_us, to_us))
+            db.execute("DELETE FROM gaps WHERE from_us >= ? AND to_us <= ?", (from_us, to_us))
+
+        self._transaction(put)
+
+    def prune(self, now_us: int) -> int:
+        """Delete what is older than its retention, some rows at a time; returns how many (0: done). Readers go on."""
+
+        def put(db: sqlite3.Connection) -> int:
+            left = PRUNE_ROWS
+            for feed_id in [row[0] for row in db.execute("SELECT DISTINCT feed_id FROM bars")]:
+                for resolution, days in self.retention.bars_days.items():
+                    if days is not None and left > 0:
+                        before_s = (now_us - days * DAY_US) // SECOND_US
+                        key = (feed_id, CODES[resolution], before_s)
+                        left -= _delete(db, "bars", "resolution = ? AND start_s", key, left)
+            for feed_id in [row[0] for row in db.execute("SELECT DISTINCT feed_id FROM points")]:
+                if self.retention.points_days is not None and left > 0:
+                    # The newest point of a feed is what a restart goes on from.
+                    before_us = now_us - self.retention.points_days * DAY_US
+                    newest = db.execute("SELECT max(decided_us) FROM points WHERE feed_id = ?", (feed_id,)).fetchone()[
+                        0
+                    ]
+                    left -= _delete(db, "points", "decided_us", (feed_id, min(before_us, newest)), left)
+                if self.retention.marks_days is not None and left > 0:
+                    before_us = now_us - self.retention.marks_days * DAY_US
+                    left -= _delete(db, "marks", "at_us", (feed_id, before_us), left)
+            return PRUNE_ROWS - left
+
+        return self._transaction(put)
+
+    def _transaction(self, put: Callable[[sqlite3.Connection], Result]) -> Result:
+        with self._write_lock:
+            db = self._db
+            try:
+                db.execute("BEGIN IMMEDIATE")
+                result = put(db)
+                db.execute("COMMIT")
+            except (sqlite3.Error, OverflowError) as error:
+                self._ids.clear()
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise _write_error(self.path, error) from None
+            except BaseException:
+                self._ids.clear()
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+            return result
+
+    def _id(self, text: str) -> int:
+        """Number of a name. Names written in a transaction that failed are forgotten with it."""
+        found = self._ids.get(text)
+        if found is None:
+            row = self._db.execute("SELECT id FROM names WHERE text = ?", (text,)).fetchone()
+            if row is None:
+                row = self._db.execute("INSERT INTO names (text) VALUES (?) RETURNING id", (text,)).fetchone()
+            found = self._ids[text] = int(row[0])
+        return found
+
+    def _maybe_id(self, text: str | None) -> int | None:
+        return None if text is None else self._id(text)
+
+    def _point_row(self, point: Point) -> Row:
+        return (
+            self._id(point.feed),
+            point.decided_us,
+            point.epoch,
+            point.seq,
+            self._id(point.instance),
+            self._id(point.state),
+            point.mantissa,
+            point.expo,
+            point.conf,
+            self._maybe_id(point.source),
+            self._id(point.rule),
+            self._id(point.reason),
+            point.publish_time_us,
+            point.valid_until_us,
+        )
+
+    def _mark_row(self, mark: Mark) -> Row:
+        return (
+            self._id(mark.feed),
+            mark.at_us,
+            self._id(mark.state),
+            self._maybe_id(mark.before),
+            self._id(mark.reason),
+            self._maybe_id(mark.source),
+            self._id(mark.rule),
+        )
+
+    # Going on after a restart.
+
+    def resume_builder(self, begin_us: int) -> Builder:
+        """A builder that goes on where the store stopped; in an empty store one that begins at ``begin_us``.
+
+        It is also what completes the reads of this store from now on.
+        """
+        watermark_us = self.watermark_us()
+        if watermark_us is None:
+            self.builder = Builder(begin_us)
+            return self.builder
+        start_us = Resolution.S1.start_us(watermark_us)
+        builder = Builder(start_us, resumed=True)
+        builder.remember_gaps(self.gaps())
+        for feed in [row[0] for row in self._query("SELECT text FROM names WHERE id IN (SELECT feed_id FROM points)")]:
+            points = self.points(feed, start_us, 2**62)
+            before = self.point_at(feed, decided_us=start_us - 1)
+            points = points if before is None else [before, *points]
+
+            def parents(resolution: Resolution, parent: Resolution, bucket_us: int, feed: str = feed) -> Iterable[Bar]:
+                held = self.bars(feed, parent, bucket_us, parent.start_us(start_us))
+                return [bar for bar in held if not bar.imported]
+
+            builder.resume_feed(points, parents)
+        builder.watermark(watermark_us)
+        self.builder = builder
+        return builder
+
+
+def _delete(db: sqlite3.Connection, table: str, where: str, key: Row, limit: int) -> int:
+    """Delete the oldest rows of a feed below the last value of ``key``; returns how many."""
+    column = where.rsplit(" ", 1)[-1]
+    bound = db.execute(
+        f"SELECT {column} FROM {table} WHERE feed_id = ? AND {where} < ? ORDER BY {column} LIMIT 1 OFFSET ?",
+        (*key, limit),
+    ).fetchone()
+    upper = key[-1] if bound is None else bound[0]
+    return db.execute(f"DELETE FROM {table} WHERE feed_id = ? AND {where} < ?", (*key[:-1], upper)).rowcount
+
+
+def _write_error(path: Path, error: Exception) -> StoreError:
+    name = getattr(error, "sqlite_errorname", "")
+    if name == "SQLITE_FULL":
+        return StoreError(
+            f"{path}: the disk is full; nothing of this write was kept, what was held stays readable. Make room on it"
+        )
+    if name.startswith("SQLITE_BUSY"):
+        return StoreError(f"{path}: another process writes for more than {BUSY_TIMEOUT_MS // 1000} s; try again later")
+    return StoreError(
+        f"{path}: cannot be written ({error}); nothing of this write was kept. Look at its disk, then try again"
+    )
+
+
+# Opening.
+
+
+def open_store(path: Path, *, retention: Retention | None = None, recording: bool = False) -> Store:
+    """Open the store, or make one. Its integrity is checked first.
+
+    With ``recording`` it is refused while another process records into it. Imports and rebuilds need no such claim:
+    their transactions wait for each other.
+
+    Raises:
+        StoreError: not a store, damaged, of another version, or in use. The file is left as it is.
+    """
+    retention = retention or Retention()
+    retention.check()
+    lock_file = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if recording:
+            lock_file = _claim(path)
+        connection = _connect(path)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be opened ({error.strerror})") from None
+    except sqlite3.Error as error:
+        if lock_file is not None:
+            os.close(lock_file)
+        raise _open_error(path, error) from None
+    except StoreError:
+        if lock_file is not None:
+            os.close(lock_file)
+        raise
+    return Store(path, connection, retention, lock_file)
+
+
+def _claim(path: Path) -> int:
+    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise StoreError(f"{path}: another process records into it; stop that one, or give another file") from None
+    return descriptor
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            _check(path, connection)
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES}")
+        connection.execute("BEGIN IMMEDIATE")
+        if not connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            for statement in TABLES:
+                connection.execute(statement)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _check(path: Path, connection: sqlite3.Connection) -> None:
+    if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
+        raise StoreError(f"{path}: a database of another program; give another file")
+    version = connection.execute("PRAGMA user_version").fetchone()[0]
+    if version != SCHEMA_VERSION:
+        raise StoreError(
+            f"{path}: schema version {version}, this program knows {SCHEMA_VERSION}; use the version of oracle-hub "
+            "that wrote it, or move it away and run rebuild-bars"
+        )
+    found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise _damaged(path, found)
+
+
+def _damaged(path: Path, what: str) -> StoreError:
+    return StoreError(
+        f"{path}: damaged ({' '.join(what.split())[:120]}); it was left as it is. Move it away with its -wal file, and "
+        "run rebuild-bars to make it anew from the journal"
+    )
+
+
+def _open_error(path: Path, error: sqlite3.Error) -> StoreError:
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_SHORT")):
+        return _damaged(path, str(error))
+    if name == "SQLITE_FULL":
+        return _write_error(path, error)
+    return StoreError(f"{path}: cannot be opened ({error})")
