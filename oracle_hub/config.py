@@ -11,11 +11,12 @@ import re
 import tomllib
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
+from oracle_hub.config_errors import explained
 from oracle_hub.core.selector import Policy
 from oracle_hub.errors import ConfigError
 
@@ -39,6 +40,17 @@ class HubSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     warmup_ms: Annotated[int, msgspec.Meta(ge=0, le=600_000)] = 10_000
 
 
+class TokenSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[[server.tokens]]``: one API token, by the environment variable that holds it, and its own limits."""
+
+    name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9_-]{1,32}$")]
+    token: str
+    max_connections: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1_000
+    max_subscriptions: Annotated[int, msgspec.Meta(ge=1, le=4_096)] | None = None
+    requests_per_second: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
+    request_burst: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
+
+
 class ServerSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[server]``: the stream and the HTTP views."""
 
@@ -50,7 +62,21 @@ class ServerSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     max_clients_per_ip: Positive = 2_000
     handshake_timeout_ms: Positive = 5_000
     subscribe_timeout_ms: Positive = 30_000
+    max_message_bytes: Annotated[int, msgspec.Meta(ge=1_024, le=16_777_216)] = 65_536
+    max_subscriptions: Annotated[int, msgspec.Meta(ge=1, le=4_096)] = 64
+    max_feeds: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 4_096
+    requests_per_second: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 20
+    request_burst: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 100
+    conflate_above_bytes: Annotated[int, msgspec.Meta(ge=512, le=1_048_576)] = 4_096
+    max_unsent_bytes: Annotated[int, msgspec.Meta(ge=16_384, le=268_435_456)] = 1_048_576
     max_unsent_age_ms: Positive = 10_000
+    history_batches: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 8_192
+    history_mib: Annotated[int, msgspec.Meta(ge=1, le=4_096)] = 32
+    history_age_ms: Annotated[int, msgspec.Meta(ge=1_000, le=3_600_000)] = 120_000
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+    require_token: bool = False
+    tokens: tuple[TokenSection, ...] = ()
 
 
 class JournalSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -196,10 +222,6 @@ def parse_canonical(text: str) -> Config:
         raise ConfigError(f"journaled configuration: {error}") from None
 
 
-_UNKNOWN = re.compile(r"unknown field `(?P<key>[^`]*)`(?: - at `\$(?P<path>[^`]*)`)?")
-_AT = re.compile(r"^(?P<what>.*) - at `\$(?P<path>[^`]*)`$")
-
-
 def load_config(path: Path) -> Config:
     """Read and validate a configuration file.
 
@@ -221,38 +243,31 @@ def parse_config(text: str, *, origin: str) -> Config:
         raw = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{origin}: not TOML: {error}") from None
-    try:
-        config = msgspec.convert(raw, Config)
-    except msgspec.ValidationError as error:
-        raise ConfigError(f"{origin}: {_explain(str(error))}") from None
+    if not raw:
+        raise ConfigError(f"{origin}: is empty; begin with a file of deploy/, or see docs/configuration.md")
+    config = convert(raw, origin)
     _check(config, origin)
     return config
 
 
-def _explain(message: str) -> str:
-    unknown = _UNKNOWN.search(message)
-    if unknown:
-        key, path = unknown["key"], (unknown["path"] or "").lstrip(".")
-        known = _known_keys(path)
-        nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(sorted(known))}"
-        return f"{_located(path)}unknown key {key}; {hint}"
-    at = _AT.match(message)
-    if at:
-        return f"{_located(at['path'].lstrip('.'))}{at['what'][0].lower()}{at['what'][1:]}"
-    return message
+def convert(raw: dict[str, Any], origin: str | None = None) -> Config:
+    """Tables as TOML gives them to a configuration; only shapes, types and ranges are looked at.
 
-
-def _located(path: str) -> str:
-    """Turn msgspec's ``sources[...].kind`` into ``sources.*.kind``: it does not say which entry of a table it was."""
-    readable = path.replace("[...]", ".*")
-    return f"{readable}: " if readable else ""
+    Raises:
+        ConfigError: one line with the key, down to which entry of a table, and what it accepts.
+    """
+    try:
+        return msgspec.convert(raw, Config)
+    except msgspec.ValidationError as error:
+        refusal = explained(raw, Config, str(error), _known_keys)
+        raise ConfigError(f"{origin}: {refusal}" if origin else refusal) from None
 
 
 _SECTIONS: dict[str, type[_Section]] = {
     "": Config,
     "hub": HubSection,
     "server": ServerSection,
+    "server.tokens": TokenSection,
     "journal": JournalSection,
     "state": StateSection,
     "solana": SolanaSection,
@@ -280,6 +295,8 @@ def documented_keys() -> list[str]:
 
 
 def _check(config: Config, origin: str) -> None:
+    if not config.sources:
+        raise ConfigError(f"{origin}: sources: none given; add [sources.NAME] tables, or begin with a file of deploy/")
     if not config.feeds:
         raise ConfigError(f'{origin}: feeds: none given; add a [feeds."SOL/USD"] table')
     for name, source in config.sources.items():
@@ -289,7 +306,12 @@ def _check(config: Config, origin: str) -> None:
             raise ConfigError(f"{origin}: sources.{name}.kind: unknown kind {source.kind}; {hint}")
         if source.api_key is not None and not source.api_key.startswith("env:"):
             raise ConfigError(f'{origin}: sources.{name}.api_key: write "env:NAME" and put the key in the environment')
+    _check_server(config.server, origin)
     _check_endpoints(config, origin)
+    _check_feeds(config, origin)
+
+
+def _check_feeds(config: Config, origin: str) -> None:
     for feed, section in config.feeds.items():
         roles = feed_roles(config, section)
         if roles.primary is None:
@@ -314,6 +336,22 @@ def _check(config: Config, origin: str) -> None:
         for key in (*section.max_age_ms, *section.accounts):
             if key not in config.sources:
                 raise ConfigError(f"{origin}: feeds.{feed}: max_age_ms or accounts names {key}, which is no source")
+
+
+def _check_server(server: ServerSection, origin: str) -> None:
+    for token in server.tokens:
+        if not token.token.startswith("env:"):
+            key = f"server.tokens.{token.name}.token"
+            raise ConfigError(f'{origin}: {key}: write "env:NAME" and put the token in the environment')
+    names = [token.name for token in server.tokens]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"{origin}: server.tokens: two have the name {twice}")
+    if server.require_token and not server.tokens:
+        raise ConfigError(f"{origin}: server.require_token: nobody could come in; add [[server.tokens]]")
+    if (server.tls_certificate is None) is not (server.tls_key is None):
+        missing = "tls_key" if server.tls_key is None else "tls_certificate"
+        raise ConfigError(f"{origin}: server.{missing}: certificate and key go together; this one is missing")
 
 
 def feed_roles(config: Config, section: FeedSection) -> RolesSection:

@@ -42,7 +42,16 @@ SPECS: tuple[MetricSpec, ...] = (
     MetricSpec("oraclehub_clients", "gauge", "Connected stream clients."),
     MetricSpec("oraclehub_sent_frames", "counter", "Frames written to stream clients."),
     MetricSpec("oraclehub_sent_bytes", "counter", "Bytes written to stream clients."),
-    MetricSpec("oraclehub_refused_clients", "counter", "Handshakes refused (limits, origin)."),
+    MetricSpec("oraclehub_clients_by_kind", "gauge", "Connected stream clients by what they follow.", ("kind",)),
+    MetricSpec("oraclehub_token_clients", "gauge", "Connected stream clients by the name of their token.", ("token",)),
+    MetricSpec(
+        "oraclehub_unsent_bytes", "gauge", "Bytes that clients' sockets have not taken, all together.", ("kind",)
+    ),
+    MetricSpec("oraclehub_most_unsent_bytes", "gauge", "The same of the client who is furthest behind.", ("kind",)),
+    MetricSpec("oraclehub_conflated_entries", "counter", "Feed entries that were sent merged."),
+    MetricSpec("oraclehub_closed_clients", "counter", "Ended streams by close code.", ("code",)),
+    MetricSpec("oraclehub_refused_clients", "counter", "Handshakes and requests refused.", ("reason",)),
+    MetricSpec("oraclehub_send_buffer_unlimited", "gauge", "1 if the platform does not honour TCP_NOTSENT_LOWAT."),
     MetricSpec("oraclehub_cut_off_connections", "counter", "Connections that sent no whole request in time."),
     MetricSpec("oraclehub_client_errors", "counter", "Error messages sent to clients."),
     MetricSpec("oraclehub_journal_written_bytes", "counter", "Bytes written to the journal."),

@@ -1,6 +1,8 @@
 """Where real data comes from, and what happens without it."""
 
 import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -33,3 +35,26 @@ def tapes_dir() -> Path:
     path = Path(base).parent / "tapes" if base else ROOT.parent / "shared" / "tapes"
     require(path.is_dir(), f"the folder of real price series ({path.name})")
     return path
+
+
+@pytest.fixture(scope="session")
+def pems(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of two self-signed certificates for 127.0.0.1, ``a`` and ``b`` (``.pem``), with their keys (``.key``).
+
+    And ``locked.key``, the first key with a passphrase, and ``text.pem``, which is none of these.
+    """
+    require(shutil.which("openssl") is not None, "openssl")
+    folder = tmp_path_factory.mktemp("pems")
+
+    def openssl(*arguments: object) -> None:
+        subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+
+    for name in ("a", "b"):
+        openssl(
+            "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+            "-subj", f"/CN=hub {name}", "-addext", "subjectAltName=IP:127.0.0.1",
+            "-keyout", folder / f"{name}.key", "-out", folder / f"{name}.pem",
+        )  # fmt: skip
+    openssl("ec", "-in", folder / "a.key", "-aes256", "-passout", "pass:x", "-out", folder / "locked.key")
+    (folder / "text.pem").write_text("no certificate\n")
+    return folder

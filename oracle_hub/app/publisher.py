@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from typing import Protocol
 
-from oracle_hub.config import Config
+from oracle_hub.app.doors import server_settings
 from oracle_hub.core.hub import Batch
 from oracle_hub.metrics import Sample
 from oracle_hub.server.http import Server
 from oracle_hub.server.service import ServerSettings, Service
-from oracle_hub.stream.session import SessionLimits
+
+__all__ = ["OwnServer", "Publisher", "server_samples", "server_settings"]
 
 
 class Publisher(Protocol):
@@ -24,6 +25,13 @@ class Publisher(Protocol):
 
     def config_changed(self) -> None:
         """Tell of a reload, after its first batch was published."""
+        ...
+
+    def renew(self, settings: ServerSettings) -> None:
+        """Take over tokens from these settings, and read the files of the certificate again.
+
+        Raises ConfigError where these cannot be used; then nothing was changed.
+        """
         ...
 
     async def stop(self, reason: str) -> None:
@@ -46,6 +54,7 @@ class OwnServer:
         self.server = Server(service, settings)
         self.start, self.publish = self.server.start, self.server.publish
         self.config_changed, self.stop = self.server.config_changed, self.server.stop
+        self.renew = self.server.renew
 
     def evidence(self) -> dict[str, object]:
         return {}
@@ -59,22 +68,17 @@ def server_samples(server: Server) -> Iterator[Sample]:
     yield "oraclehub_clients", (), server.clients
     yield "oraclehub_sent_frames", (), server.frames_sent
     yield "oraclehub_sent_bytes", (), server.bytes_sent
-    yield "oraclehub_refused_clients", (), server.refused
     yield "oraclehub_cut_off_connections", (), server.cut_off
     yield "oraclehub_client_errors", (), server.errors
-
-
-def server_settings(config: Config) -> ServerSettings:
-    """The settings of a server that stands alone. Raises ConfigError where one can't be used."""
-    section = config.server
-    return ServerSettings(
-        host=section.host,
-        port=section.port,
-        heartbeat_ms=section.heartbeat_ms,
-        allowed_origins=section.allowed_origins,
-        max_clients=section.max_clients,
-        max_clients_per_ip=section.max_clients_per_ip,
-        handshake_timeout_ms=section.handshake_timeout_ms,
-        subscribe_timeout_ms=section.subscribe_timeout_ms,
-        session=SessionLimits(max_unsent_age_ms=section.max_unsent_age_ms),
-    )
+    for kind, kindred in server.standing().items():
+        yield "oraclehub_clients_by_kind", (kind,), kindred.clients
+        yield "oraclehub_unsent_bytes", (kind,), kindred.unsent_bytes
+        yield "oraclehub_most_unsent_bytes", (kind,), kindred.most_unsent_bytes
+    for name, count in server.bearers.items():
+        yield "oraclehub_token_clients", (name,), count
+    yield "oraclehub_conflated_entries", (), server.conflated
+    for code, count in server.closes.items():
+        yield "oraclehub_closed_clients", (code,), count
+    for reason, count in server.refusals.items():
+        yield "oraclehub_refused_clients", (reason,), count
+    yield "oraclehub_send_buffer_unlimited", (), not server.send_buffer_limited

@@ -13,13 +13,14 @@ import msgspec
 
 import oracle_hub
 from feeds.emulator.emulator import Emulator, EmulatorSettings, EmulatorUrls
+from oracle_hub.app.doors import server_settings
 from oracle_hub.app.engine import Engine, Lineup
 from oracle_hub.app.explain import explain_feed, readiness
 from oracle_hub.app.lineup import EMULATED_RPC, Endpoints, HermesHost, build_lineup, endpoints_of, genesis_hash_of
-from oracle_hub.app.publisher import OwnServer, Publisher, server_settings
+from oracle_hub.app.publisher import OwnServer, Publisher
 from oracle_hub.app.pump import Pump
 from oracle_hub.clock import AnchoredClock, Clock, SystemClock
-from oracle_hub.config import Config, RpcSection
+from oracle_hub.config import Config, RpcSection, convert
 from oracle_hub.core.hub import Batch, Decision
 from oracle_hub.core.selector import State
 from oracle_hub.core.table import InputStatus
@@ -123,7 +124,8 @@ class Application:
         except OSError as error:
             where = f"{self.config.server.host}:{self.config.server.port}"
             raise ConfigError(f"server: cannot listen on {where} ({_words(error)}); see --host and --port") from None
-        return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        scheme = "http" if self.config.server.tls_certificate is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
 
     async def _endpoints(self, config: Config, stack: contextlib.AsyncExitStack | None = None) -> Endpoints:
         """Where the links go. In a simulation the emulator is started first, and ended by ``stack``."""
@@ -228,6 +230,7 @@ class Application:
                     raise ConfigError("[emulator] cannot come or go at a reload; restart")
                 before = self.pump.engine.lineup
                 lineup = build_lineup(config, await self._endpoints(config), before)
+                self.publisher.renew(server_settings(config))
             except OracleHubError as error:
                 log.error("reload refused, going on as before: %s", error)
                 return
@@ -353,8 +356,11 @@ async def _within(seconds: float, end: Callable[..., Awaitable[None]], *argument
 
 def _only_at_start(before: Config, after: Config) -> list[str]:
     """What differs and is read at start only (docs/configuration.md)."""
-    sections = ("server", "state", "journal", "emulator")
+    sections = ("state", "journal", "emulator")
     differing = [f"[{name}]" for name in sections if getattr(before, name) != getattr(after, name)]
+    renewed = {"tokens": after.server.tokens, "require_token": after.server.require_token}
+    if msgspec.structs.replace(before.server, **renewed) != after.server:
+        differing.insert(0, "[server]")
     keys = ("warmup_ms", "max_clock_skew_ms")
     return differing + [f"hub.{key}" for key in keys if getattr(before.hub, key) != getattr(after.hub, key)]
 
@@ -418,7 +424,4 @@ def with_overrides(config: Config, **sections: Mapping[str, object]) -> Config:
             raise ConfigError(f"{', '.join(given)}: only for simulations, and this configuration has no [emulator]")
         if given:
             raw[name].update(given)
-    try:
-        return msgspec.convert(raw, Config)
-    except msgspec.ValidationError as error:
-        raise ConfigError(str(error)) from None
+    return convert(raw)

@@ -10,6 +10,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from oracle_hub.app.doors import server_settings
 from oracle_hub.app.independence import dependent_verifiers
 from oracle_hub.app.lineup import all_addresses, catalog_of, endpoints_of, readers_of
 from oracle_hub.cli.console import console
@@ -96,8 +97,16 @@ def _warnings(config: Config) -> list[str]:
         else:
             if len(endpoints.rpc) == 1:
                 warnings.append("solana.rpc: one endpoint only; a second one makes its loss harmless")
+    try:
+        server_settings(config)
+    except ConfigError as error:
+        warnings.append(f"cannot start here: {error}")
     if config.server.host not in ("127.0.0.1", "::1", "localhost"):
-        warnings.append(f"server.host: {config.server.host} can be reached from other machines, without encryption")
+        bare = [] if config.server.tls_certificate is not None else ["encryption"]
+        bare += [] if config.server.require_token else ["a token"]
+        if bare:
+            where = f"server.host: {config.server.host} can be reached from other machines"
+            warnings.append(f"{where}, without {' and without '.join(bare)}")
     if config.journal.mode == "off":
         warnings.append("journal.mode: off; no price can be proved afterwards")
     if not os.access(Path(config.state.directory).absolute().parent, os.W_OK):

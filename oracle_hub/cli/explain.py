@@ -4,6 +4,7 @@ import argparse
 import sys
 import urllib.error
 import urllib.request
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -11,6 +12,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from oracle_hub.cli.asking import WANTED, token_headers
 from oracle_hub.cli.console import console
 from oracle_hub.core.price import decimal_text
 from oracle_hub.errors import SourceError
@@ -39,10 +41,16 @@ def fetch_json(url: str, path: str) -> dict[str, Any]:
     """
     full = url.rstrip("/") + path
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    headers = token_headers()
     try:
-        with opener.open(full, timeout=5) as response:
+        request = urllib.request.Request(full)
+        for name, value in headers.items():
+            request.add_unredirected_header(name, value)  # for this hub, and not for where it may send us
+        with opener.open(request, timeout=5) as response:
             answer = orjson.loads(response.read())
     except urllib.error.HTTPError as error:
+        if error.code == HTTPStatus.UNAUTHORIZED:
+            raise SourceError(f"{full}: {WANTED}") from None
         try:
             message = orjson.loads(error.read())["error"]["message"]
         except (orjson.JSONDecodeError, KeyError, TypeError):

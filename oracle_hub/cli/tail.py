@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import os
 import time
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -14,11 +15,13 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
+from oracle_hub.cli.asking import WANTED, token_headers
 from oracle_hub.cli.console import console
 from oracle_hub.core.price import decimal_text
 from oracle_hub.errors import SourceError
+from oracle_hub.stream.messages import CloseCode
 
 STYLES = {"live": "green", "degraded": "yellow", "none": "red"}
 
@@ -46,7 +49,13 @@ async def _follow(options: argparse.Namespace) -> int:
     url = stream_url(options.url)
     subscribe = {"type": "subscribe", "id": 1, "channel": "prices", "feeds": options.feeds or ["*"], "detail": "full"}
     try:
-        async with connect(url, subprotocols=["oraclehub.v1"], compression=None, proxy=None) as socket:  # type: ignore[list-item]
+        async with connect(
+            url,
+            subprotocols=["oraclehub.v1"],  # type: ignore[list-item]
+            additional_headers=token_headers(),
+            compression=None,
+            proxy=None,
+        ) as socket:
             await socket.send(orjson.dumps(subscribe).decode())
             view = _View(live=not options.json)
             with view.screen:
@@ -61,7 +70,13 @@ async def _follow(options: argparse.Namespace) -> int:
             if options.svg:
                 view.draw(options.svg)
     except ConnectionClosed as closed:
+        if closed.rcvd is not None and closed.rcvd.code == CloseCode.UNAUTHORIZED:
+            raise SourceError(f"{url}: {WANTED}") from None
         raise SourceError(f"{url}: the hub closed the stream ({closed})") from None
+    except InvalidStatus as refusal:
+        if refusal.response.status_code == HTTPStatus.UNAUTHORIZED:
+            raise SourceError(f"{url}: {WANTED}") from None
+        raise SourceError(f"{url}: the hub refused with HTTP {refusal.response.status_code}") from None
     except (OSError, WebSocketException) as error:
         raise SourceError(f"{url}: no hub there ({error}); start one with: oracle-hub run") from None
     return 0

@@ -1,5 +1,6 @@
 """HTTP answers: JSON, errors with closed codes, and who may read from a browser."""
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from urllib.parse import urlsplit
@@ -17,6 +18,10 @@ class RequestError(StrEnum):
 
     NOT_FOUND = "not_found"
     UNKNOWN_FEED = "unknown_feed"
+    UNAUTHORIZED = "unauthorized"
+    TOKEN_IN_QUERY = "token_in_query"
+    TOO_MANY_FOR_TOKEN = "too_many_for_token"
+    HEAD_TOO_LARGE = "head_too_large"
     BAD_QUERY = "bad_query"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     BAD_REQUEST = "bad_request"
@@ -48,7 +53,38 @@ def bytes_answer(body: bytes, status: int = 200, headers: dict[str, str] | None 
 
 def error_answer(status: int, code: RequestError, message: str, headers: dict[str, str] | None = None) -> web.Response:
     """An error that a program can tell by its code and a person by its message."""
-    return json_answer({"error": {"code": code.value, "message": message}}, status, headers)
+    answer = json_answer({"error": {"code": code.value, "message": message}}, status, headers)
+    answer[_CODE] = code
+    return answer
+
+
+_CODE = web.ResponseKey("oracle_hub.code", RequestError)
+REFUSALS = frozenset(
+    (
+        RequestError.UNAUTHORIZED,
+        RequestError.TOKEN_IN_QUERY,
+        RequestError.ORIGIN_REFUSED,
+        RequestError.TOO_MANY_CONNECTIONS,
+        RequestError.TOO_MANY_FROM_ADDRESS,
+        RequestError.TOO_MANY_FOR_TOKEN,
+        RequestError.SHUTTING_DOWN,
+    )
+)
+"""Codes that say not what was asked wrongly, but who is not served."""
+
+
+def counted(refusals: Counter[str]) -> Callable[..., Awaitable[object]]:
+    """A middleware, outside of all that refuse: counts refusals by their code."""
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        answer = await handler(request)
+        code = answer.get(_CODE)
+        if code is not None and code in REFUSALS:
+            refusals[code.value] += 1
+        return answer
+
+    return middleware
 
 
 def origin_allowed(origin: str, host: str, allowed: tuple[str, ...]) -> bool:
@@ -56,6 +92,12 @@ def origin_allowed(origin: str, host: str, allowed: tuple[str, ...]) -> bool:
     if "*" in allowed or origin in allowed:
         return True
     return urlsplit(origin).netloc.lower() == host.lower() != ""
+
+
+def _preflight() -> web.Response:
+    """What a browser asks before it sends a page's request with a token to another host."""
+    allowed = {"Access-Control-Allow-Methods": "GET", "Access-Control-Allow-Headers": "Authorization"}
+    return web.Response(status=204, headers={**allowed, "Access-Control-Max-Age": "600"})
 
 
 _BY_STATUS = {404: RequestError.NOT_FOUND, 405: RequestError.METHOD_NOT_ALLOWED}
@@ -70,7 +112,8 @@ def guard(allowed_origins: tuple[str, ...], on_error: Callable[[Exception], None
         if origin is not None and not origin_allowed(origin, request.host, allowed_origins):
             return error_answer(403, RequestError.ORIGIN_REFUSED, "this origin is not in server.allowed_origins")
         try:
-            answer = await handler(request)
+            preflight = request.method == "OPTIONS" and origin is not None
+            answer = _preflight() if preflight else await handler(request)
         except web.HTTPException as error:
             code = _BY_STATUS.get(error.status, RequestError.BAD_REQUEST)
             kept = {key: error.headers[key] for key in ("Allow", "Location") if key in error.headers}

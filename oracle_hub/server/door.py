@@ -4,8 +4,35 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
-from oracle_hub.server.answers import Handler
+from oracle_hub.server.answers import Handler, RequestError, error_answer
+
+KEEPALIVE_S = 30
+
+
+class RequestHandler(web.RequestHandler):
+    """aiohttp's own, but for requests that cannot be read: it would log a traceback for each, with what was sent in it,
+    and answer in plain text."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if not isinstance(exc, HttpProcessingError):
+            return super().handle_error(request, status, exc, message)
+        if isinstance(exc, LineTooLong):
+            longest = f"the request line, or a header, is longer than {self.max_line_size} bytes"
+            answer = error_answer(431, RequestError.HEAD_TOO_LARGE, longest)
+        else:
+            answer = error_answer(400, RequestError.BAD_REQUEST, "this is no request that HTTP/1.1 knows")
+        answer.force_close()
+        return answer
 
 
 class Door:
@@ -30,10 +57,15 @@ class Door:
     def __call__(self) -> web.RequestHandler:
         """What the listening socket calls for every connection that it accepts."""
         assert self._server is not None
-        protocol = self._server()
+        loop = asyncio.get_running_loop()
+        protocol = RequestHandler(
+            self._server,
+            loop=loop,
+            access_log=None,  # type: ignore[arg-type]  # None is none, as in web.AppRunner
+            keepalive_timeout=KEEPALIVE_S,
+        )
         while len(self._waiting) >= self._max_waiting:
             self._cut(next(iter(self._waiting)))
-        loop = asyncio.get_running_loop()
         self._waiting[protocol] = loop.call_later(self._timeout_s, self._cut, protocol)
         return protocol
 

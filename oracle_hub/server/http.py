@@ -6,16 +6,22 @@ is late.
 
 import asyncio
 import logging
+import ssl
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from oracle_hub.core.hub import Batch, Decision
-from oracle_hub.server.answers import RequestError, bytes_answer, error_answer, guard, json_answer
+from oracle_hub.server import tls
+from oracle_hub.server.answers import RequestError, bytes_answer, counted, error_answer, guard, json_answer
+from oracle_hub.server.census import Standing
 from oracle_hub.server.door import Door
 from oracle_hub.server.frames import text_frame
 from oracle_hub.server.service import ServerSettings, Service
+from oracle_hub.server.tokens import Tokens
 from oracle_hub.server.websocket import Subscribers
 from oracle_hub.stream.board import Board
 from oracle_hub.stream.history import History
@@ -47,6 +53,9 @@ class Server:
         )
         self._listener: asyncio.Server | None = None
         self._failures = 0
+        self._tls: ssl.SSLContext | None = None
+        self._tokens = Tokens(self._settings.tokens, required=self._settings.require_token)
+        self._refusals: Counter[str] = Counter()
 
     # Counts for metrics.
 
@@ -66,8 +75,37 @@ class Server:
 
     @property
     def refused(self) -> int:
-        """Handshakes refused for a limit."""
-        return self._subscribers.refused if self._subscribers else 0
+        """Handshakes and requests refused for who asks."""
+        return self._refusals.total()
+
+    @property
+    def refusals(self) -> Mapping[str, int]:
+        """The same by code, as in the answer."""
+        return self._refusals
+
+    @property
+    def closes(self) -> Mapping[str, int]:
+        """Ended websockets by the code that ended them; ``peer`` where the client left."""
+        return self._subscribers.closes if self._subscribers else {}
+
+    @property
+    def bearers(self) -> Mapping[str, int]:
+        """Connected subscribers by the name of their token."""
+        return {name: self._tokens.bearers[name] for name in self._tokens.names}
+
+    @property
+    def conflated(self) -> int:
+        """Feed entries that were sent merged."""
+        return self._board.conflated if self._board else 0
+
+    @property
+    def send_buffer_limited(self) -> bool:
+        """Whether the platform limits what it hides of unsent data, as far as it was asked."""
+        return self._subscribers is None or self._subscribers.send_buffer_limited
+
+    def standing(self) -> Standing:
+        """Subscribers, and bytes that their sockets have not taken, by kind. Looks at each of them."""
+        return self._subscribers.standing() if self._subscribers else {}
 
     @property
     def cut_off(self) -> int:
@@ -82,30 +120,49 @@ class Server:
     # Life.
 
     async def start(self) -> tuple[str, int]:
-        """Listen. Returns the address that was bound. Raises OSError when the port is taken."""
+        """Listen. Returns the address that was bound.
+
+        Raises:
+            OSError: the port is taken.
+            ConfigError: certificate or key cannot be used.
+        """
         service, settings = self._service, self._settings
-        history = History(service.epoch, service.seq)
+        if settings.tls_certificate is not None and settings.tls_key is not None:
+            self._tls = tls.server_context(settings.tls_certificate, settings.tls_key)
+        history = History(
+            service.epoch,
+            service.seq,
+            max_batches=settings.history_batches,
+            max_bytes=settings.history_bytes,
+            max_age_us=settings.history_age_ms * 1_000,
+        )
         self._board = Board(service.decisions, history, text_frame, instance=service.instance)
-        self._subscribers = Subscribers(service, settings, self._board)
+        self._subscribers = Subscribers(service, settings, self._board, self._tokens)
         self._runner = web.AppRunner(
-            self._application(self._subscribers),
-            access_log=None,
-            handle_signals=False,
-            keepalive_timeout=30,
-            shutdown_timeout=0.2,
+            self._application(self._subscribers), access_log=None, handle_signals=False, shutdown_timeout=0.2
         )
         await self._runner.setup()
         assert self._runner.server is not None
         self._door.open(self._runner.server)
         self._listener = await asyncio.get_running_loop().create_server(
-            self._door, settings.host, settings.port, backlog=1024
+            self._door,
+            settings.host,
+            settings.port,
+            backlog=1024,
+            ssl=self._tls,
+            ssl_handshake_timeout=settings.handshake_timeout_ms / 1000 if self._tls else None,
         )
         self._subscribers.start()
         host, port = self._listener.sockets[0].getsockname()[:2]
         return host, port
 
     def _application(self, subscribers: Subscribers) -> web.Application:
-        middlewares = [self._door.middleware(), guard(self._settings.allowed_origins, self._failed)]
+        middlewares = [
+            self._door.middleware(),
+            counted(self._refusals),
+            guard(self._settings.allowed_origins, self._failed),
+            self._tokens.middleware(),
+        ]
         app = web.Application(middlewares=middlewares)  # type: ignore[arg-type]
         app.router.add_get("/v1/stream", subscribers.handle, allow_head=False)
         app.router.add_get("/v1/prices", self._prices)
@@ -149,6 +206,23 @@ class Server:
         if self._board is not None and self._subscribers is not None:
             self._board.reorder(self._service.decisions)
             self._subscribers.config_changed()
+
+    def renew(self, settings: ServerSettings) -> None:
+        """Take over tokens from these settings, and read the files of the certificate again.
+
+        Connections whose token is known no longer are closed; others go on with the limits that they have. The rest of
+        the settings is read at start only.
+
+        Raises:
+            ConfigError: certificate or key cannot be used. Then nothing was changed.
+        """
+        certificate, key = self._settings.tls_certificate, self._settings.tls_key
+        if self._tls is not None and certificate is not None and key is not None:
+            tls.server_context(certificate, key)  # the one in use is touched only when these are good
+            tls.load(self._tls, certificate, key)
+        self._tokens.change(settings.tokens, required=settings.require_token)
+        if self._subscribers is not None:
+            self._subscribers.tokens_changed()
 
     def _failed(self, error: Exception) -> None:
         self._failures += 1

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import msgspec
 
 from oracle_hub.core.hub import Decision
+from oracle_hub.server.tokens import Token
 from oracle_hub.stream.session import SessionLimits
 
 
@@ -80,7 +81,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     handshake_timeout_ms: int = 5_000
     """A connection that has not sent a whole request head by then is cut."""
     max_handshakes: int = 2_000
-    """Connections that have not sent one yet; beyond this the oldest is cut."""
+    """Connections that have not sent one yet; beyond this the oldest is cut. And websockets that have to show a token
+    yet; beyond this those without one are refused."""
     subscribe_timeout_ms: int = 30_000
     """A subscriber without a subscription for so long is closed."""
     max_message_bytes: int = 65_536
@@ -95,6 +97,16 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long a close may take before the connection is cut."""
     retry_after_ms: int = 1_000
     """When to come back, in ``goaway`` and in refusals."""
+    history_batches: int = 8_192
+    """Bounds of what a resume can reach back to: this, the next, and the one after that, whichever is met first."""
+    history_bytes: int = 32 << 20
+    history_age_ms: int = 120_000
+    tls_certificate: str | None = None
+    """PEM files; both or neither. With them the port speaks TLS only."""
+    tls_key: str | None = None
+    tokens: tuple[Token, ...] = ()
+    require_token: bool = False
+    """Whether prices are for those with a token only."""
     session: SessionLimits = SessionLimits()
 
     def published(self) -> dict[str, int]:

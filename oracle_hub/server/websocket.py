@@ -8,25 +8,34 @@ bytes: a subscriber that does not read costs itself, not others.
 import asyncio
 import logging
 import os
-import socket
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
 
 from aiohttp import WSMessage, WSMsgType, web
 
 from oracle_hub.core.hub import Batch
 from oracle_hub.server.answers import RequestError, error_answer
+from oracle_hub.server.census import Standing, close_label, standing
 from oracle_hub.server.frames import close_frame
 from oracle_hub.server.service import ServerSettings, Service
+from oracle_hub.server.sockets import tune, unsent_counter
+from oracle_hub.server.tokens import Token, Tokens, Visitor, offered_subprotocols
 from oracle_hub.stream.board import Board
-from oracle_hub.stream.messages import SUBPROTOCOL, CloseCode, Config, ErrorCode, GoAway, Hello, encode
-from oracle_hub.stream.session import Session
+from oracle_hub.stream.messages import (
+    SUBPROTOCOL,
+    AuthRequired,
+    CloseCode,
+    Config,
+    ErrorCode,
+    GoAway,
+    Hello,
+    encode,
+)
+from oracle_hub.stream.session import Session, SessionLimits
 
 log = logging.getLogger(__name__)
 
-TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 PHASES = 16
 """Heartbeats are spread over their interval, so that ten thousand of them do not stand before a price."""
 
@@ -47,22 +56,30 @@ class Client:
     """One connected subscriber."""
 
     __slots__ = (
-        "closing", "descriptor", "gone", "idle_since_us", "is_closing", "phase", "session", "transport", "unsent_bytes",
-        "write",
+        "closing", "descriptor", "gone", "idle_since_us", "is_closing", "phase", "session", "token", "transport",
+        "unsent_bytes", "write",
     )  # fmt: skip
 
     def __init__(
-        self, transport: asyncio.Transport, board: Board, settings: ServerSettings, *, phase: int, now_us: int
+        self,
+        transport: asyncio.Transport,
+        board: Board,
+        limits: SessionLimits,
+        *,
+        phase: int,
+        now_us: int,
+        token: Token | None = None,
     ) -> None:
         self.transport = transport
-        self.session = Session(board, settings.session, self)
+        self.token = token
+        self.session = Session(board, limits, self)
         self.phase = phase
         """In which of the :data:`PHASES` of an interval its heartbeat is due."""
         self.idle_since_us: int | None = now_us
         """Since when it has had no subscription; None while it has one."""
         self.descriptor = plain_descriptor(transport)
         self.write = transport.write  # looked up once: these are called for every frame
-        self.unsent_bytes = transport.get_write_buffer_size
+        self.unsent_bytes = unsent_counter(transport)
         self.is_closing = transport.is_closing
         self.closing = False
         """Our close frame was sent: nothing may follow it."""
@@ -73,15 +90,18 @@ class Client:
 class Subscribers:
     """All websocket subscribers of one server."""
 
-    def __init__(self, service: Service, settings: ServerSettings, board: Board) -> None:
+    def __init__(self, service: Service, settings: ServerSettings, board: Board, tokens: Tokens) -> None:
         self._service = service
         self._settings = settings
+        self._tokens = tokens
         self._board = board
         self._clients: dict[Client, None] = {}
         self._phases: tuple[dict[Client, None], ...] = tuple({} for _ in range(PHASES))
         self._joined = 0
         self._beats = 0
         self._connections = 0
+        self._unauthenticated = 0
+        """Of these, how many have to show a token yet."""
         self._by_address: Counter[str] = Counter()
         self._held_back: set[Client] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -93,8 +113,10 @@ class Subscribers:
         self.writes = 0
         """Writes to sockets, usually one frame each."""
         self.bytes_sent = 0
-        self.refused = 0
-        """Handshakes refused for a limit."""
+        self.closes: Counter[str] = Counter()
+        """Ended websockets by code; see :func:`close_label`."""
+        self.send_buffer_limited = True
+        """Whether the platform limits what it hides of unsent data, as far as it was asked."""
         self.errors = 0
         """Sessions that failed inside the server: each is a defect of ours."""
 
@@ -110,11 +132,17 @@ class Subscribers:
         refusal = self._refusal(request)
         if refusal is not None:
             return refusal
+        with self._tokens.visit(request) as visitor:
+            if visitor.must_authenticate and self._unauthenticated >= self._settings.max_handshakes:
+                return self._full()  # those who show a token at once are not kept out by those who don't
+            return visitor.refusal or await self._let_in(request, visitor)
+
+    async def _let_in(self, request: web.Request, visitor: Visitor) -> web.StreamResponse:
         address = request.remote or ""
         self._connections += 1
         self._by_address[address] += 1
         try:
-            return await self._serve(request)
+            return await self._serve(request, visitor)
         finally:
             self._connections -= 1
             self._by_address[address] -= 1
@@ -125,24 +153,28 @@ class Subscribers:
         if request.headers.get("Upgrade", "").lower() != "websocket":
             upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
             return error_answer(426, RequestError.UPGRADE_REQUIRED, "this is a websocket", upgrade)
-        offered = request.headers.get("Sec-WebSocket-Protocol")
-        if offered is not None and SUBPROTOCOL not in (name.strip() for name in offered.split(",")):
+        offered = offered_subprotocols(request)
+        if offered and SUBPROTOCOL not in offered:
             return error_answer(400, RequestError.UNKNOWN_SUBPROTOCOL, f"the only subprotocol is {SUBPROTOCOL}")
         settings = self._settings
-        later = {"Retry-After": str(-(-settings.retry_after_ms // 1000))}
+        later = self._later
         if self._stopping:
-            answer = error_answer(503, RequestError.SHUTTING_DOWN, "the server is going away", later)
-        elif self._connections >= settings.max_clients:
-            answer = error_answer(503, RequestError.TOO_MANY_CONNECTIONS, "the server is full", later)
-        elif self._by_address[request.remote or ""] >= settings.max_clients_per_ip:
+            return error_answer(503, RequestError.SHUTTING_DOWN, "the server is going away", later)
+        if self._connections >= settings.max_clients:
+            return self._full()
+        if self._by_address[request.remote or ""] >= settings.max_clients_per_ip:
             message = f"more than {settings.max_clients_per_ip} connections from one address"
-            answer = error_answer(429, RequestError.TOO_MANY_FROM_ADDRESS, message, later)
-        else:
-            return None
-        self.refused += 1
-        return answer
+            return error_answer(429, RequestError.TOO_MANY_FROM_ADDRESS, message, later)
+        return None
 
-    async def _serve(self, request: web.Request) -> web.WebSocketResponse:
+    @property
+    def _later(self) -> dict[str, str]:
+        return {"Retry-After": str(-(-self._settings.retry_after_ms // 1000))}
+
+    def _full(self) -> web.Response:
+        return error_answer(503, RequestError.TOO_MANY_CONNECTIONS, "the server is full", self._later)
+
+    async def _serve(self, request: web.Request, visitor: Visitor) -> web.WebSocketResponse:
         settings = self._settings
         ws = web.WebSocketResponse(
             protocols=(SUBPROTOCOL,),
@@ -157,12 +189,17 @@ class Subscribers:
         if not isinstance(transport, asyncio.Transport):
             return ws  # gone during the handshake
         self._tune(transport)
-        client = self._join(transport)
+        if visitor.must_authenticate and not await self._authenticated(ws, visitor, transport):
+            return ws
+        limits = settings.session if visitor.token is None else visitor.token.session_limits(settings.session)
+        client, fault = self._join(transport, limits, visitor.token), None
         try:
-            self._write(client, self._hello())
+            self._write(client, self._hello(limits))
             if self._stopping:
                 self._close_soon(client, CloseCode.SHUTDOWN)
             async for message in ws:
+                if message.type is WSMsgType.ERROR:
+                    fault = getattr(message.data, "code", None)  # the peer's own close would hide it
                 self._attempt(client, partial(self._take, client, message))
                 await self._drained(client)
         finally:
@@ -171,23 +208,39 @@ class Subscribers:
             self._held_back.discard(client)
             client.session.end()
             client.gone.set()
+            self.closes[close_label(client.session.close_code, fault or ws.close_code)] += 1
             if client.closing:
                 transport.close()
         return ws
 
-    def _join(self, transport: asyncio.Transport) -> Client:
+    async def _authenticated(self, ws: web.WebSocketResponse, visitor: Visitor, transport: asyncio.Transport) -> bool:
+        """Ask for a token and wait for it; False when the connection was closed for want of one."""
+        timeout_ms = self._settings.handshake_timeout_ms
+        transport.write(self._board.frame(encode(AuthRequired(timeout_ms=timeout_ms))))
+        self._unauthenticated += 1
+        try:
+            code = await visitor.authenticate(ws, timeout_ms / 1000)
+        finally:
+            self._unauthenticated -= 1
+        if code is None:
+            return True
+        self.closes[close_label(code, ws.close_code)] += 1
+        await ws.close(code=code, message=code.name.lower().encode())
+        return False
+
+    def _join(self, transport: asyncio.Transport, limits: SessionLimits, token: Token | None) -> Client:
         phase = self._joined % PHASES
         self._joined += 1
-        client = Client(transport, self._board, self._settings, phase=phase, now_us=self._service.now_us())
+        now_us = self._service.now_us()
+        client = Client(transport, self._board, limits, phase=phase, now_us=now_us, token=token)
         self._clients[client] = None
         self._phases[phase][client] = None
         return client
 
     def _tune(self, transport: asyncio.Transport) -> None:
-        sock = transport.get_extra_info("socket")
-        if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, self._settings.not_sent_low_water_bytes)
+        if not tune(transport, self._settings.not_sent_low_water_bytes) and self.send_buffer_limited:
+            self.send_buffer_limited = False
+            log.warning("this platform does not honour TCP_NOTSENT_LOWAT: who stalls wakes to more old messages")
 
     async def _drained(self, client: Client) -> None:
         """Take no further request from a client that leaves the answers unread."""
@@ -209,7 +262,7 @@ class Subscribers:
             return session.refuse(ErrorCode.BINARY_MESSAGE, f"{SUBPROTOCOL} takes text messages only")
         return b""  # an error in the framing: aiohttp has closed with its code
 
-    def _hello(self) -> bytes:
+    def _hello(self, limits: SessionLimits) -> bytes:
         service = self._service
         hello = Hello(
             protocol=SUBPROTOCOL,
@@ -222,7 +275,7 @@ class Subscribers:
             policy=service.policy,
             config_hash=service.config_hash,
             simulated=service.simulated,
-            limits={**service.limits, **self._settings.published()},
+            limits={**service.limits, **self._settings.published(), **limits.published()},
         )
         return self._board.frame(encode(hello))
 
@@ -343,6 +396,17 @@ class Subscribers:
         for client in tuple(self._clients):
             self._write(client, frame)
 
+    def tokens_changed(self) -> None:
+        """Close those who could not come in any more."""
+        for client in tuple(self._clients):
+            if not self._tokens.still_welcome(client.token):
+                client.session.close_code = CloseCode.UNAUTHORIZED
+                self._look_after(client)
+
+    def standing(self) -> Standing:
+        """Subscribers and their unsent bytes, by kind."""
+        return standing((client.session.kind, client.unsent_bytes()) for client in self._clients)
+
     # Timers.
 
     def start(self) -> None:
@@ -388,6 +452,7 @@ class Subscribers:
         if not client.transport.is_closing():
             client.transport.write(close_frame(code, code.name.lower()))
         client.closing = True
+        client.session.close_code = code
         client.session.end()
         task = asyncio.get_running_loop().create_task(self._cut_off(client))
         self._tasks.add(task)
@@ -414,13 +479,3 @@ class Subscribers:
             self._close_soon(client, CloseCode.SHUTDOWN)
         if self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def counters(self) -> Mapping[str, Any]:
-        """Counts since start, for metrics."""
-        return {
-            "clients": self.count,
-            "frames_sent": self.writes,
-            "bytes_sent": self.bytes_sent,
-            "refused": self.refused,
-            "errors": self.errors,
-        }

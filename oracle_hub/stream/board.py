@@ -150,6 +150,8 @@ class Board:
         self._unjournaled: deque[int] = deque(maxlen=history.max_batches)
         """Sequences of batches that the journal could not take, as far back as a resume reaches."""
         self.history = history
+        self.conflated = 0
+        """Feed entries that were sent merged: their subscriber was slow, or did not want more."""
         self.frame = frame
         self._groups: dict[GroupKey, Group] = {}
         self._by_feed: dict[str | None, dict[Group, None]] = {None: {}}

@@ -42,6 +42,8 @@ class ErrorCode(StrEnum):
     TOO_MANY_SUBSCRIPTIONS = "too_many_subscriptions"
     RATE_LIMITED = "rate_limited"
     """More requests than the session's allowance; the message was not carried out."""
+    AUTH_NOT_EXPECTED = "auth_not_expected"
+    """A token in a message where none is waited for: none is required, or the connection has shown one."""
 
 
 class FeedRejection(StrEnum):
@@ -63,8 +65,12 @@ class CloseCode(IntEnum):
     """This session failed inside the server. Others go on."""
     NO_SUBSCRIPTION = 4003
     """The client asked for nothing for as long as the server waits."""
+    TOO_MANY_FOR_TOKEN = 4004
+    """The token of the first message has as many connections as it may have."""
     TOO_MANY_ERRORS = 4500
     """The client kept sending messages that can't be accepted."""
+    UNAUTHORIZED = 4501
+    """A token is required and the first message showed none that is known; or it is known no longer."""
 
 
 class ViewReason(StrEnum):
@@ -147,6 +153,12 @@ class Hello(_Message, frozen=True, kw_only=True, gc=False, tag="hello"):
     config_hash: str
     simulated: Mapping[str, Any] | None
     limits: Mapping[str, Any]
+
+
+class AuthRequired(_Message, frozen=True, kw_only=True, gc=False, tag="auth_required"):
+    """Before ``hello``: the client has shown no token, and must do so with its first message, ``auth``."""
+
+    timeout_ms: int
 
 
 class Rejected(msgspec.Struct, frozen=True, gc=False):
@@ -240,7 +252,7 @@ class GoAway(_Message, frozen=True, kw_only=True, gc=False, tag="goaway"):
 
 
 ServerMessage: TypeAlias = (
-    Hello | Subscribed | Unsubscribed | Snapshot | Update | Heartbeat | Config | Pong | Error | GoAway
+    Hello | AuthRequired | Subscribed | Unsubscribed | Snapshot | Update | Heartbeat | Config | Pong | Error | GoAway
 )
 
 encode = msgspec.json.Encoder().encode
@@ -278,11 +290,21 @@ class Unsubscribe(_Message, frozen=True, kw_only=True, gc=False, tag="unsubscrib
     id: RequestId = None
 
 
+class Auth(_Message, frozen=True, kw_only=True, gc=False, tag="auth"):
+    """The first message of a client that could show its token in no other way. Answered by ``hello``."""
+
+    token: Annotated[str, msgspec.Meta(max_length=4_096)]
+    id: RequestId = None
+
+    def __repr__(self) -> str:
+        return "Auth(token=…)"
+
+
 class Ping(_Message, frozen=True, kw_only=True, gc=False, tag="ping"):
     id: RequestId = None
 
 
-ClientMessage: TypeAlias = Subscribe | Unsubscribe | Ping
+ClientMessage: TypeAlias = Subscribe | Unsubscribe | Ping | Auth
 
 _client_decoder: msgspec.json.Decoder[ClientMessage] = msgspec.json.Decoder(ClientMessage)
 

@@ -4,7 +4,7 @@ The caller owns the socket. It must write what every method returns, in order an
 could not write yet, and close the connection when :attr:`Session.close_code` is set.
 """
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
@@ -15,6 +15,7 @@ from oracle_hub.stream.board import Board, Publication
 from oracle_hub.stream.groups import Group, GroupKey, Subscription
 from oracle_hub.stream.messages import (
     MAX_NAME_LENGTH,
+    Auth,
     ClientMessage,
     CloseCode,
     Error,
@@ -66,6 +67,9 @@ class SessionLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 DEFAULT_LIMITS = SessionLimits()
 
+Kind: TypeAlias = Literal["keeper", "throttled", "all", "none"]
+"""Of a subscriber: wants the newest at once; the newest, but not oftener than ``max_hz``; everything; nothing yet."""
+
 
 def _printed(feed: object) -> str:
     """Something that is no feed id, short enough to be sent back by name."""
@@ -107,6 +111,16 @@ class Session:
         """How many subscriptions it has."""
         return len(self._subscriptions)
 
+    @property
+    def kind(self) -> Kind:
+        """What it is, by its most demanding subscription."""
+        kind: Kind = "none"
+        for subscription in self._subscriptions.values():
+            if subscription.replays:
+                return "all"
+            kind = "keeper" if subscription.is_keeper or kind == "keeper" else "throttled"
+        return kind
+
     # From the client.
 
     def receive(self, text: str, received_us: int, now_us: int) -> bytes:
@@ -140,6 +154,8 @@ class Session:
             return self._subscribe(message, received_us, now_us)
         if isinstance(message, Unsubscribe):
             return self._unsubscribe(message)
+        if isinstance(message, Auth):
+            raise StreamError(ErrorCode.AUTH_NOT_EXPECTED, "no token is waited for; the connection goes on without it")
         return self._pong(message, received_us, now_us)
 
     def _pong(self, message: Ping, received_us: int, now_us: int) -> bytes:
@@ -299,6 +315,7 @@ class Session:
 
     def _flush(self, sub: Subscription, now_us: int) -> bytes:
         frame = self._board.merged(sub.group, sub.number, sub.last_seq, sub.dirty, now_us)
+        self._board.conflated += len(sub.dirty)
         sub.dirty.clear()
         self._stand_at(sub, self._board.seq)
         sub.next_us = now_us + sub.min_gap_us

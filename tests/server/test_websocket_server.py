@@ -10,7 +10,8 @@ import msgspec
 import pytest
 import websockets
 
-from oracle_hub.server.websocket import TCP_NOTSENT_LOWAT, Client
+from oracle_hub.server.sockets import TCP_NOTSENT_LOWAT
+from oracle_hub.server.websocket import Client
 from oracle_hub.stream.messages import CloseCode
 from oracle_hub.stream.session import SessionLimits
 from tests.server.conftest import Stage

@@ -51,6 +51,7 @@ GOLDEN: list[tuple[m.ServerMessage, bytes]] = [
         b'"heartbeat_ms":500,"feeds":["SOL/USD"],"policy":"strict","config_hash":"c0ffee","simulated":{"tape":"x"},'
         b'"limits":{"max_feeds":3}}',
     ),
+    (m.AuthRequired(timeout_ms=5000), b'{"type":"auth_required","timeout_ms":5000}'),
     (
         m.Subscribed(
             id="a", sub=1, channel="prices", accepted=["SOL/USD"], rejected=[m.Rejected("X", "unknown_feed")],
@@ -235,5 +236,6 @@ def test_the_id_of_an_unreadable_message_is_found_where_there_is_one() -> None:
 def test_close_codes_say_whether_to_come_back() -> None:
     assert {code.name: code.value for code in m.CloseCode if code < 4500} == {
         "SHUTDOWN": 4000, "TOO_SLOW": 4001, "INTERNAL_ERROR": 4002, "NO_SUBSCRIPTION": 4003,
+        "TOO_MANY_FOR_TOKEN": 4004,
     }  # fmt: skip
     assert all(4000 <= code <= 4999 for code in m.CloseCode)

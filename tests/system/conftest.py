@@ -16,10 +16,12 @@ Launch: TypeAlias = Callable[..., Awaitable[HubProcess]]
 
 @pytest.fixture
 async def launch(tmp_path: Path) -> AsyncIterator[Launch]:
-    """Start a hub: ``await launch(*arguments, config=TEXT, state=NAME)``. All of them are ended afterwards."""
+    """Start a hub: ``await launch(*arguments, config=TEXT, state=NAME, env={…})``. All are ended afterwards."""
     hubs: list[HubProcess] = []
 
-    async def start(*arguments: object, config: str | None = None, state: str = "state") -> HubProcess:
+    async def start(
+        *arguments: object, config: str | None = None, state: str = "state", env: dict[str, str] | None = None
+    ) -> HubProcess:
         given = list(map(str, arguments))
         if config is not None:
             (tmp_path / "hub.toml").write_text(config)
@@ -32,7 +34,7 @@ async def launch(tmp_path: Path) -> AsyncIterator[Launch]:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             cwd=ROOT,
-            env=environment(),
+            env=environment(env),
         )
         hubs.append(HubProcess(process, tmp_path / state))
         return await hubs[-1].started()
