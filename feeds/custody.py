@@ -7,7 +7,7 @@ stale price is no reason to believe another account that the exchange no longer 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 from feeds.addresses import known_mint, known_pair
 from feeds.doves import PROGRAM as DOVES
@@ -96,6 +96,8 @@ class CustodyReader:
     Raises:
         ConfigError: two feeds name the same custody.
     """
+
+    CONFIGURED: ClassVar[frozenset[str]] = frozenset({"source", "_pairs"})
 
     def __init__(
         self,
@@ -336,6 +338,8 @@ class PoolReader(CustodyReader):
     Raises:
         ConfigError: two feeds name the same token.
     """
+
+    CONFIGURED: ClassVar[frozenset[str]] = frozenset({"source", "_pairs", "_pool"})
 
     def __init__(
         self, source: str, pool: str, mints: Mapping[str, str], expos: Mapping[str, int] | None = None

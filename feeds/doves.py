@@ -208,6 +208,8 @@ class AgLegs(msgspec.Struct, frozen=True, gc=False):
 class AgMemory:
     """The latest state of each feed's aggregate, by its own timestamp: a lagging node takes nothing back."""
 
+    __slots__ = ("_seen",)
+
     def __init__(self) -> None:
         self._seen: dict[str, AgPriceFeed] = {}
 

@@ -70,6 +70,7 @@ class PriceAccountReader(ABC):
 
     KIND: ClassVar[str]
     OWNERS: ClassVar[frozenset[str]]
+    CONFIGURED: ClassVar[frozenset[str]] = frozenset({"source", "_address", "_bound", "_accounts"})
 
     def __init__(self, source: str, accounts: Mapping[str, str], expos: Mapping[str, int] | None = None) -> None:
         self.source = source

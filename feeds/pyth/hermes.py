@@ -14,7 +14,7 @@ Several hosts are several links; the table takes whichever is first and drops th
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import msgspec
 
@@ -123,6 +123,8 @@ class HermesLink:
     Raises:
         ConfigError: a price id is not 64 hexadecimal digits, or two feeds share one.
     """
+
+    CONFIGURED: ClassVar[frozenset[str]] = frozenset({"name", "source", "_base_url", "_key", "_limits"})
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ Nothing in here reads a clock, a socket or a file. What comes in is what the jou
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import msgspec
 
@@ -66,6 +66,8 @@ class Lineup(msgspec.Struct, frozen=True):
 
 class Engine:
     """The deterministic middle of the program."""
+
+    CONFIGURED: ClassVar[frozenset[str]] = frozenset({"lineup", "hub"})
 
     def __init__(self, lineup: Lineup, *, epoch: int, started_us: int, warmup_us: int) -> None:
         self.lineup = lineup

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 
 from feeds.addresses import ASSETS
 from oracle_hub.config import Config, feed_roles
-from oracle_hub.core.source import AccountReader
 from oracle_hub.errors import ConfigError
 
 AGGREGATES = ("doves.custody", "doves.pool", "doves.aggregate")
@@ -48,7 +47,7 @@ def dependent_verifiers(config: Config, addresses: Addresses) -> dict[str, tuple
 
 
 def dependent_at_run_time(
-    config: Config, addresses: Addresses, readers: Mapping[str, AccountReader]
+    config: Config, addresses: Addresses, readers: Mapping[str, object]
 ) -> dict[str, tuple[str, ...]]:
     """As :func:`dependent_verifiers`, with the legs that the aggregates themselves name by now."""
     found = dependent_verifiers(config, addresses)

@@ -9,12 +9,14 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from oracle_hub.app.checkpoint import checkpoint
 from oracle_hub.app.engine import Engine, Lineup
 from oracle_hub.clock import AnchoredClock
 from oracle_hub.core.hub import Batch, batch_digest
 from oracle_hub.core.selector import Reason
 from oracle_hub.core.source import Effect, Frame, Link
-from oracle_hub.journal.records import ClockReading, Config, LinkEvent, Published, Step
+from oracle_hub.errors import JournalError
+from oracle_hub.journal.records import ClockReading, Config, LinkEvent, Published, RunStart, Step
 from oracle_hub.journal.writer import JournalWriter
 from oracle_hub.metrics import Latencies
 
@@ -51,11 +53,22 @@ class Pump:
         self.skewed = False
         self._publish = publish
         self._journal_good = True
+        self._run: RunStart | None = None
+        self._checkpointed = 0
+        """Number of the latest segment that needs no checkpoint: the first one begins with the run."""
         self._link_ids: dict[str, int] = {}
         self._first_received_us: int | None = None
         self._scheduled: asyncio.Handle | None = None
         self._lease_timer: asyncio.TimerHandle | None = None
         self._lease_us: int | None = None
+
+    def begin(self, run: RunStart, started_us: int) -> None:
+        """Write down that the run begins, and with what configuration. To be called first."""
+        self._run = run
+        if self.journal is not None:
+            lineup = self.engine.lineup
+            self.journal.append(run)
+            self.journal.append(Config(lineup.config_text, lineup.config_hash, started_us))
 
     # What drivers call (:class:`oracle_hub.ingest.supervisor.Sink`).
 
@@ -135,8 +148,11 @@ class Pump:
                 elapsed_us = self.clock.now_us() - self._first_received_us
                 self.latencies.receive_to_publish.observe(max(0, elapsed_us) / 1e6)
         self._first_received_us = None
-        if self.journal_required and self.journal is not None:
-            self._demand_journal(journaled)
+        if self.journal is not None:
+            if self.journal_required:
+                self._demand_journal(journaled)
+            if self.journal.number > self._checkpointed:
+                self._write_checkpoint(self.journal, now_us)
         self._arm()
 
     def _commit(self, now_us: int, batch: Batch | None) -> bool:
@@ -146,6 +162,16 @@ class Pump:
         if batch is not None:
             self.journal.append(Published(batch.epoch, batch.seq, batch_digest(batch)))
         return self.journal.commit()
+
+    def _write_checkpoint(self, journal: JournalWriter, now_us: int) -> None:
+        """A segment began: say where we stand, so that it can be read alone. It goes to disk with the next step."""
+        self._checkpointed = journal.number
+        if self._run is None:
+            return
+        try:
+            journal.append(checkpoint(self.engine, self._run, now_us))
+        except JournalError as error:
+            log.error("journal: segment %d has no checkpoint: %s", journal.number, error)
 
     def _demand_journal(self, journaled: bool) -> None:
         if journaled is self._journal_good:

@@ -5,11 +5,13 @@ from hashlib import blake2b
 
 import msgspec
 
+from oracle_hub.app.checkpoint import digest, restore
 from oracle_hub.app.engine import Engine, Lineup
 from oracle_hub.config import parse_canonical
 from oracle_hub.core.hub import Batch, batch_digest
 from oracle_hub.errors import JournalError
 from oracle_hub.journal.records import (
+    Checkpoint,
     ClockReading,
     Config,
     FrameIn,
@@ -23,7 +25,7 @@ from oracle_hub.journal.records import (
 
 
 class Mismatch(msgspec.Struct, frozen=True):
-    """A batch that came out other than the journal says it was published."""
+    """A batch that came out other than the journal says it was published, or a checkpoint of another state."""
 
     epoch: int
     seq: int
@@ -46,7 +48,11 @@ class ReplayReport(msgspec.Struct):
     unpublished: int = 0
     """Derived batches without a word of publication: at most the very last one of a run that was killed."""
     gaps: int = 0
-    """Places where records are missing; what follows in that run can't be derived with certainty."""
+    """Places where records are missing; what follows can't be derived with certainty up to the next checkpoint."""
+    checkpoints: int = 0
+    """Checkpoints passed; each equalled the state that was derived, or is among ``mismatches``."""
+    skipped: int = 0
+    """Records before the first run or checkpoint: what came before them was deleted."""
     first_us: int = 0
     last_us: int = 0
     digest: str = ""
@@ -65,8 +71,10 @@ BuildLineup = Callable[[str, Lineup | None], Lineup]
 class Replayer:
     """Takes records one by one. ``on_batch`` sees every derived batch, for exports and proofs.
 
+    It begins at the first run or checkpoint; records before that are counted, and skipped.
+
     Raises:
-        JournalError: the records don't start with a run and its configuration.
+        JournalError: a run without its configuration, or a checkpoint that can't be read where one is needed.
     """
 
     def __init__(self, build: BuildLineup, on_batch: Callable[[Batch], None] | None = None) -> None:
@@ -76,13 +84,17 @@ class Replayer:
         self._engine: Engine | None = None
         self._run: RunStart | None = None
         self._pending: Batch | None = None
+        self._broken = False
+        """Records are missing since the last run or checkpoint: the state is not certain."""
         self._rolling = blake2b(digest_size=16)
 
     def take(self, record: Record) -> None:
         """Feed the next record."""
         report = self.report
         report.records += 1
-        if isinstance(record, FrameIn):
+        if self._run is None and not isinstance(record, RunStart | Checkpoint):
+            report.skipped += 1
+        elif isinstance(record, FrameIn):
             report.frames += 1
             engine = self._running()
             engine.frame(record.link, record.frame, record.received_us)
@@ -98,29 +110,51 @@ class Replayer:
         elif isinstance(record, RunStart):
             self._settle()
             report.runs += 1
-            self._run, self._engine = record, None
+            self._run, self._engine, self._broken = record, None, False
+        elif isinstance(record, Checkpoint):
+            self._pass(record)
         elif isinstance(record, Config):
             self._configure(record)
         elif isinstance(record, Gap):
             report.gaps += 1
+            self._broken = True
 
     def finish(self) -> ReplayReport:
-        """The report, after the last record."""
+        """The report, after the last record. Raises JournalError where there was nothing to begin with."""
         self._settle()
+        if self._run is None and self.report.skipped:
+            raise JournalError(
+                "there is neither the start of a run nor a checkpoint in it: give an earlier segment too"
+            )
         self.report.digest = self._rolling.hexdigest()
         return self.report
 
-    def _running(self) -> Engine:
-        if self._engine is None:
-            raise JournalError(
-                "the journal does not start with a run and its configuration; give its first segment too"
-            )
+    @property
+    def engine(self) -> Engine | None:
+        """The middle of the program as it stands, between two records; None before the first run or checkpoint."""
         return self._engine
 
+    def _running(self) -> Engine:
+        if self._engine is None:
+            raise JournalError("a run does not begin with its configuration: the journal is not whole")
+        return self._engine
+
+    def _pass(self, record: Checkpoint) -> None:
+        """Begin at a checkpoint, or go on from it after a gap; elsewhere hold it against the derived state."""
+        self.report.checkpoints += 1
+        if self._engine is None or self._broken:
+            self._settle()
+            self._run = RunStart(record.instance, record.epoch, record.version, record.simulated, record.now_us, 0)
+            self._engine = restore(record, self._build(record.config_text, None))
+            self._broken = False
+            return
+        derived = digest(self._engine)
+        if derived != record.digest:
+            self.report.mismatches.append(Mismatch(record.epoch, record.seq, record.digest.hex(), derived.hex()))
+
     def _configure(self, record: Config) -> None:
-        if self._run is None:
-            self._running()
-        elif self._engine is None:
+        if self._engine is None:
+            assert self._run is not None  # what comes before a run is skipped
             config = parse_canonical(record.text)
             self._engine = Engine(
                 self._build(record.text, None),

@@ -14,7 +14,7 @@ import msgspec
 import oracle_hub
 from feeds.emulator.emulator import Emulator, EmulatorSettings, EmulatorUrls
 from oracle_hub.app.doors import server_settings
-from oracle_hub.app.engine import Engine, Lineup
+from oracle_hub.app.engine import Engine
 from oracle_hub.app.explain import explain_feed, readiness
 from oracle_hub.app.lineup import EMULATED_RPC, Endpoints, HermesHost, build_lineup, endpoints_of, genesis_hash_of
 from oracle_hub.app.publisher import OwnServer, Publisher
@@ -26,7 +26,6 @@ from oracle_hub.core.selector import State
 from oracle_hub.core.table import InputStatus
 from oracle_hub.errors import ConfigError, OracleHubError, SourceError
 from oracle_hub.ingest.supervisor import Supervisor
-from oracle_hub.journal.records import Config as ConfigRecord
 from oracle_hub.journal.records import RunStart
 from oracle_hub.journal.segments import last_epoch
 from oracle_hub.journal.writer import JournalWriter
@@ -84,7 +83,7 @@ class Application:
         started_us = self.clock.now_us()
         warmup_us = config.hub.warmup_ms * 1_000
         engine = Engine(lineup, epoch=identity.epoch, started_us=started_us, warmup_us=warmup_us)
-        self.journal = self._open_journal(state / "journal", identity.epoch, wall_us, started_us, lineup)
+        self.journal = self._open_journal(state / "journal", identity.epoch)
         stack.callback(self._close_journal)
         self.pump = Pump(
             engine,
@@ -94,6 +93,10 @@ class Application:
             publish=self._publish,
             latencies=self.latencies,
         )
+        simulated, monotonic_us = self.emulator is not None, self.clock.clock.monotonic_us()
+        version = oracle_hub.__version__
+        run = RunStart(self.instance, identity.epoch, version, simulated, wall_us, monotonic_us)
+        self.pump.begin(run, started_us)
         self.publisher = self._make_publisher()
         self.supervisor = Supervisor(self.pump, clock=self.clock.now_us)
         self.pump.carry_out = self.supervisor.carry_out
@@ -145,14 +148,11 @@ class Application:
             log.warning("SIMULATED: these prices are made by the emulator. They are not the market.")
         return _emulated_endpoints(config, self._emulator_urls)
 
-    def _open_journal(
-        self, directory: Path, epoch: int, wall_us: int, started_us: int, lineup: Lineup
-    ) -> JournalWriter | None:
-        """Open the journal and write how the run begins."""
+    def _open_journal(self, directory: Path, epoch: int) -> JournalWriter | None:
         section = self.config.journal
         if section.mode == "off":
             return None
-        journal = JournalWriter(
+        return JournalWriter(
             directory,
             instance=self.instance,
             epoch=epoch,
@@ -162,10 +162,6 @@ class Application:
             buffer_limit_bytes=section.buffer_limit_mib * 2**20,
             fsync_interval_ms=section.sync_interval_ms,
         )
-        simulated, monotonic_us = self.emulator is not None, self.clock.clock.monotonic_us()
-        journal.append(RunStart(self.instance, epoch, oracle_hub.__version__, simulated, wall_us, monotonic_us))
-        journal.append(ConfigRecord(lineup.config_text, lineup.config_hash, started_us))
-        return journal
 
     def _close_journal(self) -> None:
         if self.journal is not None and not self.journal.close():

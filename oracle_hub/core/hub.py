@@ -6,6 +6,7 @@
 
 import heapq
 from hashlib import blake2b
+from typing import ClassVar
 
 import msgspec
 import numpy as np
@@ -69,6 +70,21 @@ def batch_digest(batch: Batch) -> bytes:
 
 class Hub:
     """Applies events to the table and decides again where something changed or a lease ended."""
+
+    CONFIGURED: ClassVar[frozenset[str]] = frozenset(
+        {
+            "catalog",
+            "config_hash",
+            "table",
+            "_cells",
+            "_role_cells",
+            "_max_conf_bps",
+            "_max_divergence_bps",
+            "_policies",
+        }
+        | {"_columns"}
+    )
+    """Attributes that follow from the catalog, and the table. Everything else is state, made of plain data."""
 
     def __init__(
         self, catalog: Catalog, *, epoch: int, config_hash: str, started_us: int, warmup_us: int = 10_000_000

@@ -7,7 +7,7 @@ host). A :class:`Link` is the pure half of one transport: bytes go in, events an
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Literal, Protocol, TypeAlias
+from typing import ClassVar, Literal, Protocol, TypeAlias
 
 import msgspec
 
@@ -150,6 +150,9 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
 class Link(Protocol):
     """The pure half of one transport. Its methods are called in journal order, live and in replay alike."""
 
+    CONFIGURED: ClassVar[frozenset[str]]
+    """Attributes that the configuration gives: addresses, keys, limits, readers. Everything else is state. It goes into
+    the journal's checkpoints, so it is made of plain data and never holds a secret."""
     name: str
     """Unique in the run: ``solana:a``, ``hermes:1``."""
 
@@ -183,6 +186,8 @@ class Account(msgspec.Struct, frozen=True, gc=False):
 class AccountReader(Protocol):
     """A source that is read from Solana accounts. One instance serves all RPC links of the run."""
 
+    CONFIGURED: ClassVar[frozenset[str]]
+    """As :attr:`Link.CONFIGURED`."""
     source: str
 
     def accounts(self) -> frozenset[str]:

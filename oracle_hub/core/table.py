@@ -7,6 +7,7 @@ much as an attribute of an object.
 
 from enum import StrEnum
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 
@@ -61,6 +62,15 @@ class Applied(StrEnum):
     one of them must neither become a price nor end the run."""
     UNKNOWN = "unknown"
     """Of a source or feed that is not in the catalog."""
+
+
+class TableState(msgspec.Struct, frozen=True):
+    """What a table holds, as plain data."""
+
+    columns: tuple[bytes, ...]
+    """Little-endian int64: mantissa, confidence, publish time, receipt, slot, flags; a number for each cell."""
+    transports: list[str]
+    accounts: list[str | None]
 
 
 class Table:
@@ -270,6 +280,25 @@ class Table:
                     ours[cell] = theirs[old_cell]
                 self.transports[cell] = old.transports[old_cell]
                 self.accounts[cell] = old.accounts[old_cell]
+
+    def state(self) -> TableState:
+        """Everything held, copied."""
+        columns = (np.frombuffer(column, np.int64).astype("<i8").tobytes() for column in self._copied())
+        return TableState(tuple(columns), list(self.transports), list(self.accounts))
+
+    def restore(self, state: TableState) -> None:
+        """Hold what another table of the same catalog held.
+
+        Raises:
+            ValueError: the state is of another catalog.
+        """
+        size = len(self.transports)
+        columns = [np.frombuffer(column, "<i8") for column in state.columns]
+        if len(columns) != len(self._copied()) or {size} != {len(state.transports), len(state.accounts)}:
+            raise ValueError("a table of another catalog")
+        for ours, theirs in zip(self._copied(), columns, strict=True):
+            np.frombuffer(ours, np.int64)[:] = theirs
+        self.transports, self.accounts = list(state.transports), list(state.accounts)
 
     def _copied(self) -> tuple[memoryview, ...]:
         return (self._mantissa, self._conf, self._publish_us, self._received_us, self._slot, self._flags)

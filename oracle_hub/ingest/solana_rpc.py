@@ -15,7 +15,7 @@ table, not by slot.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import msgspec
 import orjson
@@ -68,6 +68,21 @@ class SolanaRpc:
 
     ``silence_us`` gives the data silence per source name; a source without an entry has ``limits.silence_us``.
     """
+
+    CONFIGURED: ClassVar[frozenset[str]] = frozenset(
+        {
+            "name",
+            "_http_url",
+            "_ws_url",
+            "_readers",
+            "_sources",
+            "_commitment",
+            "_genesis_hash",
+            "_silence_us",
+            "_limits",
+        }
+        | {"_headers", "_secrets"}
+    )
 
     def __init__(
         self,

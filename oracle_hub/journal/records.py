@@ -40,6 +40,8 @@ class RecordType(IntEnum):
     CLOCK = 9
     GAP = 10
     REWATCH = 11
+    CHECKPOINT = 12
+    """From format version 2 on."""
 
 
 LinkEventKind: TypeAlias = Literal["connect", "disconnect", "timer"]
@@ -124,7 +126,28 @@ class Rewatch(msgspec.Struct, frozen=True, gc=False):
     now_us: int
 
 
-Record: TypeAlias = RunStart | Config | LinkEvent | FrameIn | Step | Published | ClockReading | Gap | Rewatch
+class Checkpoint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """The state after the last step, so that reading can begin here. Derived: evidence of nothing by itself."""
+
+    now_us: int
+    epoch: int
+    seq: int
+    """Sequence of the last batch before it."""
+    simulated: bool
+    digest: bytes
+    """16 bytes over the part of the state that decides."""
+    instance: str
+    version: str
+    """Version of oracle-hub that wrote it: no other one has to be able to read the state."""
+    config_hash: str
+    config_text: str
+    state: bytes
+    """Compressed (zstd)."""
+
+
+Record: TypeAlias = (
+    RunStart | Config | LinkEvent | FrameIn | Step | Published | ClockReading | Gap | Rewatch | Checkpoint
+)
 
 
 class LinkName(msgspec.Struct, frozen=True, gc=False):
@@ -160,6 +183,7 @@ _BACK = struct.Struct("<I")
 _PUBLISHED = struct.Struct("<QQ")
 _CLOCK = struct.Struct("<qqB")
 _GAP = struct.Struct("<qqQQ")
+_CHECKPOINT = struct.Struct("<qQQB16sHHHI")
 _FRAME_HEAD = struct.Struct("<IBqHBHqHH")  # PREFIX and _FRAME in one call
 
 _Channel: TypeAlias = Literal["websocket", "sse", "http"]
@@ -287,12 +311,45 @@ def _payload(record: Record, link_id: int) -> tuple[RecordType, bytes]:
             return RecordType.CONFIG, _CONFIG.pack(now_us, len(hash_bytes)) + hash_bytes + _utf8(text)
         case Gap(from_us, to_us, records_lost, bytes_lost, reason):
             return RecordType.GAP, _GAP.pack(from_us, to_us, records_lost, bytes_lost) + _utf8(reason)
+        case Checkpoint():
+            return RecordType.CHECKPOINT, _checkpoint_payload(record)
         case RunStart(instance, epoch, version, simulated, wall_us, monotonic_us):
             name = _utf8(instance)
             head = _RUN_START.pack(wall_us, monotonic_us, epoch, simulated, len(name))
             return RecordType.RUN_START, head + name + _utf8(version)
         case _:
             raise JournalError(f"{type(record).__name__} is not a record of the journal")
+
+
+def _checkpoint_payload(record: Checkpoint) -> bytes:
+    texts = [_utf8(text) for text in (record.instance, record.version, record.config_hash, record.config_text)]
+    head = _CHECKPOINT.pack(
+        record.now_us, record.epoch, record.seq, record.simulated, record.digest, *(len(text) for text in texts)
+    )
+    return b"".join((head, *texts, record.state))
+
+
+def _decode_checkpoint(payload: bytes) -> Checkpoint:
+    now_us, epoch, seq, simulated, digest, *lengths = _CHECKPOINT.unpack_from(payload)
+    texts, at = [], _CHECKPOINT.size
+    for length in lengths:
+        texts.append(_text(payload[at : at + length]))
+        at += length
+    if at > len(payload):
+        raise ValueError(f"the texts end at {at} of {len(payload)} bytes")
+    instance, version, config_hash, config_text = texts
+    return Checkpoint(
+        now_us=now_us,
+        epoch=epoch,
+        seq=seq,
+        simulated=bool(simulated),
+        digest=digest,
+        instance=instance,
+        version=version,
+        config_hash=config_hash,
+        config_text=config_text,
+        state=payload[at:],
+    )
 
 
 def decode_record(kind: int, payload: bytes, links: dict[int, str]) -> RecordOnDisk:
@@ -357,6 +414,8 @@ def _decode_other(kind: RecordType, payload: bytes, links: dict[int, str]) -> Re
             if text_at > len(payload):
                 raise ValueError(f"the hash ends at {text_at} of {len(payload)} bytes")
             return Config(_text(payload[text_at:]), _text(payload[_CONFIG.size : text_at]), now_us)
+        case RecordType.CHECKPOINT:
+            return _decode_checkpoint(payload)
         case RecordType.GAP:
             from_us, to_us, records, lost = _GAP.unpack_from(payload)
             return Gap(from_us, to_us, records, lost, _text(payload[_GAP.size :]))

@@ -18,7 +18,9 @@ from oracle_hub.errors import JournalError
 
 MAGIC = b"\x8dOHJ\r\n\x1a\n"
 """Not text, and broken by any tool that rewrites line ends."""
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = frozenset({1, 2})
+"""Version 1 has no checkpoints; it is the same otherwise."""
 PLAIN_SUFFIX = ".ohj"
 SEALED_SUFFIX = ".ohj.zst"
 TEMPORARY_SUFFIX = ".tmp"
@@ -87,9 +89,10 @@ def header_length(data: bytes | bytearray, where: str) -> int | None:
     if len(data) < LENGTH_END:
         return None
     version = int.from_bytes(data[len(MAGIC) : VERSION_END], "little")
-    if version != FORMAT_VERSION:
+    if version not in READABLE_VERSIONS:
+        readable = " and ".join(map(str, sorted(READABLE_VERSIONS)))
         raise JournalError(
-            f"{where} has journal format {version} but this release reads {FORMAT_VERSION}: use the one that wrote it"
+            f"{where} has journal format {version} but this release reads {readable}: use the one that wrote it"
         )
     return int.from_bytes(data[VERSION_END:LENGTH_END], "little")
 

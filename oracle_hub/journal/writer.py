@@ -412,6 +412,11 @@ class JournalWriter:
     # -- segments ----------------------------------------------------------------------------------------------------
 
     @property
+    def number(self) -> int:
+        """Number of the segment being written, or of the last one."""
+        return self._number - 1
+
+    @property
     def active(self) -> Path | None:
         """The segment being written, or None while none can be opened."""
         return self._active

@@ -21,7 +21,6 @@ from oracle_hub.clock import AnchoredClock, ManualClock
 from oracle_hub.config import Config
 from oracle_hub.core.hub import Batch
 from oracle_hub.core.source import Effect, Fetch, Frame, Send
-from oracle_hub.journal.records import Config as ConfigRecord
 from oracle_hub.journal.records import RunStart
 from oracle_hub.journal.writer import JournalWriter
 from oracle_hub.metrics import Latencies
@@ -135,17 +134,22 @@ def hermes_event(prices: dict[str, tuple[int, int]]) -> Frame:
 class Rig:
     """A whole hub without server and sockets, on a clock that moves when told to."""
 
-    def __init__(self, directory: Path, config: Config) -> None:
+    def __init__(self, directory: Path, config: Config, *, max_segment_bytes: int = 64 * 2**20) -> None:
         self.manual = ManualClock(wall_us=1_790_000_000_000_000)
         self.clock = AnchoredClock(self.manual)
         self.chain = Chain()
         self.published: list[Batch] = []
-        self.journal = JournalWriter(directory, instance="test", epoch=1_790_000_000, clock=self.manual.monotonic_us)
+        self.journal = JournalWriter(
+            directory,
+            instance="test",
+            epoch=1_790_000_000,
+            max_segment_bytes=max_segment_bytes,
+            clock=self.manual.monotonic_us,
+            wall_clock=self.clock.now_us,
+        )
         lineup = build_lineup(config, journaled_endpoints(config))
         now_us = self.clock.now_us()
         engine = Engine(lineup, epoch=1_790_000_000, started_us=now_us, warmup_us=10_000_000)
-        self.journal.append(RunStart("test", 1_790_000_000, "0", True, now_us, 0))
-        self.journal.append(ConfigRecord(lineup.config_text, lineup.config_hash, now_us))
         self.pump = Pump(
             engine,
             self.clock,
@@ -155,6 +159,7 @@ class Rig:
             latencies=Latencies(),
         )
         self.pump.carry_out = self.carry_out
+        self.pump.begin(RunStart("test", 1_790_000_000, "0", True, now_us, 0), now_us)
         self.pump.step()
 
     @property

@@ -63,7 +63,8 @@ def test_parts_of_each_other_are_named(kinds: tuple[str, str, str], named: list[
 
 
 def test_legs_that_the_aggregate_names_at_run_time_count_too() -> None:
-    reader = SimpleNamespace(source="p", legs={"SOL/USD": AgLegs(None, SOL.chainlink_store, None, None, None)})
+    legs = {"SOL/USD": AgLegs(None, SOL.chainlink_store, None, None, None)}
+    reader = SimpleNamespace(source="p", legs=legs)
     config = lineup("doves.custody", "chainlink.store", "pyth.hermes")
     found = dependent_at_run_time(config, all_addresses(config), {"p": reader})
     assert "names as a leg" in found["SOL/USD"][0]

@@ -226,7 +226,7 @@ async def test_a_journal_without_its_beginning_is_refused_in_one_line(rig: Rig, 
     live(rig)
     rig.close()
     records = list(read_journal(tmp_path / "journal"))
-    with pytest.raises(JournalError, match="does not start with a run"):
+    with pytest.raises(JournalError, match="neither the start of a run nor a checkpoint"):
         replay(records[2:], lineup_from_text)
 
 

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from typing import ClassVar
 
 import pytest
 from aiohttp import web
@@ -34,6 +35,8 @@ def clock_us() -> int:
 
 class Script:
     """A link that asks for what it is told to and keeps what it gets."""
+
+    CONFIGURED: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, *effects: Effect, name: str = "link:1") -> None:
         self.name = name

@@ -5,7 +5,7 @@ import base64
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 from aiohttp import WSMsgType, web
@@ -76,6 +76,7 @@ class Node:
 
 
 class Reader:
+    CONFIGURED: ClassVar[frozenset[str]] = frozenset()
     source = "doves"
 
     def accounts(self) -> frozenset[str]:

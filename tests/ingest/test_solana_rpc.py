@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import orjson
 import pytest
@@ -35,6 +35,8 @@ HTTP = "http://rpc.example/secret-key-1234"
 
 class Reader:
     """Reads the account's bytes as a decimal price; remembers what it was given."""
+
+    CONFIGURED: ClassVar[frozenset[str]] = frozenset({"source"})
 
     def __init__(self, source: str, *pubkeys: str) -> None:
         self.source = source

@@ -191,8 +191,8 @@ def test_damaged_compression_is_named() -> None:
 
 
 def test_unknown_format_version_is_one_clear_line() -> None:
-    newer = DATA[:8] + b"\x02\x00" + DATA[10:]
-    with pytest.raises(JournalError, match="journal has journal format 2 but this release reads 1") as caught:
+    newer = DATA[:8] + b"\x03\x00" + DATA[10:]
+    with pytest.raises(JournalError, match="journal has journal format 3 but this release reads 1 and 2") as caught:
         list(read_segment(newer))
     assert "\n" not in str(caught.value)
 

@@ -11,6 +11,7 @@ from oracle_hub.journal.records import (
     MAX_PAYLOAD_BYTES,
     OVERHEAD_BYTES,
     PREFIX,
+    Checkpoint,
     ClockReading,
     Config,
     FrameIn,
@@ -55,6 +56,19 @@ RECORDS: st.SearchStrategy[Record] = st.one_of(
     st.builds(ClockReading, INT64, INT64, st.sampled_from(["reading", "reanchor", "skew", "ok"])),
     st.builds(Gap, INT64, INT64, UINT64, UINT64, st.text(max_size=80)),
     st.builds(Rewatch, INT64),
+    st.builds(
+        Checkpoint,
+        now_us=INT64,
+        epoch=UINT64,
+        seq=UINT64,
+        simulated=st.booleans(),
+        digest=st.binary(min_size=16, max_size=16),
+        instance=st.text(max_size=40),
+        version=st.text(max_size=10),
+        config_hash=st.text(max_size=64),
+        config_text=st.text(max_size=300),
+        state=st.binary(max_size=300),
+    ),
 )
 
 
