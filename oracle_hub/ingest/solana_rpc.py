@@ -49,7 +49,7 @@ from oracle_hub.ingest.rpc_messages import (
     secrets_of,
     snapshot_call,
 )
-from oracle_hub.ingest.rpc_watch import NEVER, Request, RequestKind, RpcLimits, Watch
+from oracle_hub.ingest.rpc_watch import CONFIGURED, NEVER, Request, RequestKind, RpcLimits, Watch
 
 Output: TypeAlias = Event | Effect
 
@@ -69,20 +69,7 @@ class SolanaRpc:
     ``silence_us`` gives the data silence per source name; a source without an entry has ``limits.silence_us``.
     """
 
-    CONFIGURED: ClassVar[frozenset[str]] = frozenset(
-        {
-            "name",
-            "_http_url",
-            "_ws_url",
-            "_readers",
-            "_sources",
-            "_commitment",
-            "_genesis_hash",
-            "_silence_us",
-            "_limits",
-        }
-        | {"_headers", "_secrets"}
-    )
+    CONFIGURED: ClassVar[frozenset[str]] = CONFIGURED
 
     def __init__(
         self,
