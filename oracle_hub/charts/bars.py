@@ -243,9 +243,11 @@ class Builder:
         if last is not None and _is_known(point, last):
             return False
         at_us = point.decided_us
-        was_before = last is None and at_us < feed.cursor_us  # what was in force when we began, not a decision since
+        # What was in force when we began is no decision since then; nor is it late.
+        was_before = last is None if at_us >= self._begin_us else last is None or last.decided_us <= at_us
+        was_before = was_before and at_us < feed.cursor_us
         if at_us < feed.cursor_us:
-            if last is not None:
+            if not was_before:
                 self.late += 1
                 self._note_gap(Gap(at_us, feed.cursor_us, "the hub's clock went back"))
             at_us = feed.cursor_us

@@ -4,6 +4,7 @@ A write is all or nothing, and holds the position in the stream beside what was 
 leaves a file that says exactly from where to go on. A power cut may take the last seconds, never the consistency.
 """
 
+import contextlib
 import fcntl
 import logging
 import os
@@ -19,7 +20,8 @@ import msgspec
 from oracle_hub.charts.bars import Bar, Builder, Gap, Harvest, Mark
 from oracle_hub.charts.points import Point
 from oracle_hub.charts.resolutions import DAY_US, RESOLUTIONS, SECOND_US, Resolution
-from oracle_hub.charts.store_reads import BUSY_TIMEOUT_MS, Position, Reads
+from oracle_hub.charts.store_reads import BUSY_TIMEOUT_MS, Reads
+from oracle_hub.charts.store_reads import Position as Position
 from oracle_hub.charts.store_schema import (
     APPLICATION_ID,
     CODES,
@@ -39,6 +41,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 WAL_LIMIT_BYTES = 64 << 20
+MIN_DATABASE_BYTES = 512
 PRUNE_ROWS = 20_000
 """Rows that one call of ``prune`` deletes at most, so that it never holds up a write for long."""
 
@@ -204,16 +207,19 @@ class Store(Reads):
                 result = put(db)
                 db.execute("COMMIT")
             except (sqlite3.Error, OverflowError) as error:
-                self._ids.clear()
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
+                self._roll_back()
                 raise _write_error(self.path, error) from None
             except BaseException:
-                self._ids.clear()
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
+                self._roll_back()
                 raise
             return result
+
+    def _roll_back(self) -> None:
+        self._ids.clear()
+        # Where even this fails, SQLite has rolled back already, or does so before the next transaction.
+        with contextlib.suppress(sqlite3.Error):
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
 
     def _id(self, text: str) -> int:
         """Number of a name. Names written in a transaction that failed are forgotten with it."""
@@ -354,6 +360,8 @@ def _claim(path: Path) -> int:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    if path.exists() and 0 < path.stat().st_size < MIN_DATABASE_BYTES:
+        raise _damaged(path, "too short to be a database")  # which SQLite would take for an empty one
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
