@@ -168,6 +168,22 @@ class FeedSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     accounts: dict[str, str] = {}
 
 
+class ChartsSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[charts]``: the process that keeps bars and opens doors for charts and price clients."""
+
+    enabled: bool | None = None
+    host: str = "127.0.0.1"
+    port: Port = 8081
+    database: str = "charts.sqlite"
+    allowed_origins: tuple[str, ...] = ()
+    retention_days: dict[str, Positive] = {}
+    max_listeners: Positive = 1_000
+    max_listeners_per_ip: Positive = 100
+    max_rows: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 50_000
+    max_reads: Positive = 64
+    heartbeat_ms: Annotated[int, msgspec.Meta(ge=50, le=60_000)] = 1_000
+
+
 class EmulatorSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[emulator]``: present only in simulations. Endpoints then come from the emulator, and everything is marked."""
 
@@ -193,6 +209,7 @@ class Config(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     state: StateSection = StateSection()
     solana: SolanaSection = SolanaSection()
     roles: RolesSection = RolesSection()
+    charts: ChartsSection = ChartsSection()
     emulator: EmulatorSection | None = None
 
 
@@ -275,6 +292,7 @@ _SECTIONS: dict[str, type[_Section]] = {
     "sources": SourceSection,
     "roles": RolesSection,
     "feeds": FeedSection,
+    "charts": ChartsSection,
     "emulator": EmulatorSection,
 }
 

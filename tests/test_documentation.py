@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from oracle_hub.charts.health import SPECS as CHARTS_SPECS
 from oracle_hub.cli import COMMANDS
 from oracle_hub.core.selector import Reason
 from oracle_hub.core.table import Applied, InputStatus
@@ -25,6 +26,7 @@ def test_every_metric_is_documented_with_its_labels_and_none_is_invented() -> No
     documented = {name: (kind, tuple(filter(None, re.split(r", *", labels.strip())))) for name, kind, labels in rows}
     expected: dict[str, tuple[str, tuple[str, ...]]] = {spec.name: (spec.kind, spec.labels) for spec in SPECS}
     expected |= dict.fromkeys(HISTOGRAMS, ("histogram", ()))
+    expected |= {spec.name: (spec.kind, ()) for spec in CHARTS_SPECS}
     assert documented == expected
 
 

@@ -352,7 +352,7 @@ async def _within(seconds: float, end: Callable[..., Awaitable[None]], *argument
 
 def _only_at_start(before: Config, after: Config) -> list[str]:
     """What differs and is read at start only (docs/configuration.md)."""
-    sections = ("state", "journal", "emulator")
+    sections = ("state", "journal", "charts", "emulator")
     differing = [f"[{name}]" for name in sections if getattr(before, name) != getattr(after, name)]
     renewed = {"tokens": after.server.tokens, "require_token": after.server.require_token}
     if msgspec.structs.replace(before.server, **renewed) != after.server:
@@ -386,8 +386,14 @@ def _emulated_endpoints(config: Config, urls: EmulatorUrls) -> Endpoints:
     return Endpoints(rpc, sources, genesis_hash_of(config))
 
 
-async def serve(config: Config, load: Callable[[], Config] | None, announce: Callable[[Application], None]) -> None:
-    """Run a hub until SIGINT or SIGTERM; SIGHUP reloads. ``announce`` is called once it serves."""
+async def serve(
+    config: Config,
+    load: Callable[[], Config] | None,
+    announce: Callable[[Application], None],
+    ending: Callable[[], None] = lambda: None,
+) -> None:
+    """Run a hub until SIGINT or SIGTERM; SIGHUP reloads. ``announce`` is called once it serves, ``ending`` when it
+    begins to end."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -403,6 +409,7 @@ async def serve(config: Config, load: Callable[[], Config] | None, announce: Cal
         loop.add_signal_handler(signal.SIGHUP, reload)
         announce(application)
         await ended.wait()
+        ending()
     if application.failed is not None:
         raise SourceError(f"{application.failed} failed; the log has the reason")
 

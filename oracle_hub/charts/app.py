@@ -1,79 +1,95 @@
-"""The charts process put together: the client of the hub, the newest prices, and the doors on one port."""
+"""The charts process put together: the recorder, the store, the newest prices, and the doors on one port."""
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TypeAlias
 
 from aiohttp import web
 
-from oracle_hub.charts.answers import guard, json_answer
+from oracle_hub.charts import health
+from oracle_hub.charts.answers import guard
 from oracle_hub.charts.context import Context
-from oracle_hub.charts.hearing import Hearing
 from oracle_hub.charts.live import Live
+from oracle_hub.charts.recorder import Recorder
 from oracle_hub.charts.settings import Settings
-from oracle_hub.client import Prices, connect
+from oracle_hub.charts.store import Retention, open_store
 
 log = logging.getLogger(__name__)
 
 Door: TypeAlias = Callable[[Context], list[web.RouteDef]]
 
-STOP_S = 0.4
+STOP_S = 0.3
 
 
 class Charts:
-    """One charts process. ``async with Charts(hub, settings) as charts`` runs it; ``charts.url`` is where it serves.
+    """One charts process. ``async with Charts(hub, database) as charts`` runs it; ``charts.url`` is where it serves.
 
     Args:
         hub: address of the hub's stream, ``ws://127.0.0.1:8080/v1/stream``. It need not be there yet.
+        database: the file of the store.
+        headers: sent to the hub with the handshake: a token, for one. Never printed.
         doors: what is served, beside health.
+
+    Entering raises StoreError when the store cannot be used, and OSError when the port is taken.
     """
 
-    def __init__(self, hub: str, settings: Settings | None = None, *, doors: Sequence[Door] = ()) -> None:
+    def __init__(
+        self,
+        hub: str,
+        database: Path,
+        settings: Settings | None = None,
+        *,
+        retention: Retention | None = None,
+        headers: Mapping[str, str] | None = None,
+        doors: Sequence[Door] = (),
+    ) -> None:
         self.settings = settings or Settings()
         self.live = Live(max_listeners=2 * self.settings.max_listeners)
-        self.context = Context(self.live, self.settings)
+        self.failed = asyncio.Event()
+        """Set when a part of the program failed: better none than one that no longer records."""
         self.url = ""
         self._hub = hub
+        self._database = database
+        self._retention = retention
+        self._headers = headers
         self._doors = doors
 
     async def __aenter__(self) -> "Charts":
         async with contextlib.AsyncExitStack() as stack:
+            self.store = await asyncio.to_thread(open_store, self._database, retention=self._retention, recording=True)
+            stack.callback(self.store.close)
+            self.recorder = Recorder(self._hub, self.store, self.live, headers=self._headers)
+            await asyncio.to_thread(self.recorder.restore)
+            self.context = Context(self.live, self.store, self.recorder, self.settings)
             stack.callback(self.context.close)
-            prices = self._connect()
-            self.live.attach(prices)
-            await stack.enter_async_context(prices)
-            hearing = asyncio.create_task(self._hear(prices), name="charts hearing")
-            stack.push_async_callback(_end, hearing)
-            runner = web.AppRunner(
-                application(self.context, self._doors),
-                access_log=None,
-                handle_signals=False,
-                shutdown_timeout=STOP_S,
-            )
-            await runner.setup()
-            stack.push_async_callback(runner.cleanup)
-            site = web.TCPSite(runner, self.settings.host, self.settings.port)
-            await site.start()
-            host, port = runner.addresses[0][:2]
-            self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            recording = asyncio.create_task(self.recorder.run(), name="charts recorder")
+            recording.add_done_callback(self._ended)
+            stack.push_async_callback(_end, recording)
+            await self._listen(stack)
             self._stack = stack.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self.context.close()  # streams end by themselves, before the server waits for them
+        self.context.stop_listening()  # streams end by themselves, before the server waits for them
         await self._stack.aclose()
 
-    def _connect(self) -> Prices:
-        turned = self.live.turned
-        return connect(self._hub, ["*"], mode="all", detail="full", on_live=turned, on_none=turned, wait=False)
+    async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
+        runner = web.AppRunner(
+            application(self.context, self._doors), access_log=None, handle_signals=False, shutdown_timeout=STOP_S
+        )
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, self.settings.host, self.settings.port).start()
+        host, port = runner.addresses[0][:2]
+        self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
-    async def _hear(self, prices: Prices) -> None:
-        hearing = Hearing({})
-        while (taken := await prices.take()) is not None:
-            heard = hearing.take(taken.updates, taken.heard_us)
-            self.live.take(heard.points, heard.heard_us)
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            log.critical("the recorder failed; ending", exc_info=task.exception())
+            self.failed.set()
 
 
 async def _end(task: asyncio.Task[None]) -> None:
@@ -88,13 +104,6 @@ def application(context: Context, doors: Sequence[Door] = ()) -> web.Application
         context.failures += 1
 
     app = web.Application(middlewares=[guard(context.settings.allowed_origins, failed)])  # type: ignore[list-item]
-    for door in (_health, *doors):
+    for door in (health.routes, *doors):
         app.add_routes(door(context))
     return app
-
-
-def _health(context: Context) -> list[web.RouteDef]:
-    async def livez(request: web.Request) -> web.Response:
-        return json_answer({"status": "ok"})
-
-    return [web.get("/livez", livez)]

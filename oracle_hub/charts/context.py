@@ -11,7 +11,10 @@ from aiohttp import web
 
 from oracle_hub.charts.answers import ChartsCode, Refused
 from oracle_hub.charts.live import Live
+from oracle_hub.charts.recorder import Recorder
 from oracle_hub.charts.settings import Settings
+from oracle_hub.charts.store import Store
+from oracle_hub.errors import StoreError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -22,8 +25,11 @@ RETRY_AFTER_S = 2
 class Context:
     """Shared by all doors of one application. Used on the event loop."""
 
-    def __init__(self, live: Live, settings: Settings) -> None:
+    def __init__(self, live: Live, store: Store, recorder: Recorder, settings: Settings) -> None:
         self.live = live
+        self.store = store
+        """Touches the disk: only through :meth:`read`."""
+        self.recorder = recorder
         self.settings = settings
         self.failures = 0
         """Answers that failed inside: each is a defect of ours."""
@@ -40,7 +46,7 @@ class Context:
         """Call ``fn`` on a thread of the readers: for everything that touches the store.
 
         Raises:
-            Refused: too many wait already.
+            Refused: too many wait already, or the store cannot be read.
         """
         if self._closed:
             raise Refused(503, ChartsCode.SHUTTING_DOWN, "the server is going away", retry_after_s=RETRY_AFTER_S)
@@ -50,6 +56,8 @@ class Context:
         self._reading += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._readers, lambda: fn(*args, **kwargs))
+        except StoreError as error:
+            raise Refused(503, ChartsCode.STORE_FAILED, str(error), retry_after_s=RETRY_AFTER_S) from None
         finally:
             self._reading -= 1
 
@@ -80,8 +88,12 @@ class Context:
             if not self._by_address[address]:
                 del self._by_address[address]
 
-    def close(self) -> None:
+    def stop_listening(self) -> None:
         """Take no more; end all listening."""
         self._closed = True
         self.live.close()
-        self._readers.shutdown(wait=False, cancel_futures=True)
+
+    def close(self) -> None:
+        """End everything; waits for what is being read."""
+        self.stop_listening()
+        self._readers.shutdown(wait=True, cancel_futures=True)

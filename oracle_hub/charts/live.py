@@ -8,24 +8,17 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType, TracebackType
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import msgspec
 
 from oracle_hub.charts.answers import ChartsCode, Refused
 from oracle_hub.charts.points import Point
+from oracle_hub.charts.store_reads import Position
 from oracle_hub.client import NoPrice, Price, Prices, Refusal
 from oracle_hub.client import Update as ClientUpdate
 
 REMOVED = "removed"
-
-
-class Position(NamedTuple):
-    """A batch of a hub: everything up to it was taken in."""
-
-    instance: str
-    epoch: int
-    seq: int
 
 
 class FeedInfo(msgspec.Struct, frozen=True, gc=False):
@@ -63,7 +56,8 @@ class Update(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The last decision that was heard. A record: act on, and show, ``price`` only."""
 
 
-PointsTap: TypeAlias = Callable[[Sequence[Point]], None]
+PointsTap: TypeAlias = Callable[[Sequence[Point], bool], None]
+"""Called with points, and whether decisions before them were missed for good."""
 
 
 class Live:
@@ -183,8 +177,8 @@ class Live:
             self._hold(point)
         self.position = position
 
-    def take(self, points: Sequence[Point], heard_us: int | None) -> None:
-        """Points in their order, and until when they are complete."""
+    def take(self, points: Sequence[Point], heard_us: int | None, *, lost: bool = False) -> None:
+        """New points in their order, until when they are complete, and whether something before them was missed."""
         if heard_us is not None:
             self.heard_us = heard_us
         if not points:
@@ -194,8 +188,14 @@ class Live:
         last = points[-1]
         self.position = Position(last.instance, last.epoch, last.seq)
         for take in self._taps:
-            take(points)
+            take(points, lost)
         self._wake(dict.fromkeys(point.feed for point in points))
+
+    def known(self, feeds: Collection[str]) -> None:
+        """A hub has said which feeds it has: forget the others."""
+        for gone in self._feeds.keys() - set(feeds):
+            del self._feeds[gone]
+            self._wake((gone,))
 
     def turned(self, update: ClientUpdate) -> None:
         """A feed has got or lost its price, for whatever reason: the client's callback."""
@@ -238,6 +238,11 @@ class Listener:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    @property
+    def closed(self) -> bool:
+        """There will be no more news."""
+        return self._closed
 
     def close(self) -> None:
         """Be told nothing more. Whoever waits is woken."""

@@ -14,14 +14,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_listeners: int = 1_000
     """Websockets and event streams at once."""
     max_listeners_per_ip: int = 100
-    max_rows: int = 20_000
+    max_rows: int = 50_000
     """Bars or marks in one answer; more are refused, never cut in silence."""
     max_reads: int = 64
     """Requests that may wait for the store at once; beyond it the answer is 503."""
     read_threads: int = 2
-    heartbeat_ms: int = 5_000
+    heartbeat_ms: int = 1_000
     """Of the event streams and of ``/v1/bars``."""
     open_bar_hz: float = 4.0
     """How often a bar that is still open is told at most."""
-    request_timeout_ms: int = 5_000
-    """A connection that has not sent a whole request head by then is cut."""

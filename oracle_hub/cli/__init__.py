@@ -20,6 +20,7 @@ class Command(NamedTuple):
 
 COMMANDS: dict[str, Command] = {
     "run": Command("run", "start the hub (without --config: with the emulator, a self-contained simulation)"),
+    "charts": Command("charts", "keep bars of a running hub's prices, and serve them to charts and price clients"),
     "check": Command("check", "validate a configuration and say what it gives"),
     "tail": Command("tail", "follow the prices of a running hub in a live table"),
     "explain": Command("explain", "show why a feed has the price it has: inputs, ages, divergences, the rule"),

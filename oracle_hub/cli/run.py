@@ -10,6 +10,7 @@ from pathlib import Path
 
 import orjson
 
+from oracle_hub.app.companion import Companion, wanted
 from oracle_hub.app.run import Application, serve, with_overrides
 from oracle_hub.cli.console import console
 from oracle_hub.config import Config, load_config, parse_config
@@ -23,6 +24,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--state", metavar="DIR", help="directory of identity and journal (default var)")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     parser.add_argument("--json", action="store_true", help="print what was started as one JSON line")
+    parser.add_argument("--no-charts", action="store_true", help="start no charts beside the hub")
+    parser.add_argument("--charts-port", type=int, metavar="N", help="port of the charts (default 8081; 0: a free one)")
     simulation = parser.add_argument_group("simulations")
     simulation.add_argument("--tape", metavar="FILE", help="play a price series instead of a random walk")
     simulation.add_argument("--manifest", metavar="FILE", help="what the tape's columns are (docs/emulator.md)")
@@ -42,8 +45,22 @@ def run(options: argparse.Namespace) -> int:
     for chatty in ("websockets", "aiohttp", "asyncio"):
         logging.getLogger(chatty).setLevel(max(logging.INFO, logging.getLogger().level))  # they log URLs and headers
     load = _loader(options)
-    asyncio.run(serve(load(), load, lambda application: _announce(application, as_json=options.json)))
+    asyncio.run(_serve(load(), load, as_json=options.json))
     return 0
+
+
+async def _serve(config: Config, load: Callable[[], Config], *, as_json: bool) -> None:
+    """The hub, with charts beside it where they are wanted."""
+    if not wanted(config):
+        await serve(config, load, lambda application: _announce(application, as_json=as_json))
+        return
+    async with Companion(config, lambda url: _announce_charts(url, as_json=as_json)) as charts:
+
+        def announce(application: Application) -> None:
+            _announce(application, as_json=as_json)
+            charts.start(application.url)
+
+        await serve(config, load, announce, charts.end)
 
 
 def _loader(options: argparse.Namespace) -> Callable[[], Config]:
@@ -55,6 +72,10 @@ def _loader(options: argparse.Namespace) -> Callable[[], Config]:
             config,
             server={"host": options.host, "port": options.port},
             state={"directory": options.state},
+            charts={
+                "enabled": False if options.no_charts else None,
+                "port": 0 if options.charts_port is None and options.port == 0 else options.charts_port,
+            },
             emulator={
                 "tape": options.tape,
                 "manifest": options.manifest,
@@ -83,6 +104,14 @@ def simulation_text() -> str:
         if place.is_file():
             return place.read_text(encoding="utf-8")
     raise ConfigError("simulate.toml is missing from this installation; give --config")
+
+
+def _announce_charts(url: str, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps({"charts": url}) + b"\n")
+        sys.stdout.buffer.flush()
+        return
+    console().print(f"charts     {url}/")
 
 
 def _announce(application: Application, *, as_json: bool) -> None:

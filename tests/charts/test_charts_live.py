@@ -1,5 +1,7 @@
 """What doors are given: the newest of each feed, its lease judged at the moment of asking, and news without a queue."""
 
+from pathlib import Path
+
 import aiohttp
 import pytest
 from aiohttp import web
@@ -16,8 +18,13 @@ async def hub() -> HubStage:
     return await HubStage().start()
 
 
-async def test_prices_points_and_status_of_a_hub(hub: HubStage) -> None:
-    async with charts_beside(hub) as charts:
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "charts.sqlite"
+
+
+async def test_prices_points_and_status_of_a_hub(hub: HubStage, database: Path) -> None:
+    async with charts_beside(hub, database) as charts:
         live = charts.live
         assert {feed: info.expo for feed, info in live.feeds.items()} == {"SOL/USD": -8, "BTC/USD": -8}
         price, point = live.price("SOL/USD"), live.point("SOL/USD")
@@ -40,8 +47,8 @@ async def test_prices_points_and_status_of_a_hub(hub: HubStage) -> None:
         assert live.point("SOL/USD") == point  # the record stays
 
 
-async def test_a_slow_listener_gets_the_newest_of_each_feed_once(hub: HubStage) -> None:
-    async with charts_beside(hub) as charts, charts.live.listen(["SOL/USD"]) as listener:
+async def test_a_slow_listener_gets_the_newest_of_each_feed_once(hub: HubStage, database: Path) -> None:
+    async with charts_beside(hub, database) as charts, charts.live.listen(["SOL/USD"]) as listener:
         for step in range(1, 101):
             hub.tick("SOL/USD", 15_000_000_000 + step)
             hub.tick("BTC/USD", 6_000_000_000_000 + step)
@@ -57,8 +64,8 @@ async def test_a_slow_listener_gets_the_newest_of_each_feed_once(hub: HubStage) 
         assert listener.take() == []
 
 
-async def test_listening_is_bounded_and_ends(hub: HubStage) -> None:
-    async with charts_beside(hub, max_listeners=1) as charts:
+async def test_listening_is_bounded_and_ends(hub: HubStage, database: Path) -> None:
+    async with charts_beside(hub, database, max_listeners=1) as charts:
         listeners = [charts.live.listen(), charts.live.listen()]
         with pytest.raises(Refused) as refused:
             charts.live.listen()
@@ -85,8 +92,8 @@ def door(context: Context) -> list[web.RouteDef]:
     return [web.get("/door", answer)]
 
 
-async def test_a_door_answers_and_errors_are_json(hub: HubStage) -> None:
-    async with charts_beside(hub, doors=[door]) as charts, aiohttp.ClientSession(charts.url) as http:
+async def test_a_door_answers_and_errors_are_json(hub: HubStage, database: Path) -> None:
+    async with charts_beside(hub, database, doors=[door]) as charts, aiohttp.ClientSession(charts.url) as http:
 
         async def get(path: str) -> tuple[int, object]:
             async with http.get(path) as response:
@@ -105,10 +112,13 @@ async def test_a_door_answers_and_errors_are_json(hub: HubStage) -> None:
 
 @pytest.mark.parametrize(("allowed", "status"), [((), 403), (("https://a.example",), 200), (("*",), 200)])
 async def test_a_page_of_another_origin_reads_only_where_it_is_allowed(
-    hub: HubStage, allowed: tuple[str, ...], status: int
+    hub: HubStage, database: Path, allowed: tuple[str, ...], status: int
 ) -> None:
     page = {"Origin": "https://a.example"}
-    async with charts_beside(hub, allowed_origins=allowed) as charts, aiohttp.ClientSession(charts.url) as http:
+    async with (
+        charts_beside(hub, database, allowed_origins=allowed) as charts,
+        aiohttp.ClientSession(charts.url) as http,
+    ):
         async with http.get("/livez", headers=page) as answer:
             assert answer.status == status
             assert answer.headers.get("Access-Control-Allow-Origin") == (page["Origin"] if status == 200 else None)

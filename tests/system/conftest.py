@@ -20,7 +20,11 @@ async def launch(tmp_path: Path) -> AsyncIterator[Launch]:
     hubs: list[HubProcess] = []
 
     async def start(
-        *arguments: object, config: str | None = None, state: str = "state", env: dict[str, str] | None = None
+        *arguments: object,
+        config: str | None = None,
+        state: str = "state",
+        env: dict[str, str] | None = None,
+        charts: bool = False,
     ) -> HubProcess:
         given = list(map(str, arguments))
         if config is not None:
@@ -29,6 +33,7 @@ async def launch(tmp_path: Path) -> AsyncIterator[Launch]:
         process = await asyncio.create_subprocess_exec(
             *PROGRAM,
             *("run", "--json", "--port", "0", "--state", str(tmp_path / state)),
+            *(() if charts else ("--no-charts",)),
             *given,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,

@@ -1,0 +1,66 @@
+"""The charts process, by configuration."""
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from oracle_hub.charts import bars_http, sse
+from oracle_hub.charts.app import Charts, Door
+from oracle_hub.charts.resolutions import parse_resolution
+from oracle_hub.charts.settings import Settings
+from oracle_hub.charts.store import DEFAULT_RETENTION_DAYS, Retention
+from oracle_hub.config import Config
+from oracle_hub.errors import ChartsError, ConfigError
+
+DOORS: tuple[Door, ...] = (sse.routes, bars_http.routes)
+"""Everything that is served, beside health and the descriptions."""
+
+
+def charts_of(config: Config, hub: str, headers: Mapping[str, str] | None = None) -> Charts:
+    """The process that follows the stream at ``hub`` (``ws://host:port/v1/stream``). It does nothing yet."""
+    section = config.charts
+    settings = Settings(
+        host=section.host,
+        port=section.port,
+        allowed_origins=section.allowed_origins,
+        max_listeners=section.max_listeners,
+        max_listeners_per_ip=section.max_listeners_per_ip,
+        max_rows=section.max_rows,
+        max_reads=section.max_reads,
+        heartbeat_ms=section.heartbeat_ms,
+    )
+    return Charts(
+        hub,
+        Path(config.state.directory) / section.database,
+        settings,
+        retention=_retention(section.retention_days),
+        headers=headers,
+        doors=DOORS,
+    )
+
+
+def _retention(days: Mapping[str, int]) -> Retention:
+    """The defaults, with these resolutions changed. Raises ConfigError for one that does not exist, or is too short."""
+    try:
+        changed = {parse_resolution(name): count for name, count in days.items()}
+        retention = Retention(bars_days={**DEFAULT_RETENTION_DAYS, **changed})
+        retention.check()
+    except ChartsError as error:
+        raise ConfigError(f"charts.retention_days: {error}") from None
+    return retention
+
+
+@asynccontextmanager
+async def listening(charts: Charts, config: Config) -> AsyncIterator[Charts]:
+    """Run it. Raises ConfigError when the port cannot be had."""
+    try:
+        await charts.__aenter__()
+    except OSError as error:
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        where = f"{config.charts.host}:{config.charts.port}"
+        raise ConfigError(f"charts: cannot listen on {where} ({why}); see --port and charts.port") from None
+    try:
+        yield charts
+    finally:
+        await charts.__aexit__(None, None, None)

@@ -1,0 +1,89 @@
+"""``oracle-hub charts``: bars, and doors for chart and price clients, from the stream of a hub."""
+
+import argparse
+import asyncio
+import logging
+import signal
+import sys
+from pathlib import Path
+
+import orjson
+
+from oracle_hub.app.charts import charts_of, listening
+from oracle_hub.app.run import with_overrides
+from oracle_hub.charts.app import Charts
+from oracle_hub.cli.asking import token_headers
+from oracle_hub.cli.console import console
+from oracle_hub.cli.run import simulation_text
+from oracle_hub.cli.tail import stream_url
+from oracle_hub.config import Config, load_config, parse_canonical, parse_config
+from oracle_hub.errors import ConfigError
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", type=Path, nargs="?", metavar="CONFIG", help="the hub's configuration ([charts])")
+    parser.add_argument("--hub", metavar="URL", help="where the hub is (default: by [server], http://127.0.0.1:8080)")
+    parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, metavar="N", help="port to listen on (default 8081; 0 takes a free one)")
+    parser.add_argument("--state", metavar="DIR", help="directory of the store (default var)")
+    parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    parser.add_argument("--json", action="store_true", help="print what was started as one JSON line")
+    parser.add_argument(
+        "--companion",
+        action="store_true",
+        help="for oracle-hub run: the configuration is a line on standard input, and its end is the end",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    logging.basicConfig(
+        level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
+    )
+    for chatty in ("websockets", "aiohttp", "asyncio"):
+        logging.getLogger(chatty).setLevel(max(logging.INFO, logging.getLogger().level))
+    logging.getLogger("oracle_hub.client").setLevel(logging.ERROR)  # the recorder says once what matters
+    asyncio.run(_serve(_config(options), options))
+    return 0
+
+
+def _config(options: argparse.Namespace) -> Config:
+    if options.companion:
+        return parse_canonical(sys.stdin.readline())
+    if options.config is not None:
+        config = load_config(options.config)
+    else:
+        config = parse_config(simulation_text(), origin="simulation")
+    charts = {"host": options.host, "port": options.port}
+    return with_overrides(config, charts=charts, state={"directory": options.state})
+
+
+async def _serve(config: Config, options: argparse.Namespace) -> None:
+    """Until SIGINT or SIGTERM; as a companion until standard input ends, whatever ends it."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, ended.set)
+    if options.companion:
+        loop.add_signal_handler(signal.SIGINT, lambda: None)  # Ctrl-C is the hub's to act on
+        loop.add_reader(sys.stdin.fileno(), ended.set)  # nothing more is ever written: readable is closed
+    else:
+        loop.add_signal_handler(signal.SIGINT, ended.set)
+    host = f"[{config.server.host}]" if ":" in config.server.host else config.server.host
+    hub = options.hub or f"http://{host}:{config.server.port}"
+    if not hub.startswith(("http://", "https://", "ws://", "wss://")):
+        raise ConfigError(f"--hub: {hub!r} is no address; write http://host:port")
+    async with listening(charts_of(config, stream_url(hub), token_headers()), config) as charts:
+        _announce(charts, hub, as_json=options.json or options.companion)
+        await ended.wait()
+
+
+def _announce(charts: Charts, hub: str, *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.buffer.write(orjson.dumps({"url": charts.url, "hub": hub}) + b"\n")
+        sys.stdout.buffer.flush()
+        return
+    out = console()
+    out.print(f"charts     {charts.url}/")
+    out.print(f"bars       {charts.url}/v1/bars/SOL-USD?resolution=1")
+    out.print(f"readiness  {charts.url}/readyz")
+    out.print(f"hub        {hub}")
+    out.print("Ctrl-C ends it.")

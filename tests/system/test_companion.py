@@ -1,0 +1,133 @@
+"""Charts beside a hub: they come with it, go with it whatever ends it, and harm it in no way."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import orjson
+
+from tests.system.conftest import Launch
+from tests.system.process import FEEDS, PROGRAM, ROOT, HubProcess, Message, command, environment, patiently, subscriber
+
+
+async def charts_url(hub: HubProcess) -> str:
+    """What the hub prints once its charts serve."""
+    assert hub.process.stdout is not None
+    line = await patiently(hub.process.stdout.readline(), "the charts' address")
+    return str(orjson.loads(line)["charts"])
+
+
+async def get(url: str) -> Message:
+    async with aiohttp.ClientSession() as http, http.get(url) as response:
+        answer: Message = await response.json()
+    return answer
+
+
+@asynccontextmanager
+async def events(url: str) -> AsyncIterator[aiohttp.StreamReader]:
+    """An event stream that is open, after its first event."""
+    async with (
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as http,
+        http.get(f"{url}/v1/sse") as response,
+    ):
+        await patiently(response.content.readuntil(b"event: snapshot"), "the first event")
+        yield response.content
+
+
+async def until_it_is_gone(stream: aiohttp.StreamReader) -> None:
+    """Read until the other process has ended, however that looks."""
+    try:
+        while await stream.readany():
+            pass
+    except aiohttp.ClientError:
+        pass
+
+
+def child_of(hub: HubProcess) -> int:
+    """The process id of a hub's only child."""
+    with open(f"/proc/{hub.process.pid}/task/{hub.process.pid}/children", encoding="ascii") as file:
+        (child,) = file.read().split()
+    return int(child)
+
+
+async def test_they_come_with_a_simulation_and_show_what_it_shows(launch: Launch) -> None:
+    hub = await launch(charts=True)
+    url = await charts_url(hub)
+    assert (await get(f"{url}/livez")) == {"status": "ok"}
+    async with events(url) as stream, subscriber(hub) as client:
+        await client.all_in("live")
+        event = await patiently(stream.readuntil(b'"state":"live"'), "a live price")
+        assert b'"simulated":{' in event
+    ready = await get(f"{url}/readyz")
+    assert (ready["ready"], ready["feeds"], ready["store"]["ok"]) == (True, len(FEEDS), True)
+    assert ready["hub"]["instance"] == hub.hello["instance"]
+    marks = await get(f"{url}/v1/marks/SOL-USD")
+    assert marks["simulated"] is True and {mark["state"] for mark in marks["marks"]} <= {"none", "live"}
+    async with events(url) as stream:
+        assert await hub.end() == 0
+        await patiently(until_it_is_gone(stream), "the charts' end")
+    assert not [line for line in hub.log if "Traceback" in line or "CRITICAL" in line or "did not end" in line]
+
+
+async def test_they_end_with_a_hub_that_was_killed(launch: Launch) -> None:
+    hub = await launch(charts=True)
+    async with events(await charts_url(hub)) as stream:
+        hub.send_signal(signal.SIGKILL)
+        await patiently(until_it_is_gone(stream), "the charts' end")
+    assert await hub.ended() == -signal.SIGKILL
+
+
+async def test_their_end_is_told_and_they_are_started_again(launch: Launch) -> None:
+    hub = await launch(charts=True)
+    await charts_url(hub)
+    async with subscriber(hub) as client:
+        os.kill(child_of(hub), signal.SIGKILL)
+        line = await hub.logged("charts were killed by signal 9")
+        assert "the hub goes on" in line
+        again = await charts_url(hub)
+        await client.all_in("live")
+    assert (await get(f"{again}/readyz"))["store"]["ok"] is True
+    assert await hub.end() == 0
+
+
+async def test_without_a_hub_they_say_so_and_serve(launch: Launch) -> None:
+    hub = await launch(charts=True)
+    async with events(await charts_url(hub)) as stream:
+        await patiently(stream.readuntil(b'"state":"live"'), "a live price")
+    assert await hub.end() == 0
+    process = await asyncio.create_subprocess_exec(
+        *PROGRAM,
+        *("charts", "--hub", hub.url, "--port", "0", "--state", str(hub.state), "--json"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        cwd=ROOT,
+        env=environment(),
+    )
+    try:
+        assert process.stdout is not None and process.stderr is not None
+        url = orjson.loads(await patiently(process.stdout.readline(), "the first line"))["url"]
+        line = (await patiently(process.stderr.readline(), "a word on the hub")).decode()
+        assert "no hub at" in line and "serving history" in line
+        assert (await get(f"{url}/readyz"))["missing"] == ["the hub is not heard"]
+        assert (await get(f"{url}/v1/marks/SOL-USD"))["feed"] == "SOL/USD"
+        second = await command("charts", "--hub", hub.url, "--port", "0", "--state", hub.state)
+        assert second.status == 1 and "another process records into it" in second.err
+        process.send_signal(signal.SIGTERM)
+        assert await patiently(process.wait(), "its end") == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def test_charts_that_cannot_listen_harm_no_hub(launch: Launch) -> None:
+    hub = await launch()
+    port = hub.url.rsplit(":", 1)[1]
+    other = await launch("--charts-port", port, charts=True, state="other")
+    await other.logged("charts ended with status 1")
+    assert any("charts: cannot listen on" in line and "--port" in line for line in other.log)
+    assert (await other.get("/livez")) == {"status": "ok"}
+    assert await other.end() == 0
