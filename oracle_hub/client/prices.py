@@ -17,6 +17,14 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 from websockets.typing import Subprotocol
 
 from oracle_hub.client.addresses import Addresses
+from oracle_hub.client.dialing import (
+    RECEIVE_BUFFER_BYTES,
+    connected_socket,
+    token_headers,
+    why_closed,
+    why_refused,
+    wire_log,
+)
 from oracle_hub.client.price import HubUnreachable, Price, Taken, Update
 from oracle_hub.client.state import ClientState, Effect, GiveUp, Reconnect, Send, Wanted
 from oracle_hub.errors import StreamError
@@ -92,6 +100,7 @@ class Prices:
         on_live: Callback | None = None,
         on_none: Callback | None = None,
         options: Mapping[str, Any] | None = None,
+        receive_buffer_bytes: int | None = RECEIVE_BUFFER_BYTES,
         open_timeout_s: float = 10.0,
         wait: bool = True,
         clock_us: Callable[[], int] = boot_time_us,
@@ -101,6 +110,7 @@ class Prices:
         self._state = state
         self._on_live, self._on_none = on_live, on_none
         self._options = dict(options or {})
+        self._receive_buffer_bytes = receive_buffer_bytes
         self._open_timeout_s = open_timeout_s
         self._wait = wait
         self._clock_us = clock_us
@@ -296,8 +306,12 @@ class Prices:
         """One connection, from handshake to end. Returns why it ended."""
         self._abandoned = None
         try:
+            async with asyncio.timeout(self._open_timeout_s):
+                connected = await connected_socket(url, self._receive_buffer_bytes)
             async with open_websocket(
                 url,
+                sock=connected,
+                logger=wire_log,
                 subprotocols=[Subprotocol(SUBPROTOCOL)],
                 compression=None,
                 open_timeout=self._open_timeout_s,
@@ -315,14 +329,12 @@ class Prices:
                     overdue.cancel()
                     self._lose()
         except InvalidStatus as error:
-            later = error.response.headers.get("Retry-After", "")
-            retry_after_ms = int(later) * 1000 if later.isascii() and later.isdigit() else None
-            return Reconnect(f"refused with HTTP {error.response.status_code}", retry_after_ms)
+            return why_refused(error, self._options)
         except ConnectionClosed as error:
             return self._why_ended(error)
         except TimeoutError:
             return Reconnect("no answer in time")
-        except (OSError, WebSocketException) as error:
+        except (OSError, WebSocketException, ValueError) as error:  # ValueError: it sends us elsewhere
             return Reconnect(str(error)[:200] or type(error).__name__)
 
     async def _read(self, socket: ClientConnection) -> Reconnect | GiveUp:
@@ -363,7 +375,7 @@ class Prices:
         return None
 
     def _why_ended(self, error: ConnectionClosed) -> Reconnect | GiveUp:
-        return self._abandoned or _why_closed(error)
+        return self._abandoned or why_closed(error)
 
     def _lose(self) -> None:
         """The connection is of no use any more: say so at once, however long its end takes."""
@@ -468,14 +480,6 @@ class Prices:
         self._tell()
 
 
-def _why_closed(error: ConnectionClosed) -> Reconnect | GiveUp:
-    """Codes 4500 to 4999 say that coming back is of no use until something is changed."""
-    code = 1006 if error.rcvd is None else error.rcvd.code
-    reason = "" if error.rcvd is None else error.rcvd.reason[:100]
-    text = f"closed with {code} {reason}".rstrip()
-    return GiveUp(str(code), f"the hub does not want us back: {text}") if 4500 <= code < 5000 else Reconnect(text)
-
-
 def connect(
     urls: str | Sequence[str],
     feeds: Sequence[str],
@@ -487,8 +491,10 @@ def connect(
     resume: Resume | None = None,
     on_live: Callback | None = None,
     on_none: Callback | None = None,
+    token: str | None = None,
     headers: Mapping[str, str] | None = None,
     ssl_context: ssl.SSLContext | None = None,
+    receive_buffer_bytes: int | None = RECEIVE_BUFFER_BYTES,
     open_timeout_s: float = 10.0,
     wait: bool = True,
     clock_us: Callable[[], int] = boot_time_us,
@@ -500,15 +506,17 @@ def connect(
     ``["*"]``. ``mode``, ``detail``, ``max_hz`` and ``max_age_ms`` are those of ``subscribe`` in docs/protocol.md.
     ``on_live`` and ``on_none`` are called on the event loop, at once, when a feed gets or loses its price, for whatever
     reason. ``resume`` is where a program that wrote down what it heard goes on (mode ``all``). ``wait=False`` enters at
-    once, also where no hub can be reached yet. ``headers`` go with the handshake (a token, for one) and are never
-    printed. ``guard`` is held whenever what the client holds is read or changed: a lock, where other threads call
-    ``get``.
+    once, also where no hub can be reached yet. ``token`` is for hubs that ask for one; it and ``headers`` go with the
+    handshake and are never printed. ``receive_buffer_bytes`` bounds what a program that stood still finds of old
+    messages in its socket; None leaves that to the system. ``guard`` is held whenever what the client holds is read or
+    changed: a lock, where other threads call ``get``.
 
     >>> async with connect("ws://127.0.0.1:8080/v1/stream", ["SOL/USD"]) as prices:
     ...     async for update in prices: ...
 
     Raises:
-        ValueError: no feed is named, an address is no websocket's, or ``resume`` comes without mode ``all``.
+        ValueError: no feed is named, an address is no websocket's, ``resume`` comes without mode ``all``, or a token
+            cannot stand in a header.
     """
     names = (feeds,) if isinstance(feeds, str) else tuple(feeds)
     if not names:
@@ -516,8 +524,8 @@ def connect(
     if resume is not None and mode != "all":
         raise ValueError('resume needs mode "all": in mode "latest" the present state is all there is')
     options: dict[str, Any] = {}
-    if headers:
-        options["additional_headers"] = dict(headers)
+    if headers or token is not None:
+        options["additional_headers"] = {**(headers or {}), **token_headers(token)}
     if ssl_context is not None:
         options["ssl"] = ssl_context
     return Prices(
@@ -526,6 +534,7 @@ def connect(
         on_live=on_live,
         on_none=on_none,
         options=options,
+        receive_buffer_bytes=receive_buffer_bytes,
         open_timeout_s=open_timeout_s,
         wait=wait,
         clock_us=clock_us,

@@ -14,6 +14,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.typing import Subprotocol
 
 import oracle_hub.client
+from oracle_hub.server.tokens import Token, token_digest
 from tests.client.client_stage import HubStage
 from tests.conftest import ROOT, require
 from tests.server.stream_service import START_US
@@ -273,3 +274,62 @@ async def test_a_gap_is_resumed_and_a_wrong_digest_asks_for_a_snapshot() -> None
         stats = await program.ask("stats")
         assert (stats["gaps"], stats["digestMismatches"], stats["reconnects"]) == (1, 1, 0)
         await program.end()
+
+
+SECRET = "c0ffee-5ca1ab1e~token+of/desk?a="
+
+
+async def test_a_token_is_shown_as_a_subprotocol_and_a_wrong_one_ends_it() -> None:
+    require(node() is not None, "node")
+    hub = HubStage()
+    await hub.start(require_token=True, tokens=(Token(name="a", digest=token_digest(SECRET), max_connections=1),))
+    good = await Program.start([hub.url], feeds=["SOL/USD"], token=SECRET)
+    await good.event("open")
+    assert await good.price("SOL/USD") == "15000000000"
+    assert hub.server.bearers == {"a": 1} and not hub.server.refusals
+    for token, message in (
+        ("wrong", "the hub does not know this token"),
+        (None, "the hub wants a token: pass { token }"),
+    ):
+        bad = await Program.start([hub.url], feeds=["SOL/USD"], token=token)
+        failed = await bad.event("failed")
+        assert (failed["code"], failed["message"]) == ("unauthorized", message)
+        assert (await bad.event("not_open"))["code"] == "unauthorized"
+        await bad.end()
+    assert hub.server.refusals == {"unauthorized": 1}  # then it was said in the first message
+    await good.end()
+    await hub.server.stop("the test is over")
+
+
+async def test_a_token_in_the_first_message_opens_as_well() -> None:
+    require(node() is not None, "node")
+    hub = HubStage()
+    await hub.start(require_token=True, tokens=(Token(name="a", digest=token_digest(SECRET), max_connections=1),))
+    port = int(hub.url.rpartition(":")[2].partition("/")[0])
+    refused = 0
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Refuses the first handshake, for a reason that no page is told; then lets everything through."""
+        nonlocal refused
+        if not refused:
+            refused += 1
+            writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            writer.close()
+            return
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+        writer.close()
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0)
+    address = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1/stream"
+    program = await Program.start([address], feeds=["SOL/USD"], token=SECRET)
+    await program.event("open")
+    assert await program.price("SOL/USD") == "15000000000"
+    assert (refused, hub.server.bearers, dict(hub.server.refusals)) == (1, {"a": 1}, {})
+    await program.end()
+    server.close()
+    await hub.server.stop("the test is over")

@@ -9,7 +9,7 @@ from websockets.exceptions import ConnectionClosedError
 from websockets.frames import Close
 
 from oracle_hub.client import HubUnreachable, NoPrice, Price, Prices, Refusal, Update, connect
-from oracle_hub.client.prices import _why_closed
+from oracle_hub.client.dialing import why_closed
 from oracle_hub.client.state import GiveUp, Reconnect
 from oracle_hub.errors import StreamError
 from tests.client.client_stage import HubStage, turns_until, until
@@ -239,6 +239,8 @@ async def test_a_full_hub_is_named_and_not_pressed() -> None:
     ("code", "ended"),
     [
         (4001, Reconnect("closed with 4001 too_slow")),
+        (4003, Reconnect("closed with 4003 too_slow")),
+        (4501, GiveUp("unauthorized", "the hub does not know this token any more (closed with 4501 too_slow)")),
         (4499, Reconnect("closed with 4499 too_slow")),
         (4500, GiveUp("4500", "the hub does not want us back: closed with 4500 too_slow")),
         (4999, GiveUp("4999", "the hub does not want us back: closed with 4999 too_slow")),
@@ -248,4 +250,4 @@ async def test_a_full_hub_is_named_and_not_pressed() -> None:
 )
 def test_close_codes_say_whether_to_come_back(code: int | None, ended: Reconnect | GiveUp) -> None:
     received = None if code is None else Close(code, "too_slow")
-    assert _why_closed(ConnectionClosedError(received, None)) == ended
+    assert why_closed(ConnectionClosedError(received, None)) == ended

@@ -8,6 +8,7 @@
 // Node 20 and 21 hide their WebSocket behind --experimental-websocket; or pass one as { WebSocket }.
 
 export const SUBPROTOCOL = "oraclehub.v1";
+const TOKEN_SUBPROTOCOL = "oraclehub.token."; // and the token in base64url: a browser's websocket can send no header
 export const Refusal = Object.freeze({
   NONE: "none",
   LEASE_OVER: "lease_over",
@@ -103,6 +104,8 @@ export class ClockOffset {
 export class OracleHub extends EventTarget {
   #urls;
   #wanted;
+  #token;
+  #tokenFirst = new Set(); // hubs to which the token goes in the first message
   #options;
   #socket = null;
   #url = null;
@@ -141,16 +144,20 @@ export class OracleHub extends EventTarget {
 
   /**
    * @param {string | string[]} urls of one hub or of several; when one is lost, the next is tried
-   * @param {object} options feeds (names, or ["*"]); detail, maxHz, maxAgeMs as in the protocol; openTimeoutMs;
+   * @param {object} options feeds (names, or ["*"]); detail, maxHz, maxAgeMs as in the protocol; token; openTimeoutMs;
    *   WebSocket (a constructor); nowUs (a monotonic clock, for tests)
    */
-  constructor(urls, { feeds, detail = "price", maxHz = null, maxAgeMs = null, ...options } = {}) {
+  constructor(urls, { feeds, detail = "price", maxHz = null, maxAgeMs = null, token = null, ...options } = {}) {
     super();
     this.#urls = [...new Set([urls].flat())];
     if (!this.#urls.length || !this.#urls.every((url) => /^wss?:\/\/[^@]*$/.test(url))) {
       throw new TypeError("urls are websocket addresses without user or password: ws://host:port/v1/stream");
     }
     if (!Array.isArray(feeds) || !feeds.length) throw new TypeError('feeds is a list of names, or ["*"]');
+    if (token !== null && !/^[\x21-\x7e]+$/.test(token)) {
+      throw new TypeError("token is letters, digits and signs of ASCII, without spaces");
+    }
+    this.#token = token;
     this.#wanted = { feeds: [...feeds], mode: "latest", detail, max_hz: maxHz, max_age_ms: maxAgeMs };
     this.#options = { openTimeoutMs: 10_000, WebSocket: globalThis.WebSocket, ...options };
     this.#options.nowUs ??= () => performance.now() * 1000;
@@ -263,8 +270,19 @@ export class OracleHub extends EventTarget {
     this.#timer("connect", waitOf(url), () => this.#visit(url));
   }
 
+  #subprotocols(url) {
+    if (this.#token === null || this.#tokenFirst.has(url)) return [SUBPROTOCOL];
+    const encoded = btoa(this.#token).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
+    return [SUBPROTOCOL, TOKEN_SUBPROTOCOL + encoded];
+  }
+
+  /** Nobody tells a page why a handshake failed. In the first message a token is refused with a code that it can read. */
+  #tryOtherWay(url) {
+    if (this.#token !== null && !this.#tokenFirst.delete(url)) this.#tokenFirst.add(url);
+  }
+
   #visit(url) {
-    const socket = new this.#options.WebSocket(url, [SUBPROTOCOL]);
+    const socket = new this.#options.WebSocket(url, this.#subprotocols(url));
     this.#socket = socket;
     this.#url = url;
     this.#timer("overdue", this.#options.openTimeoutMs, () => {
@@ -274,6 +292,7 @@ export class OracleHub extends EventTarget {
     socket.onopen = () => {
       if (socket !== this.#socket) return;
       opened = true;
+      if (this.#tokenFirst.has(url)) this.#send({ type: "auth", token: this.#token });
       this.#stats.connections += 1;
       this.#offset = new ClockOffset();
       this.#setLink("syncing");
@@ -287,11 +306,15 @@ export class OracleHub extends EventTarget {
     socket.onmessage = ({ data }) => socket === this.#socket && this.#receive(data);
     socket.onerror = () => {
       // Of an open connection `close` follows and says more; where none was made, not every runtime says it.
-      if (socket === this.#socket && !opened) this.#drop("no connection could be made");
+      if (socket !== this.#socket || opened) return;
+      this.#tryOtherWay(url);
+      this.#drop("no connection could be made");
     };
     socket.onclose = ({ code, reason }) => {
       if (socket !== this.#socket) return;
-      if (code >= 4500 && code < 5000) this.#giveUp(String(code), `the hub does not want us back: ${code} ${reason}`);
+      if (!opened) this.#tryOtherWay(url);
+      if (code === 4501) this.#giveUp("unauthorized", "the hub does not know this token");
+      else if (code >= 4500 && code < 5000) this.#giveUp(String(code), `the hub does not want us back: ${code} ${reason}`);
       else this.#drop(`closed with ${code} ${reason}`.trim());
     };
   }
@@ -364,6 +387,7 @@ export class OracleHub extends EventTarget {
   #take(message, nowUs) {
     const handlers = {
       hello: () => this.#onHello(message, nowUs),
+      auth_required: () => this.#token ?? this.#giveUp("unauthorized", "the hub wants a token: pass { token }"),
       subscribed: () => this.#onSubscribed(message, nowUs),
       snapshot: () => this.#onSnapshot(message),
       update: () => this.#onUpdate(message),
