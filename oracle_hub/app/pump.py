@@ -38,6 +38,7 @@ class Pump:
         journal_required: bool,
         publish: Callable[[Batch, bool], None],
         latencies: Latencies,
+        checkpoint_interval_us: int = 60_000_000,
     ) -> None:
         self.engine = engine
         self.clock = clock
@@ -56,6 +57,8 @@ class Pump:
         self._run: RunStart | None = None
         self._checkpointed = 0
         """Number of the latest segment that needs no checkpoint: the first one begins with the run."""
+        self._checkpoint_interval_us = checkpoint_interval_us
+        self._checkpoint_us = 0
         self._link_ids: dict[str, int] = {}
         self._first_received_us: int | None = None
         self._scheduled: asyncio.Handle | None = None
@@ -64,7 +67,7 @@ class Pump:
 
     def begin(self, run: RunStart, started_us: int) -> None:
         """Write down that the run begins, and with what configuration. To be called first."""
-        self._run = run
+        self._run, self._checkpoint_us = run, started_us
         if self.journal is not None:
             lineup = self.engine.lineup
             self.journal.append(run)
@@ -164,10 +167,14 @@ class Pump:
         return self.journal.commit()
 
     def _write_checkpoint(self, journal: JournalWriter, now_us: int) -> None:
-        """A segment began: say where we stand, so that it can be read alone. It goes to disk with the next step."""
+        """A segment began: say where we stand, so that it can be read alone. It goes to disk with the next step.
+
+        Where segments are short because there is much to write, not each of them: it takes time from the prices.
+        """
         self._checkpointed = journal.number
-        if self._run is None:
+        if self._run is None or now_us - self._checkpoint_us < self._checkpoint_interval_us:
             return
+        self._checkpoint_us = now_us
         try:
             journal.append(checkpoint(self.engine, self._run, now_us))
         except JournalError as error:

@@ -130,6 +130,11 @@ class Replayer:
         return self.report
 
     @property
+    def run(self) -> RunStart | None:
+        """The run that the records are of; None before the first run or checkpoint."""
+        return self._run
+
+    @property
     def engine(self) -> Engine | None:
         """The middle of the program as it stands, between two records; None before the first run or checkpoint."""
         return self._engine

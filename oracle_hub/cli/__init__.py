@@ -25,6 +25,7 @@ COMMANDS: dict[str, Command] = {
     "tail": Command("tail", "follow the prices of a running hub in a live table"),
     "explain": Command("explain", "show why a feed has the price it has: inputs, ages, divergences, the rule"),
     "replay": Command("replay", "run a journal through the same code and compare what it published"),
+    "prove": Command("prove", "show the frames, inputs and rule behind one published price, from the journal"),
     "decode": Command("decode", "decode account data from standard input into JSON"),
     "select": Command("select", "apply the rule to JSON lines from standard input"),
 }

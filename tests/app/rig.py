@@ -157,6 +157,7 @@ class Rig:
             journal_required=False,
             publish=lambda batch, journaled: self.published.append(batch),
             latencies=Latencies(),
+            checkpoint_interval_us=0,
         )
         self.pump.carry_out = self.carry_out
         self.pump.begin(RunStart("test", 1_790_000_000, "0", True, now_us, 0), now_us)
