@@ -84,6 +84,11 @@ class AnchoredClock:
         self._parted_at_us: int | None = None
         self._parted_skew_us = 0
 
+    @property
+    def offset_us(self) -> int:
+        """Our clock minus the monotonic clock: all that another process of this machine needs to have our clock."""
+        return self._offset_us
+
     def now_us(self) -> int:
         """Our clock, in unix microseconds."""
         return self.clock.monotonic_us() + self._offset_us

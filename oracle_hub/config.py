@@ -77,6 +77,7 @@ class ServerSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     tls_key: str | None = None
     require_token: bool = False
     tokens: tuple[TokenSection, ...] = ()
+    workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
 
 
 class JournalSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -6,7 +6,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -19,6 +19,7 @@ from oracle_hub.app.explain import explain_feed, readiness
 from oracle_hub.app.lineup import EMULATED_RPC, Endpoints, HermesHost, build_lineup, endpoints_of, genesis_hash_of
 from oracle_hub.app.publisher import OwnServer, Publisher
 from oracle_hub.app.pump import Pump
+from oracle_hub.app.workers import COMMAND, Workers
 from oracle_hub.clock import AnchoredClock, Clock, SystemClock
 from oracle_hub.config import Config, RpcSection, convert
 from oracle_hub.core.hub import Batch, Decision
@@ -55,6 +56,7 @@ class Application:
         self.latencies = Latencies()
         self.emulator: Emulator | None = None
         self.url = ""
+        self.worker_command: Sequence[str] = COMMAND
         self.failed: str | None = None
         """The part of the program whose failure ended it."""
         self._load = load
@@ -119,7 +121,10 @@ class Application:
         gc.freeze()  # what exists now lives until the end: later collections need not walk it
 
     def _make_publisher(self) -> Publisher:
-        return OwnServer(self, server_settings(self.config))
+        settings, n_workers = server_settings(self.config), self.config.server.workers
+        if not n_workers:
+            return OwnServer(self, settings)
+        return Workers(self, settings, n_workers, lambda: self.clock, failed=self._ended, command=self.worker_command)
 
     async def _listen(self) -> str:
         try:

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import ssl
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -36,6 +36,7 @@ class Server:
     """Carries batches to subscribers.
 
     >>> server = Server(service, settings)
+    >>> server.load(past)                      # optional: what was published before, for resumes
     >>> host, port = await server.start()      # when service.decisions has an entry for every feed
     >>> server.publish(batch)                  # right after each batch was journaled, in order
     >>> server.config_changed()                # after the first batch of another configuration
@@ -119,6 +120,26 @@ class Server:
 
     # Life.
 
+    def load(self, past: Sequence[tuple[Batch, bool]] = ()) -> Subscribers:
+        """Begin with what was published before, oldest first, up to ``service.seq``: (batch, journaled).
+
+        From here on :meth:`publish` counts, though nobody can connect before :meth:`start`.
+        """
+        service, settings = self._service, self._settings
+        history = History(
+            service.epoch,
+            past[0][0].seq - 1 if past else service.seq,
+            max_batches=settings.history_batches,
+            max_bytes=settings.history_bytes,
+            max_age_us=settings.history_age_ms * 1_000,
+        )
+        self._board = Board(service.decisions, history, text_frame, instance=service.instance)
+        for batch, journaled in past:  # they lead to the decisions in force, from which the board began
+            self._board.apply(batch, batch.now_us, journaled=journaled)
+        self._board.reorder(service.decisions)
+        self._subscribers = Subscribers(service, settings, self._board, self._tokens)
+        return self._subscribers
+
     async def start(self) -> tuple[str, int]:
         """Listen. Returns the address that was bound.
 
@@ -126,20 +147,12 @@ class Server:
             OSError: the port is taken.
             ConfigError: certificate or key cannot be used.
         """
-        service, settings = self._service, self._settings
+        settings = self._settings
         if settings.tls_certificate is not None and settings.tls_key is not None:
             self._tls = tls.server_context(settings.tls_certificate, settings.tls_key)
-        history = History(
-            service.epoch,
-            service.seq,
-            max_batches=settings.history_batches,
-            max_bytes=settings.history_bytes,
-            max_age_us=settings.history_age_ms * 1_000,
-        )
-        self._board = Board(service.decisions, history, text_frame, instance=service.instance)
-        self._subscribers = Subscribers(service, settings, self._board, self._tokens)
+        subscribers = self._subscribers or self.load()
         self._runner = web.AppRunner(
-            self._application(self._subscribers), access_log=None, handle_signals=False, shutdown_timeout=0.2
+            self._application(subscribers), access_log=None, handle_signals=False, shutdown_timeout=0.2
         )
         await self._runner.setup()
         assert self._runner.server is not None
@@ -149,10 +162,11 @@ class Server:
             settings.host,
             settings.port,
             backlog=1024,
+            reuse_port=settings.reuse_port or None,
             ssl=self._tls,
             ssl_handshake_timeout=settings.handshake_timeout_ms / 1000 if self._tls else None,
         )
-        self._subscribers.start()
+        subscribers.start()
         host, port = self._listener.sockets[0].getsockname()[:2]
         return host, port
 

@@ -95,6 +95,10 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """``TCP_NOTSENT_LOWAT``: how much unsent data the kernel may hide from us."""
     close_grace_ms: int = 500
     """How long a close may take before the connection is cut."""
+    worker: int | None = None
+    """Number of this process among several that serve on one port, for ``hello``; None where there is one."""
+    reuse_port: bool = False
+    """``SO_REUSEPORT``: other processes listen on the same port, and the kernel deals connections out."""
     retry_after_ms: int = 1_000
     """When to come back, in ``goaway`` and in refusals."""
     history_batches: int = 8_192

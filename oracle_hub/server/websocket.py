@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
+import msgspec
 from aiohttp import WSMessage, WSMsgType, web
 
 from oracle_hub.core.hub import Batch
@@ -276,6 +277,7 @@ class Subscribers:
             config_hash=service.config_hash,
             simulated=service.simulated,
             limits={**service.limits, **self._settings.published(), **limits.published()},
+            worker=msgspec.UNSET if self._settings.worker is None else self._settings.worker,
         )
         return self._board.frame(encode(hello))
 

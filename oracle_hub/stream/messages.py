@@ -153,6 +153,8 @@ class Hello(_Message, frozen=True, kw_only=True, gc=False, tag="hello"):
     config_hash: str
     simulated: Mapping[str, Any] | None
     limits: Mapping[str, Any]
+    worker: int | msgspec.UnsetType = msgspec.UNSET
+    """Which of several processes on this port it came from; absent where there is one."""
 
 
 class AuthRequired(_Message, frozen=True, kw_only=True, gc=False, tag="auth_required"):
