@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from oracle_hub.charts.bars import Bar
-from oracle_hub.charts.resolutions import SECOND_US, Resolution, parse_resolution
+from oracle_hub.charts.resolutions import DAY_US, SECOND_US, Resolution, parse_resolution
 from oracle_hub.charts.store_reads import Reads
 from oracle_hub.core.price import decimal_text
 from oracle_hub.errors import ChartsError
@@ -28,6 +28,14 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     """Exclusive."""
     countback: int | None = None
     """Exactly this many bars before ``to_us``, whatever ``from_us`` says."""
+
+    @property
+    def most_bars(self) -> int:
+        """No more bars than this can answer it. Months are taken for 28 days."""
+        if self.countback is not None:
+            return self.countback
+        length_us = self.resolution.length_us or 28 * DAY_US
+        return max(0, (self.to_us - self.from_us) // length_us + 1)
 
 
 class Page(msgspec.Struct, frozen=True):

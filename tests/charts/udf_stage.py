@@ -3,9 +3,11 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from oracle_hub.charts.app import Charts
 from oracle_hub.charts.bars import Bar
 from oracle_hub.charts.resolutions import SECOND_US, Resolution
 from oracle_hub.charts.store import Store, open_store
+from tests.client.client_stage import HubStage, turns_until
 
 FEED = "SOL/USD"
 
@@ -30,3 +32,16 @@ def store_with(folder: Path, bars: Iterable[Bar]) -> Store:
     store = open_store(folder / "bars.sqlite")
     store.write(bars=list(bars))
     return store
+
+
+def fill(folder: Path, bars: Iterable[Bar]) -> Path:
+    """A database with these bars, for a charts process."""
+    with store_with(folder, bars) as store:
+        return store.path
+
+
+async def open_minute(hub: HubStage, charts: Charts) -> None:
+    """Time goes on and all prices hold, so that the last bar of each feed is there, and open."""
+    for index, feed in enumerate(hub.service.decisions):
+        hub.tick(feed, 15_000_000_000 + index)
+    await turns_until(lambda: charts.live.position is not None and charts.live.position.seq == hub.service.seq)
