@@ -22,7 +22,7 @@ _WORDS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"^Object missing required field `(?P<bound>.*)`$"), "{bound} is missing"),
     (re.compile(r"^Expected `(?P<wanted>[\w |]+)`, got `(?P<got>\w+)`$"), "must be {wanted}, not {got}"),
 )
-_UNKNOWN = re.compile(r"^Object contains unknown field `(?P<key>.*)`$")
+_UNKNOWN = re.compile(r"^Object contains unknown field `(?P<key>.*)`$", re.DOTALL)
 _ENUM = re.compile(r"^Invalid enum value .*$")
 
 
@@ -36,16 +36,21 @@ def explained(
     at = _AT.match(message)
     what, path = (at["what"], at["path"]) if at else (message, "")
     found = _entries(raw, whole, message, _STEPS.findall(path))
-    where = ".".join(found)
+    where = ".".join(map(_printed, found))
     unknown = _UNKNOWN.match(what)
     if unknown:
         key, known = unknown["key"], known_keys(re.sub(r"\[.*?\]", "", path).lstrip("."))
         nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
         hint = f"did you mean {nearest[0]}?" if nearest else f"known here: {', '.join(sorted(known))}"
-        return f"{f'{where}: ' if where else ''}unknown key {key}; {hint}"
+        return f"{f'{where}: ' if where else ''}unknown key {_printed(key)}; {hint}"
     if _ENUM.match(what):
-        return f"{where}: {_value(raw, found)} is none of {', '.join(_accepted(whole, found))}"
+        return f"{where}: {_printed(str(_value(raw, found)))} is none of {', '.join(_accepted(whole, found))}"
     return f"{where}: {_in_words(what, _value(raw, found))}" if where else _in_words(what, raw)
+
+
+def _printed(key: str) -> str:
+    """A key on one line, whatever it holds."""
+    return key if key.isprintable() else repr(key)[1:-1]
 
 
 def _in_words(what: str, value: object) -> str:

@@ -1,15 +1,21 @@
 """Configuration: what is accepted, what is refused and with which words, and that the documentation knows every key."""
 
+import copy
 import re
+import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from oracle_hub.config import (
     KINDS,
     Config,
     canonical_text,
     config_hash,
+    convert,
     documented_keys,
     load_config,
     parse_canonical,
@@ -181,6 +187,36 @@ def test_presets_are_valid_and_say_what_they_give(preset: str) -> None:
     assert (config.emulator is not None) is (preset == "simulate.toml")
     head = path.read_text().split("\n[")[0]
     assert "What it gives" in head
+
+
+WORDS = st.text(alphabet="ab.[]\n", max_size=3)
+JUNK = st.one_of(
+    st.none(), st.booleans(), st.integers(-5, 10**9), st.floats(allow_nan=False), WORDS,
+    st.lists(st.integers(), max_size=2), st.dictionaries(WORDS, st.integers(), max_size=2),
+)  # fmt: skip
+FULL = tomllib.loads(GOOD + RPC + TOKEN + "[hub]\nwarmup_ms = 5\n[emulator]\nspeed = 2.0\n[journal]\nmode = 'off'\n")
+
+
+def paths(raw: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    inside = raw.items() if isinstance(raw, dict) else enumerate(raw) if isinstance(raw, list) else ()
+    return [path, *(below for key, value in inside for below in paths(value, (*path, key)))]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(paths(FULL)[1:]), JUNK)
+def test_whatever_is_wrong_is_one_line_that_names_the_place(path: tuple[str | int, ...], junk: Any) -> None:
+    raw = copy.deepcopy(FULL)
+    table = raw
+    for step in path[:-1]:
+        table = table[step]  # type: ignore[index]
+    table[path[-1]] = junk  # type: ignore[index]
+    try:
+        convert(raw, "hub.toml")
+    except ConfigError as error:
+        text = str(error)
+        assert text.startswith("hub.toml: ") and all(str(step) in text for step in path)
+        assert not any(sign in text.replace("{1,32}$", "") for sign in "$`\n")
+        assert "*" not in text.replace("[a-z", "")
 
 
 def test_an_empty_file_is_one_line(tmp_path: Path) -> None:

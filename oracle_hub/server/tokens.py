@@ -5,6 +5,7 @@ first message. Only its SHA-256 is held, so no log, error or repr can show it, a
 is known, in constant time. In a query it is refused: addresses are kept in logs and histories all over the way.
 """
 
+import asyncio
 import base64
 import binascii
 import contextlib
@@ -85,7 +86,8 @@ class Visitor:
     async def authenticate(self, ws: web.WebSocketResponse, timeout_s: float) -> CloseCode | None:
         """Wait for the first message. Returns the code to close with when it does not show a token that is known."""
         try:
-            message = await ws.receive(timeout=timeout_s)
+            async with asyncio.timeout(timeout_s):  # receive's own begins anew at every ping
+                message = await ws.receive()
         except TimeoutError:
             return CloseCode.UNAUTHORIZED
         token = self._tokens.find(_token_of(message.data)) if message.type is WSMsgType.TEXT else None

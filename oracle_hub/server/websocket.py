@@ -225,7 +225,7 @@ class Subscribers:
             self._unauthenticated -= 1
         if code is None:
             return True
-        self.closes[close_label(code, ws.close_code)] += 1
+        self.closes[close_label(code if ws.close_code is None else None, ws.close_code)] += 1
         await ws.close(code=code, message=code.name.lower().encode())
         return False
 

@@ -1,5 +1,6 @@
 """API tokens: the ways to show one, what each lets in, and that no way leaves it lying about."""
 
+import asyncio
 import base64
 import logging
 from typing import Any
@@ -128,6 +129,32 @@ async def test_who_says_nothing_is_closed(stage: Stage) -> None:
     peer = await open_stream(stage)
     assert (await peer.read())["timeout_ms"] == 20
     assert await peer.closed() == CloseCode.UNAUTHORIZED
+
+
+async def test_pings_buy_no_time(stage: Stage) -> None:
+    await stage.start(**REQUIRED, handshake_timeout_ms=50)
+    peer = await open_stream(stage)
+    await peer.read()
+
+    async def ping() -> None:
+        while not peer.ws.closed:
+            await peer.ws.ping()
+            await asyncio.sleep(0)
+
+    pinging = asyncio.create_task(ping())
+    async with asyncio.timeout(5):
+        assert await peer.closed() == CloseCode.UNAUTHORIZED
+    pinging.cancel()
+    await asyncio.wait([pinging])
+
+
+async def test_who_leaves_instead_was_not_refused(stage: Stage) -> None:
+    await stage.start(**REQUIRED)
+    peer = await open_stream(stage)
+    await peer.read()
+    await peer.ws.close()
+    await eventually(lambda: stage.server.closes)
+    assert stage.server.closes == {"peer": 1}
 
 
 async def test_those_who_have_to_show_one_yet_are_bounded(stage: Stage) -> None:
