@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from oracle_hub.charts import bars_http, sse, udf
+from oracle_hub.charts import bars_http, bars_socket, sse, udf
 from oracle_hub.charts.app import Charts, Door
 from oracle_hub.charts.resolutions import parse_resolution
 from oracle_hub.charts.settings import Settings
@@ -13,7 +13,7 @@ from oracle_hub.charts.store import DEFAULT_RETENTION_DAYS, Retention
 from oracle_hub.config import Config
 from oracle_hub.errors import ChartsError, ConfigError
 
-DOORS: tuple[Door, ...] = (sse.routes, bars_http.routes, udf.routes)
+DOORS: tuple[Door, ...] = (sse.routes, bars_http.routes, bars_socket.routes, udf.routes)
 """Everything that is served, beside health and the descriptions."""
 
 

@@ -16,6 +16,7 @@ from oracle_hub.charts.live import Live
 from oracle_hub.charts.recorder import Recorder
 from oracle_hub.charts.settings import Settings
 from oracle_hub.charts.store import Retention, open_store
+from oracle_hub.client.prices import boot_time_us
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ class Charts:
         hub: address of the hub's stream, ``ws://127.0.0.1:8080/v1/stream``. It need not be there yet.
         database: the file of the store.
         headers: sent to the hub with the handshake: a token, for one. Never printed.
+        clock_us: a monotonic clock, for tests.
         doors: what is served, beside health.
 
     Entering raises StoreError when the store cannot be used, and OSError when the port is taken.
@@ -44,6 +46,7 @@ class Charts:
         *,
         retention: Retention | None = None,
         headers: Mapping[str, str] | None = None,
+        clock_us: Callable[[], int] = boot_time_us,
         doors: Sequence[Door] = (),
     ) -> None:
         self.settings = settings or Settings()
@@ -55,13 +58,14 @@ class Charts:
         self._database = database
         self._retention = retention
         self._headers = headers
+        self._clock_us = clock_us
         self._doors = doors
 
     async def __aenter__(self) -> "Charts":
         async with contextlib.AsyncExitStack() as stack:
             self.store = await asyncio.to_thread(open_store, self._database, retention=self._retention, recording=True)
             stack.callback(self.store.close)
-            self.recorder = Recorder(self._hub, self.store, self.live, headers=self._headers)
+            self.recorder = Recorder(self._hub, self.store, self.live, headers=self._headers, clock_us=self._clock_us)
             await asyncio.to_thread(self.recorder.restore)
             self.context = Context(self.live, self.store, self.recorder, self.settings)
             stack.callback(self.context.close)

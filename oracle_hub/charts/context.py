@@ -41,6 +41,16 @@ class Context:
         self._readers = ThreadPoolExecutor(settings.read_threads, thread_name_prefix="charts read")
         self._reading = 0
         self._closed = False
+        self._on_stop: list[Callable[[], None]] = []
+
+    @property
+    def stopping(self) -> bool:
+        """Everybody is to be sent away."""
+        return self._closed
+
+    def on_stop(self, call: Callable[[], None]) -> None:
+        """Have this called when everybody is to be sent away, to wake whoever waits."""
+        self._on_stop.append(call)
 
     async def read(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call ``fn`` on a thread of the readers: for everything that touches the store.
@@ -92,6 +102,8 @@ class Context:
         """Take no more; end all listening."""
         self._closed = True
         self.live.close()
+        for call in self._on_stop:
+            call()
 
     def close(self) -> None:
         """End everything; waits for what is being read."""

@@ -17,6 +17,7 @@ from oracle_hub.charts.store import Store
 from oracle_hub.charts.store_reads import Position
 from oracle_hub.charts.writing import Writer
 from oracle_hub.client import Prices, Taken, connect
+from oracle_hub.client.prices import boot_time_us
 from oracle_hub.errors import StreamError
 from oracle_hub.stream.messages import Hello, Resume
 
@@ -36,8 +37,17 @@ BarsTap: TypeAlias = Callable[[Sequence[Bar]], None]
 class Recorder:
     """Follows one hub. ``run`` is its task; it ends when it is cancelled."""
 
-    def __init__(self, hub: str, store: Store, live: Live, *, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        hub: str,
+        store: Store,
+        live: Live,
+        *,
+        headers: Mapping[str, str] | None = None,
+        clock_us: Callable[[], int] = boot_time_us,
+    ) -> None:
         self._headers = headers
+        self._clock_us = clock_us
         self._hub = hub
         self._store = store
         self._live = live
@@ -105,6 +115,7 @@ class Recorder:
             on_live=turned,
             on_none=turned,
             headers=self._headers,
+            clock_us=self._clock_us,
             wait=False,
         )
         self._live.attach(prices)
