@@ -4,7 +4,8 @@ from enum import Enum
 
 import msgspec
 
-from oracle_hub.stream.messages import FeedEntry, Heartbeat, Snapshot, Update, digest, digest_line, feed_entry_decoder
+from oracle_hub.client.decoding import ReadEntry, read_json_entry
+from oracle_hub.stream.messages import FeedEntry, Heartbeat, Snapshot, Update, digest, digest_line
 
 REMOVED = "removed"
 
@@ -29,6 +30,19 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     seq: int
 
 
+class Floor(msgspec.Struct, frozen=True):
+    """A price that another hub told: nothing published before it is shown while its lease lasts."""
+
+    instance: str
+    publish_us: int
+    until_us: int | None
+    """Our clock. None: it has no end."""
+
+    def hides(self, publish_us: int, now_us: int) -> bool:
+        """Whether a price that was published then must not be shown."""
+        return publish_us < self.publish_us and (self.until_us is None or now_us < self.until_us)
+
+
 class Mirror:
     """Copy of the hub's state for one subscription, after batch ``seq``."""
 
@@ -39,12 +53,14 @@ class Mirror:
         """None: nothing that could be resumed from."""
         self.feeds: dict[str, Held] = {}
 
-    def snapshot(self, message: Snapshot, instance: str) -> tuple[list[Held], list[str]]:
+    def snapshot(
+        self, message: Snapshot, instance: str, read: ReadEntry = read_json_entry
+    ) -> tuple[list[Held], list[str]]:
         """Replace everything. Returns what is new or different, and the names of feeds that are there no more.
 
-        Raises ``msgspec.MsgspecError`` or ``ValueError`` for entries that can't be read; then nothing has changed.
+        Raises what ``read`` raises, or ``ValueError``, for entries that can't be read; then nothing has changed.
         """
-        fresh = [self._read(raw, instance, message.epoch, message.seq) for raw in message.feeds]
+        fresh = [_held(read(raw), instance, message.epoch, message.seq) for raw in message.feeds]
         before = self.feeds
         self.feeds = {held.entry.feed: held for held in fresh if held.entry.reason != REMOVED}
         same_hub = (self.instance, self.epoch) == (instance, message.epoch)
@@ -52,17 +68,17 @@ class Mirror:
         changed = [held for held in fresh if not (same_hub and _same(before.get(held.entry.feed), held))]
         return changed, [feed for feed in before if feed not in self.feeds]
 
-    def update(self, message: Update) -> tuple[Verdict, list[Held]]:
+    def update(self, message: Update, read: ReadEntry = read_json_entry) -> tuple[Verdict, list[Held]]:
         """Apply an update: something was lost exactly when its ``prev_seq`` is greater than what is held.
 
-        Raises ``msgspec.MsgspecError`` or ``ValueError`` for entries that can't be read; then nothing has changed.
+        Raises what ``read`` raises, or ``ValueError``, for entries that can't be read; then nothing has changed.
         """
         if self.seq is None or message.epoch != self.epoch or message.prev_seq > self.seq:
             return Verdict.GAP, []
         # Equal to both: a price became too old for our own max age, which is news without a new sequence.
         if message.seq < self.seq or (message.seq == self.seq and message.prev_seq < self.seq):
             return Verdict.DUPLICATE, []
-        changed = [self._read(raw, self.instance, message.epoch, message.seq) for raw in message.feeds]
+        changed = [_held(read(raw), self.instance, message.epoch, message.seq) for raw in message.feeds]
         for held in changed:
             if held.entry.reason == REMOVED:
                 self.feeds.pop(held.entry.feed, None)
@@ -82,16 +98,15 @@ class Mirror:
             for held in self.feeds.values()
         )
 
-    @staticmethod
-    def _read(raw: msgspec.Raw, instance: str, epoch: int, seq: int) -> Held:
-        entry = feed_entry_decoder.decode(raw)
-        for text in (entry.price, entry.conf, entry.low, entry.high):
-            if isinstance(text, str) and not (text.isascii() and text.isdigit()):
-                raise ValueError(f"{entry.feed[:64]!r}: {text[:32]!r} is not digits")
-        mantissa = None if entry.price is None else int(entry.price)
-        if mantissa == 0:
-            raise ValueError(f"{entry.feed[:64]!r}: a price of zero")
-        return Held(entry, mantissa, instance, epoch, seq)
+
+def _held(entry: FeedEntry, instance: str, epoch: int, seq: int) -> Held:
+    for text in (entry.price, entry.conf, entry.low, entry.high):
+        if isinstance(text, str) and not (text.isascii() and text.isdigit()):
+            raise ValueError(f"{entry.feed[:64]!r}: {text[:32]!r} is not digits")
+    mantissa = None if entry.price is None else int(entry.price)
+    if mantissa == 0:
+        raise ValueError(f"{entry.feed[:64]!r}: a price of zero")
+    return Held(entry, mantissa, instance, epoch, seq)
 
 
 def _same(before: Held | None, after: Held) -> bool:

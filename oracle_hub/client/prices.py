@@ -28,7 +28,7 @@ from oracle_hub.client.dialing import (
 from oracle_hub.client.price import HubUnreachable, Price, Taken, Update
 from oracle_hub.client.state import ClientState, Effect, GiveUp, Reconnect, Send, Wanted
 from oracle_hub.errors import StreamError
-from oracle_hub.stream.messages import SUBPROTOCOL, Hello, Resume
+from oracle_hub.stream.messages import BINARY_SUBPROTOCOL, SUBPROTOCOL, Hello, Resume
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +99,7 @@ class Prices:
         *,
         on_live: Callback | None = None,
         on_none: Callback | None = None,
+        binary: bool = False,
         options: Mapping[str, Any] | None = None,
         receive_buffer_bytes: int | None = RECEIVE_BUFFER_BYTES,
         open_timeout_s: float = 10.0,
@@ -111,6 +112,9 @@ class Prices:
         self._on_live, self._on_none = on_live, on_none
         self._options = dict(options or {})
         self._receive_buffer_bytes = receive_buffer_bytes
+        self._subprotocols = [Subprotocol(SUBPROTOCOL)]
+        if binary:
+            self._subprotocols.insert(0, Subprotocol(BINARY_SUBPROTOCOL))
         self._open_timeout_s = open_timeout_s
         self._wait = wait
         self._clock_us = clock_us
@@ -312,7 +316,7 @@ class Prices:
                 url,
                 sock=connected,
                 logger=wire_log,
-                subprotocols=[Subprotocol(SUBPROTOCOL)],
+                subprotocols=self._subprotocols,
                 compression=None,
                 open_timeout=self._open_timeout_s,
                 ping_interval=None,  # heartbeats of the stream say more than pings
@@ -489,6 +493,7 @@ def connect(
     max_hz: float | None = None,
     max_age_ms: int | None = None,
     resume: Resume | None = None,
+    binary: bool = False,
     on_live: Callback | None = None,
     on_none: Callback | None = None,
     token: str | None = None,
@@ -505,7 +510,8 @@ def connect(
     ``urls`` are addresses of one hub or of several; when one is lost, the next is tried. ``feeds`` are names, or
     ``["*"]``. ``mode``, ``detail``, ``max_hz`` and ``max_age_ms`` are those of ``subscribe`` in docs/protocol.md.
     ``on_live`` and ``on_none`` are called on the event loop, at once, when a feed gets or loses its price, for whatever
-    reason. ``resume`` is where a program that wrote down what it heard goes on (mode ``all``). ``wait=False`` enters at
+    reason. ``resume`` is where a program that wrote down what it heard goes on (mode ``all``). ``binary`` asks for the
+    compact form, which a hub that does not have it answers with JSON; nothing else differs. ``wait=False`` enters at
     once, also where no hub can be reached yet. ``token`` is for hubs that ask for one; it and ``headers`` go with the
     handshake and are never printed. ``receive_buffer_bytes`` bounds what a program that stood still finds of old
     messages in its socket; None leaves that to the system. ``guard`` is held whenever what the client holds is read or
@@ -533,6 +539,7 @@ def connect(
         ClientState(Wanted(feeds=names, mode=mode, detail=detail, max_hz=max_hz, max_age_ms=max_age_ms), resume=resume),
         on_live=on_live,
         on_none=on_none,
+        binary=binary,
         options=options,
         receive_buffer_bytes=receive_buffer_bytes,
         open_timeout_s=open_timeout_s,

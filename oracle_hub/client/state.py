@@ -9,8 +9,10 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from oracle_hub.client.clock_offset import ClockOffset
-from oracle_hub.client.mirror import REMOVED, Held, Mirror, Verdict
+from oracle_hub.client.decoding import ReadEntry, decode, read_json_entry
+from oracle_hub.client.mirror import REMOVED, Floor, Held, Mirror, Verdict
 from oracle_hub.client.price import Merged, NoPrice, Price, Refusal, Update
+from oracle_hub.errors import StreamError
 from oracle_hub.stream import messages as wire
 
 PING_INTERVAL_US = 5_000_000
@@ -73,19 +75,6 @@ class Counters(msgspec.Struct):
     clock_steps: int = 0
 
 
-class _Floor(msgspec.Struct, frozen=True):
-    """A price that another hub told: nothing published before it is shown while its lease lasts."""
-
-    instance: str
-    publish_us: int
-    until_us: int | None
-    """Our clock. None: it has no end."""
-
-    def hides(self, publish_us: int, now_us: int) -> bool:
-        """Whether a price that was published then must not be shown."""
-        return publish_us < self.publish_us and (self.until_us is None or now_us < self.until_us)
-
-
 class ClientState:
     """One subscription over all its connections.
 
@@ -107,10 +96,11 @@ class ClientState:
         """Connected, and what is held is what the hub had when it sent the last message."""
         self._link: Literal["down", "syncing", "gap", "live"] = "down"
         self._mirror = Mirror()
+        self._read_entry: ReadEntry = read_json_entry  # in the form of the message at hand
         if resume is not None:
             self._mirror.instance, self._mirror.epoch = resume.instance or "", resume.epoch
             self._mirror.seq = resume.seq
-        self._floors: dict[str, _Floor] = {}
+        self._floors: dict[str, Floor] = {}
         self._sub: int | None = None
         self._request = 0
         self._asked: dict[int, int] = {}
@@ -141,8 +131,7 @@ class ClientState:
         self.offset = ClockOffset()
         self._link, self._sub, self._subscribing = "syncing", None, None
         self._asked.clear()
-        self._received_us = now_us
-        self._heartbeat_us = 0
+        self._received_us, self._heartbeat_us = now_us, 0
 
     def disconnected(self, now_us: int) -> None:
         """The connection is gone: no price can be acted on until the next one has caught up."""
@@ -155,16 +144,16 @@ class ClientState:
         """Take in one message that was received at ``now_us``. Never raises on what the hub sent."""
         self.counters.messages += 1
         try:
-            message = wire.server_message_decoder.decode(data)
-        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            if isinstance(error, msgspec.ValidationError) and str(error).endswith("`$.type`"):
-                self.counters.unknown_messages += 1  # grows by addition: types that we don't know are for others
-                return []
+            message, self._read_entry = decode(data)
+        except StreamError as error:
             return [Reconnect(f"a message that can't be read: {error}")]
+        if message is None:
+            self.counters.unknown_messages += 1
+            return []
         self._received_us = now_us
         try:
             return self._take(message, now_us)
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (StreamError, msgspec.MsgspecError, ValueError) as error:
             return [Reconnect(f"a feed that can't be read: {error}")]
 
     def _take(self, message: wire.ServerMessage, now_us: int) -> list[Effect]:
@@ -284,7 +273,7 @@ class ClientState:
         mirror = self._mirror
         if mirror.instance == self.hello.instance and (mirror.epoch, mirror.seq or 0) <= (message.epoch, message.seq):
             self._clear_floors()
-        changed, gone = mirror.snapshot(message, self.hello.instance)
+        changed, gone = mirror.snapshot(message, self.hello.instance, self._read_entry)
         self.counters.snapshots += 1
         for feed in gone:
             self._note(feed)
@@ -302,7 +291,7 @@ class ClientState:
             # What follows a snapshot is of no use where the snapshot did not come.
             self.counters.gaps += 1
             return self._resubscribe(now_us, resume=False)
-        verdict, changed = self._mirror.update(message)
+        verdict, changed = self._mirror.update(message, self._read_entry)
         if verdict is Verdict.GAP:
             self.counters.gaps += 1
             return self._resubscribe(now_us, resume=True)
@@ -396,7 +385,7 @@ class ClientState:
                 continue
             left_us = None if end_us is None or latest_us is None else end_us - latest_us
             until_us = None if left_us is None else now_us + left_us
-            self._floors[feed] = _Floor(held.instance, publish_us, until_us)
+            self._floors[feed] = Floor(held.instance, publish_us, until_us)
 
     def _clear_floors(self) -> None:
         """The hub that is heard goes on where it stopped: its own prices need no guard."""

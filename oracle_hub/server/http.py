@@ -19,7 +19,7 @@ from oracle_hub.server import tls
 from oracle_hub.server.answers import RequestError, bytes_answer, counted, error_answer, guard, json_answer
 from oracle_hub.server.census import Standing
 from oracle_hub.server.door import Door
-from oracle_hub.server.frames import text_frame
+from oracle_hub.server.frames import binary_frame, text_frame
 from oracle_hub.server.service import ServerSettings, Service
 from oracle_hub.server.tokens import Tokens
 from oracle_hub.server.websocket import Subscribers
@@ -133,7 +133,9 @@ class Server:
             max_bytes=settings.history_bytes,
             max_age_us=settings.history_age_ms * 1_000,
         )
-        self._board = Board(service.decisions, history, text_frame, instance=service.instance)
+        self._board = Board(
+            service.decisions, history, text_frame, binary_frame=binary_frame, instance=service.instance
+        )
         for batch, journaled in past:  # they lead to the decisions in force, from which the board began
             self._board.apply(batch, batch.now_us, journaled=journaled)
         self._board.reorder(service.decisions)

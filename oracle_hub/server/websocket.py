@@ -24,6 +24,7 @@ from oracle_hub.server.sockets import tune, unsent_counter
 from oracle_hub.server.tokens import Token, Tokens, Visitor, offered_subprotocols
 from oracle_hub.stream.board import Board
 from oracle_hub.stream.messages import (
+    BINARY_SUBPROTOCOL,
     SUBPROTOCOL,
     AuthRequired,
     CloseCode,
@@ -37,6 +38,7 @@ from oracle_hub.stream.session import Session, SessionLimits
 
 log = logging.getLogger(__name__)
 
+SUBPROTOCOLS = (SUBPROTOCOL, BINARY_SUBPROTOCOL)
 PHASES = 16
 """Heartbeats are spread over their interval, so that ten thousand of them do not stand before a price."""
 
@@ -155,8 +157,9 @@ class Subscribers:
             upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
             return error_answer(426, RequestError.UPGRADE_REQUIRED, "this is a websocket", upgrade)
         offered = offered_subprotocols(request)
-        if offered and SUBPROTOCOL not in offered:
-            return error_answer(400, RequestError.UNKNOWN_SUBPROTOCOL, f"the only subprotocol is {SUBPROTOCOL}")
+        if offered and not set(SUBPROTOCOLS).intersection(offered):
+            known = " and ".join(SUBPROTOCOLS)
+            return error_answer(400, RequestError.UNKNOWN_SUBPROTOCOL, f"the subprotocols are {known}")
         settings = self._settings
         later = self._later
         if self._stopping:
@@ -178,7 +181,7 @@ class Subscribers:
     async def _serve(self, request: web.Request, visitor: Visitor) -> web.WebSocketResponse:
         settings = self._settings
         ws = web.WebSocketResponse(
-            protocols=(SUBPROTOCOL,),
+            protocols=SUBPROTOCOLS,
             compress=False,
             heartbeat=settings.ping_interval_ms / 1000,
             max_msg_size=settings.max_message_bytes,
@@ -194,8 +197,9 @@ class Subscribers:
             return ws
         limits = settings.session if visitor.token is None else visitor.token.session_limits(settings.session)
         client, fault = self._join(transport, limits, visitor.token), None
+        client.session.protocol = ws.ws_protocol or SUBPROTOCOL
         try:
-            self._write(client, self._hello(limits))
+            self._write(client, self._hello(limits, client.session.protocol))
             if self._stopping:
                 self._close_soon(client, CloseCode.SHUTDOWN)
             async for message in ws:
@@ -260,13 +264,13 @@ class Subscribers:
             self._arm_expiry()
             return answer
         if message.type is WSMsgType.BINARY:
-            return session.refuse(ErrorCode.BINARY_MESSAGE, f"{SUBPROTOCOL} takes text messages only")
+            return session.refuse(ErrorCode.BINARY_MESSAGE, f"{session.protocol} takes text messages only")
         return b""  # an error in the framing: aiohttp has closed with its code
 
-    def _hello(self, limits: SessionLimits) -> bytes:
+    def _hello(self, limits: SessionLimits, protocol: str) -> bytes:
         service = self._service
         hello = Hello(
-            protocol=SUBPROTOCOL,
+            protocol=protocol,
             instance=service.instance,
             epoch=self._board.epoch,
             seq=self._board.seq,

@@ -8,12 +8,13 @@ it. Each decision is encoded once per form, each frame once per group of subscri
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from oracle_hub.core.hub import Batch, Decision
 from oracle_hub.core.selector import State
+from oracle_hub.stream import binary
 from oracle_hub.stream.groups import Group, GroupKey, rotated
 from oracle_hub.stream.history import History
 from oracle_hub.stream.messages import (
@@ -34,6 +35,19 @@ from oracle_hub.stream.messages import (
 
 if TYPE_CHECKING:
     from oracle_hub.stream.session import Session
+
+
+class Form(NamedTuple):
+    """How snapshots, updates and heartbeats are written for a group."""
+
+    entry: Callable[[Decision, View, bool, Merge | None], msgspec.Raw]
+    encode: Callable[[Snapshot | Update | Heartbeat], bytes]
+    """Takes messages whose feeds are of the same form."""
+    frame: Callable[[bytes], bytes]
+
+    def message(self, message: Snapshot | Update | Heartbeat) -> bytes:
+        """What goes to the transport."""
+        return self.frame(self.encode(message))
 
 
 class Part:
@@ -61,8 +75,8 @@ class Publication:
         self.parts = parts
         """Groups that follow one of its feeds; nobody else needs to hear of it."""
         self._journaled = _told(journaled)
-        self._frame = board.frame
-        self._entries: dict[tuple[str, bool, int | None], msgspec.Raw] = {}
+        self._form = board.form
+        self._entries: dict[tuple[str, bool, int | None, bool], msgspec.Raw] = {}
         self._frames: dict[tuple[Group, int, int], bytes] = {}
         groups = list(parts)
         start = turn % len(groups) if groups else 0
@@ -101,7 +115,7 @@ class Publication:
                 feeds=self._part_entries(group),
                 journaled=self._journaled,
             )
-            frame = self._frames[at] = self._frame(encode(update))
+            frame = self._frames[at] = self._form(group.key).message(update)
         return frame
 
     def _part_entries(self, group: Group) -> list[msgspec.Raw]:
@@ -111,10 +125,11 @@ class Publication:
         return part.entries
 
     def _entry(self, decision: Decision, key: GroupKey) -> msgspec.Raw:
-        form = (decision.feed, key.full, key.max_age_us)
-        entry = self._entries.get(form)
+        at = (decision.feed, key.full, key.max_age_us, key.binary)
+        entry = self._entries.get(at)
         if entry is None:
-            entry = self._entries[form] = encode_entry(decision, view(decision, self.sent_us, key.max_age_us), key.full)
+            shown = view(decision, self.sent_us, key.max_age_us)
+            entry = self._entries[at] = self._form(key).entry(decision, shown, key.full, None)
         return entry
 
 
@@ -124,7 +139,7 @@ def _told(journaled: bool) -> bool | msgspec.UnsetType:
 
 
 def encode_entry(decision: Decision, shown: View, full: bool, merge: Merge | None = None) -> msgspec.Raw:
-    """One feed entry, encoded."""
+    """One feed entry as JSON."""
     return msgspec.Raw(encode(feed_entry(decision, shown, full=full, merge=merge)))
 
 
@@ -137,11 +152,13 @@ class Board:
         history: History,
         frame: Callable[[bytes], bytes] = bytes,
         *,
+        binary_frame: Callable[[bytes], bytes] = bytes,
         instance: str = "",
     ) -> None:
         """Start from what is published already: ``decisions`` as they stand after ``history.last_seq``.
 
-        ``frame`` turns a message into what goes to the transport; every message is framed once.
+        ``frame`` turns a message into what goes to the transport, ``binary_frame`` one in the binary form; every
+        message is framed once.
         """
         self.decisions: dict[str, Decision] = dict(decisions)
         self.removed: dict[str, Decision] = {}
@@ -153,6 +170,8 @@ class Board:
         self.conflated = 0
         """Feed entries that were sent merged: their subscriber was slow, or did not want more."""
         self.frame = frame
+        self._json = Form(encode_entry, encode, frame)
+        self._binary = Form(binary.encode_entry, binary.encode_message, binary_frame)
         self._groups: dict[GroupKey, Group] = {}
         self._by_feed: dict[str | None, dict[Group, None]] = {None: {}}
         """Groups by the feeds that they name; those that follow all feeds under None."""
@@ -239,6 +258,10 @@ class Board:
             return None
         return self.history.since(resume.epoch, resume.seq)
 
+    def form(self, key: GroupKey) -> Form:
+        """The form that a group reads."""
+        return self._binary if key.binary else self._json
+
     # Groups.
 
     def join(self, key: GroupKey) -> Group:
@@ -280,49 +303,48 @@ class Board:
 
     def snapshot(self, group: Group, number: int, now_us: int) -> bytes:
         """All feeds of a group as they stand after the last batch, and at ``now_us``."""
-        key = group.key
+        key, form = group.key, self.form(group.key)
         entries = [
-            encode_entry(decision, view(decision, now_us, key.max_age_us), key.full)
+            form.entry(decision, view(decision, now_us, key.max_age_us), key.full, None)
             for decision in self.followed(group)
         ]
-        return self.frame(encode(Snapshot(sub=number, epoch=self.epoch, seq=self.seq, sent_us=now_us, feeds=entries)))
+        return form.message(Snapshot(sub=number, epoch=self.epoch, seq=self.seq, sent_us=now_us, feeds=entries))
 
     def merged(self, group: Group, number: int, prev_seq: int, merges: Mapping[str, Merge], now_us: int) -> bytes:
         """One update for everything since ``prev_seq``: per feed only where it stands now, and what it went through."""
-        key = group.key
+        key, form = group.key, self.form(group.key)
         entries = []
         for feed, merge in merges.items():
             decision = self.decision(feed)
             if decision is not None:
                 shown = view(decision, now_us, key.max_age_us)
-                entries.append(encode_entry(decision, shown, key.full, merge))
-        return self._update(number, self.seq, prev_seq, now_us, entries, conflated=True)
+                entries.append(form.entry(decision, shown, key.full, merge))
+        return self._update(form, number, self.seq, prev_seq, now_us, entries, conflated=True)
 
     def replay(self, group: Group, number: int, prev_seq: int, batches: Iterable[Batch], now_us: int) -> list[bytes]:
         """Updates as they were, marked as replayed: each decision is shown as of the time when it was made."""
-        key = group.key
+        key, form = group.key, self.form(group.key)
         frames = []
         for batch in batches:
             entries = [
-                encode_entry(decision, view(decision, decision.decided_us, key.max_age_us), key.full)
+                form.entry(decision, view(decision, decision.decided_us, key.max_age_us), key.full, None)
                 for decision in batch.decisions
                 if group.has(decision.feed)
             ]
             if entries:
-                frames.append(self._update(number, batch.seq, prev_seq, now_us, entries, replayed=True))
+                frames.append(self._update(form, number, batch.seq, prev_seq, now_us, entries, replayed=True))
                 prev_seq = batch.seq
         return frames
 
     def too_old(self, group: Group, number: int, seq: int, feeds: Iterable[str], now_us: int) -> bytes:
         """An update without a new sequence: these prices are now too old for the group's own max age."""
-        shown = View(ViewReason.MAX_AGE, None)
-        entries = [
-            encode_entry(self.decisions[feed], shown, group.key.full) for feed in feeds if feed in self.decisions
-        ]
-        return self._update(number, seq, seq, now_us, entries)
+        shown, full, form = View(ViewReason.MAX_AGE, None), group.key.full, self.form(group.key)
+        entries = [form.entry(self.decisions[feed], shown, full, None) for feed in feeds if feed in self.decisions]
+        return self._update(form, number, seq, seq, now_us, entries)
 
     def _update(
         self,
+        form: Form,
         number: int,
         seq: int,
         prev_seq: int,
@@ -343,7 +365,7 @@ class Board:
             feeds=entries,
             journaled=_told(not any(prev_seq < lost <= seq for lost in self._unjournaled)),
         )
-        return self.frame(encode(update))
+        return form.message(update)
 
     def heartbeat(self, group: Group, number: int, seq: int, now_us: int) -> bytes:
         """The heartbeat for subscriptions of a group that have this number and stand at ``seq``."""
@@ -363,7 +385,7 @@ class Board:
                 not_live=group.not_live,
                 digest=group.digest,
             )
-            frame = self._beats[at] = self.frame(encode(beat))
+            frame = self._beats[at] = self.form(group.key).message(beat)
         return frame
 
     def _sum_up(self, group: Group, now_us: int) -> None:

@@ -20,12 +20,14 @@ _STRIDE = 611_953
 
 
 class GroupKey(NamedTuple):
-    """What makes two subscriptions read the same: which feeds, how detailed, how old at most."""
+    """What makes two subscriptions read the same: which feeds, how detailed, how old at most, in which form."""
 
     feeds: frozenset[str] | None
     """None: all, also those added later."""
     full: bool
     max_age_us: int | None
+    binary: bool = False
+    """Whether in the form of :mod:`oracle_hub.stream.binary`; else JSON."""
 
 
 class Group:

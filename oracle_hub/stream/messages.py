@@ -17,6 +17,8 @@ from oracle_hub.core.selector import Reason, State
 from oracle_hub.errors import StreamError
 
 SUBPROTOCOL = "oraclehub.v1"
+BINARY_SUBPROTOCOL = "oraclehub.v1.bin"
+"""The same messages, with snapshots, updates and heartbeats in the form of :mod:`oracle_hub.stream.binary`."""
 MAX_NAME_LENGTH = 64
 """Longest request id, and the longest part of an unknown feed id that is sent back."""
 MAX_SAFE_INTEGER = 2**53 - 1

@@ -14,7 +14,9 @@ from oracle_hub.stream.backlog import Backlog
 from oracle_hub.stream.board import Board, Publication
 from oracle_hub.stream.groups import Group, GroupKey, Subscription
 from oracle_hub.stream.messages import (
+    BINARY_SUBPROTOCOL,
     MAX_NAME_LENGTH,
+    SUBPROTOCOL,
     Auth,
     ClientMessage,
     CloseCode,
@@ -80,9 +82,13 @@ def _printed(feed: object) -> str:
 class Session:
     """State of one subscriber between its socket and the board."""
 
-    def __init__(self, board: Board, limits: SessionLimits = DEFAULT_LIMITS, peer: Any = None) -> None:
+    def __init__(
+        self, board: Board, limits: SessionLimits = DEFAULT_LIMITS, peer: Any = None, *, protocol: str = SUBPROTOCOL
+    ) -> None:
         self.peer = peer
         """The caller's own handle of this subscriber, to be found again in a publication."""
+        self.protocol = protocol
+        """The subprotocol that was agreed on: it decides in which form prices are told."""
         self._board = board
         self._limits = limits
         self._subscriptions: dict[int, Subscription] = {}
@@ -177,7 +183,8 @@ class Session:
         tail = b""
         if accepted or follows_all:
             max_age_us = None if message.max_age_ms is None else message.max_age_ms * 1000
-            key = GroupKey(None if follows_all else frozenset(accepted), message.detail == "full", max_age_us)
+            feeds = None if follows_all else frozenset(accepted)
+            key = GroupKey(feeds, message.detail == "full", max_age_us, self.protocol == BINARY_SUBPROTOCOL)
             sub = self._add(key, message)
             missed = self._board.since(message.resume)
             if message.resume is not None:

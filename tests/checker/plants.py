@@ -7,8 +7,7 @@ import msgspec
 
 from oracle_hub.core.hub import Batch, Decision
 from oracle_hub.server.websocket import Client, Subscribers
-from oracle_hub.stream import board as board_module
-from oracle_hub.stream.board import encode_entry
+from oracle_hub.stream.board import Form
 from oracle_hub.stream.messages import Update, View
 
 EVERY = 10
@@ -30,14 +29,14 @@ def drop_frames() -> None:
 
 def reuse_sequences() -> None:
     """Updates that carry the sequence of the one before."""
-    encode: Callable[[Any], bytes] = board_module.encode  # type: ignore[attr-defined]
+    encode: Callable[[Form, Any], bytes] = Form.message
 
-    def faulty(message: Any) -> bytes:
+    def faulty(form: Form, message: Any) -> bytes:
         if isinstance(message, Update) and message.seq % EVERY == 0:
             message = msgspec.structs.replace(message, seq=message.prev_seq)
-        return encode(message)
+        return encode(form, message)
 
-    setattr(board_module, "encode", faulty)  # noqa: B010
+    setattr(Form, "message", faulty)  # noqa: B010
 
 
 def send_stale_prices() -> None:
@@ -55,10 +54,11 @@ def send_stale_prices() -> None:
         stale = first[0]
         if now_us < (stale.valid_until_us or 0):
             return
-        entry = encode_entry(stale, View(None, stale.valid_until_us), False)
         for client in clients:
             for sub in client.session._subscriptions.values():
-                self._write(client, board._update(sub.number, sub.last_seq, sub.last_seq, now_us, [entry]))
+                form = board.form(sub.group.key)
+                entry = form.entry(stale, View(None, stale.valid_until_us), False, None)
+                self._write(client, board._update(form, sub.number, sub.last_seq, sub.last_seq, now_us, [entry]))
 
     setattr(Subscribers, "_heartbeat", faulty)  # noqa: B010
 

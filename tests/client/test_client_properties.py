@@ -15,8 +15,8 @@ from oracle_hub.stream.board import Board
 from oracle_hub.stream.history import History
 from oracle_hub.stream.session import Session, SessionLimits
 from tests.server.stream_service import HubService
-from tests.stream.model_client import newline_frame
-from tests.stream.test_session_properties import FEEDS, Stage, Subscriber
+from tests.stream.model_client import payloads, sized_frame
+from tests.stream.test_session_properties import FEEDS, PROTOCOLS, Stage, Subscriber
 
 HEARTBEAT_MS = 500
 OTHER_INSTANCE = "6f1c2d3e-0000-4000-8000-000000000002"
@@ -28,6 +28,8 @@ WANTED = (
     Wanted(feeds=("ETH/USD", "SOL/USD"), detail="full", max_hz=5, max_age_ms=2_500),
     Wanted(feeds=("SOL/USD",), mode="all", max_age_ms=3_000),
 )
+
+FORMS = st.integers(0, 2 ** len(WANTED) - 1)
 
 STEPS = st.lists(
     st.one_of(
@@ -50,7 +52,7 @@ STEPS = st.lists(
 class Keeper(Subscriber):
     """A session whose client is the library's, with a wire between that can fail."""
 
-    def __init__(self, stage: "Wire", wanted: Wanted) -> None:
+    def __init__(self, stage: "Wire", wanted: Wanted, protocol: str) -> None:
         self.stage = stage
         self.state = ClientState(wanted)
         self.dropped = False
@@ -58,7 +60,7 @@ class Keeper(Subscriber):
         self.drop_next = self.double_next = False
         self.waiting: list[bytes] | None = None
         """Frames in a buffer that the client does not read now; None while it reads."""
-        super().__init__(stage.board, "[]", "")
+        super().__init__(stage.board, "[]", "", protocol)
         self.join(0)
 
     def now_us(self) -> int:
@@ -68,11 +70,11 @@ class Keeper(Subscriber):
         """Connect, whatever was before."""
         service = self.stage.service
         self.board = self.stage.board
-        self.session = Session(self.board, SessionLimits(conflate_above_bytes=100), self)
+        self.session = Session(self.board, SessionLimits(conflate_above_bytes=100), self, protocol=self.protocol)
         self.waiting, self.full = None, False
         self.state.connected(self.now_us())
         hello = wire.Hello(
-            protocol=wire.SUBPROTOCOL,
+            protocol=self.protocol,
             instance=self.board.instance,
             epoch=self.board.epoch,
             seq=self.board.seq,
@@ -92,7 +94,7 @@ class Keeper(Subscriber):
         self.join(now_us)
 
     def hear(self, data: bytes) -> None:
-        for line in data.splitlines():
+        for line in payloads(data):
             asked = b'"type":"subscribed"' in line or b'"type":"hello"' in line
             if self.drop_next and not asked:
                 self.drop_next, self.dropped = False, True
@@ -133,10 +135,11 @@ class Keeper(Subscriber):
 class Wire(Stage):
     """Hub, keepers and what lies between."""
 
-    def __init__(self) -> None:
+    def __init__(self, binary: int = 0) -> None:
+        """``binary``: a bit for each keeper, whether it reads the binary form."""
         super().__init__()
         self.board.instance = HubService.instance
-        self.keepers = [Keeper(self, wanted) for wanted in WANTED]
+        self.keepers = [Keeper(self, wanted, PROTOCOLS[binary >> number & 1]) for number, wanted in enumerate(WANTED)]
         self.subscribers = list(self.keepers)
 
     def run(self, kind: str, a: int, b: int, c: int) -> None:
@@ -162,7 +165,8 @@ class Wire(Stage):
         self.board = Board(
             self.service.decisions,
             History(self.service.epoch, self.service.seq, max_batches=6),
-            newline_frame,
+            sized_frame,
+            binary_frame=sized_frame,
             instance=instance,
         )
         for keeper in self.keepers:
@@ -204,9 +208,11 @@ class Wire(Stage):
 
 
 @settings(max_examples=150, deadline=None)
-@given(STEPS)
-def test_the_client_equals_the_hub_or_knows_that_it_does_not(steps: list[tuple[str, int, int, int]]) -> None:
-    stage = Wire()
+@given(STEPS, FORMS)
+def test_the_client_equals_the_hub_or_knows_that_it_does_not(
+    steps: list[tuple[str, int, int, int]], binary: int
+) -> None:
+    stage = Wire(binary)
     for step in steps:
         stage.run(*step)
         stage.check_leases()
@@ -225,9 +231,11 @@ def test_the_client_equals_the_hub_or_knows_that_it_does_not(steps: list[tuple[s
 
 
 @settings(max_examples=60, deadline=None)
-@given(STEPS, st.integers(1, 50))
-def test_news_tell_the_same_as_asking_and_stay_bounded(steps: list[tuple[str, int, int, int]], pace: int) -> None:
-    stage = Wire()
+@given(STEPS, st.integers(1, 50), FORMS)
+def test_news_tell_the_same_as_asking_and_stay_bounded(
+    steps: list[tuple[str, int, int, int]], pace: int, binary: int
+) -> None:
+    stage = Wire(binary)
     told: list[dict[str, int | None]] = [{} for _ in stage.keepers]
     for number, step in enumerate(steps):
         stage.run(*step)

@@ -1,20 +1,31 @@
 """A subscriber that does exactly what docs/protocol.md tells it to."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import orjson
 
+from oracle_hub.stream.binary import as_json, is_binary
 from oracle_hub.stream.messages import digest, digest_line
 
 
 def unframed(data: bytes) -> list[dict[str, Any]]:
-    """Split what sessions return when every message is framed by a newline at its end."""
-    return [orjson.loads(line) for line in data.splitlines()]
+    """What sessions return when every message is framed by its size, in whichever form."""
+    return [orjson.loads(as_json(payload) if is_binary(payload) else payload) for payload in payloads(data)]
 
 
-def newline_frame(payload: bytes) -> bytes:
+def payloads(data: bytes) -> Iterator[bytes]:
+    """Messages as they were framed."""
+    at = 0
+    while at < len(data):
+        begin = at + 4
+        at = begin + int.from_bytes(data[at:begin], "little")
+        yield data[begin:at]
+
+
+def sized_frame(payload: bytes) -> bytes:
     """The simplest framing that can be split again."""
-    return payload + b"\n"
+    return len(payload).to_bytes(4, "little") + payload
 
 
 class ModelClient:

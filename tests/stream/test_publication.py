@@ -1,22 +1,26 @@
 """A batch costs those who follow it, keepers come first, and nobody is always last."""
 
+from collections.abc import Callable
+
 from oracle_hub.core.hub import Batch
 from oracle_hub.stream.board import Board, Publication
 from oracle_hub.stream.history import History
+from oracle_hub.stream.messages import BINARY_SUBPROTOCOL, SUBPROTOCOL
 from oracle_hub.stream.session import Session
 from tests.server.stream_service import START_US, HubService
-from tests.stream.model_client import newline_frame, unframed
+from tests.stream.model_client import sized_frame, unframed
 
 SOL, BTC, ETH = "SOL/USD", "BTC/USD", "ETH/USD"
 
 
 class Stage:
-    def __init__(self) -> None:
+    def __init__(self, frame: Callable[[bytes], bytes] = sized_frame) -> None:
         self.service = HubService(SOL, BTC, ETH)
-        self.board = Board(self.service.decisions, History(self.service.epoch, self.service.seq), newline_frame)
+        history = History(self.service.epoch, self.service.seq)
+        self.board = Board(self.service.decisions, history, frame, binary_frame=frame)
 
-    def session(self, name: str, *requests: str) -> Session:
-        session = Session(self.board, peer=name)
+    def session(self, name: str, *requests: str, protocol: str = SUBPROTOCOL) -> Session:
+        session = Session(self.board, peer=name, protocol=protocol)
         for request in requests:
             answer = session.receive(f'{{"type":"subscribe",{request}}}', START_US, START_US)
             assert unframed(answer)[0]["sub"]
@@ -92,23 +96,24 @@ def test_who_joins_later_gets_a_frame_of_its_own_and_is_then_in_step() -> None:
     assert set(peers(stage.tick(SOL, 152))[0]) == {"old", "late"}
 
 
-def test_a_frame_is_encoded_once_for_a_row() -> None:
+def test_a_frame_is_encoded_once_for_a_row_and_form() -> None:
     frames: list[bytes] = []
 
     def frame(payload: bytes) -> bytes:
         frames.append(payload)
-        return newline_frame(payload)
+        return sized_frame(payload)
 
-    stage = Stage()
-    stage.board.frame = frame
-    for number in range(5):
-        stage.session(str(number), f'"feeds":["{SOL}","{BTC}"]' if number % 2 else '"feeds":["*"]')
+    stage = Stage(frame)
+    for protocol in (SUBPROTOCOL, BINARY_SUBPROTOCOL):
+        for number in range(5):
+            wanted = f'"feeds":["{SOL}","{BTC}"]' if number % 2 else '"feeds":["*"]'
+            stage.session(f"{protocol} {number}", wanted, protocol=protocol)
     frames.clear()
     publication = stage.tick(SOL, 150)
     for group, number, sessions in publication.in_step:
         for _ in sessions:
             publication.step_frame(group, number)
-    assert len(frames) == 2
+    assert len(frames) == 4
 
 
 def test_an_ended_session_is_served_no_more() -> None:

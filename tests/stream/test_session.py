@@ -11,7 +11,7 @@ from oracle_hub.stream.history import History
 from oracle_hub.stream.messages import CloseCode
 from oracle_hub.stream.session import DEFAULT_LIMITS, Session, SessionLimits
 from tests.server.stream_service import START_US, HubService
-from tests.stream.model_client import ModelClient, newline_frame, unframed
+from tests.stream.model_client import ModelClient, sized_frame, unframed
 
 SOL, BTC = "SOL/USD", "BTC/USD"
 FULL = DEFAULT_LIMITS.conflate_above_bytes + 1
@@ -22,9 +22,7 @@ class Stage:
 
     def __init__(self, limits: SessionLimits = DEFAULT_LIMITS, **bounds: int) -> None:
         self.service = HubService(SOL, BTC)
-        self.board = Board(
-            self.service.decisions, History(self.service.epoch, self.service.seq, **bounds), newline_frame
-        )
+        self.board = Board(self.service.decisions, History(self.service.epoch, self.service.seq, **bounds), sized_frame)
         self.limits = limits
         self.session = Session(self.board, limits)
         self.tick(SOL, 150)

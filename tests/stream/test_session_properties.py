@@ -6,10 +6,10 @@ from hypothesis import strategies as st
 from oracle_hub.core.hub import Batch
 from oracle_hub.stream.board import Board
 from oracle_hub.stream.history import History
-from oracle_hub.stream.messages import feed_entry, view
+from oracle_hub.stream.messages import BINARY_SUBPROTOCOL, SUBPROTOCOL, feed_entry, view
 from oracle_hub.stream.session import Session, SessionLimits
 from tests.server.stream_service import HubService
-from tests.stream.model_client import ModelClient, newline_frame, unframed
+from tests.stream.model_client import ModelClient, sized_frame, unframed
 
 FEEDS = ("SOL/USD", "BTC/USD", "ETH/USD")
 WANTED = ('["*"]', '["SOL/USD"]', '["BTC/USD","ETH/USD","NO/USD"]')
@@ -21,6 +21,7 @@ OPTIONS = (
     ',"detail":"full"',
     ',"max_hz":5,"max_age_ms":2500',
 )
+PROTOCOLS = (SUBPROTOCOL, BINARY_SUBPROTOCOL)
 SECOND = ("", '{"type":"subscribe","feeds":["SOL/USD"]}', '{"type":"subscribe","feeds":["ETH/USD"],"max_hz":3}')
 """What a session may ask for beside; its client does not look at it."""
 
@@ -28,7 +29,7 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("tick"), st.integers(0, 2), st.integers(9_000, 9_100), st.integers(1, 7)),
         st.tuples(st.just("wait"), st.integers(1, 12_000_000), st.just(0), st.just(0)),
-        st.tuples(st.just("join"), st.integers(0, 2), st.integers(0, len(OPTIONS) - 1), st.just(0)),
+        st.tuples(st.just("join"), st.integers(0, 2), st.integers(0, len(OPTIONS) - 1), st.integers(0, 1)),
         st.tuples(st.just("return"), st.integers(0, 5), st.just(0), st.just(0)),
         st.tuples(st.just("lose"), st.integers(0, 5), st.just(0), st.just(0)),
         st.tuples(st.just("stall"), st.integers(0, 5), st.integers(0, 1), st.just(0)),
@@ -42,10 +43,11 @@ STEPS = st.lists(
 class Subscriber:
     """A session, its client, and whether its socket takes bytes."""
 
-    def __init__(self, board: Board, wanted: str, options: str) -> None:
+    def __init__(self, board: Board, wanted: str, options: str, protocol: str = SUBPROTOCOL) -> None:
         self.board = board
+        self.protocol = protocol
         self.request = f'{{"type":"subscribe","feeds":{wanted}{options}'
-        self.session = Session(board, SessionLimits(conflate_above_bytes=100), self)
+        self.session = Session(board, SessionLimits(conflate_above_bytes=100), self, protocol=protocol)
         self.client = ModelClient()
         self.full = False
         self.lost = False
@@ -75,7 +77,7 @@ class Subscriber:
         """The connection broke and is made again: resume from what the client holds."""
         self.session.end()
         self.lost = False
-        self.session = Session(self.board, SessionLimits(conflate_above_bytes=100), self)
+        self.session = Session(self.board, SessionLimits(conflate_above_bytes=100), self, protocol=self.protocol)
         resume = f',"resume":{{"epoch":{self.board.epoch},"seq":{self.client.seq}}}}}'
         self._answered(self.session.receive(self.request + resume, now_us, now_us))
 
@@ -90,7 +92,10 @@ class Stage:
     def __init__(self) -> None:
         self.service = HubService(*FEEDS)
         self.board = Board(
-            self.service.decisions, History(self.service.epoch, self.service.seq, max_batches=6), newline_frame
+            self.service.decisions,
+            History(self.service.epoch, self.service.seq, max_batches=6),
+            sized_frame,
+            binary_frame=sized_frame,
         )
         self.subscribers: list[Subscriber] = []
 
@@ -103,7 +108,7 @@ class Stage:
         elif kind == "wait":
             self.advance(service.clock_us + a)
         elif kind == "join":
-            self.subscribers.append(Subscriber(self.board, WANTED[a], OPTIONS[b]))
+            self.subscribers.append(Subscriber(self.board, WANTED[a], OPTIONS[b], PROTOCOLS[c]))
             self.subscribers[-1].join(service.clock_us)
         elif kind == "beat":
             for each in self.subscribers:
