@@ -15,7 +15,15 @@ class RequestHandler(web.RequestHandler):
     """aiohttp's own, but for requests that cannot be read: it would log a traceback for each, with what was sent in it,
     and answer in plain text."""
 
-    __slots__ = ()
+    __slots__ = ("unwanted",)
+
+    unwanted: bool
+    """It was cut while it was still agreeing on its encryption, when there is nothing yet that can be cut."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        if self.unwanted and isinstance(transport, asyncio.Transport):
+            transport.abort()
 
     def handle_error(
         self,
@@ -46,7 +54,7 @@ class Door:
         self._server: web.Server | None = None
         self._timeout_s = timeout_s
         self._max_waiting = max_waiting
-        self._waiting: dict[web.RequestHandler, asyncio.TimerHandle] = {}
+        self._waiting: dict[RequestHandler, asyncio.TimerHandle] = {}
         self.cut_off = 0
         """Connections that were cut because their request did not come."""
 
@@ -54,7 +62,7 @@ class Door:
         """From now on let this server handle what comes in."""
         self._server = server
 
-    def __call__(self) -> web.RequestHandler:
+    def __call__(self) -> RequestHandler:
         """What the listening socket calls for every connection that it accepts."""
         assert self._server is not None
         loop = asyncio.get_running_loop()
@@ -64,13 +72,15 @@ class Door:
             access_log=None,  # type: ignore[arg-type]  # None is none, as in web.AppRunner
             keepalive_timeout=KEEPALIVE_S,
         )
+        protocol.unwanted = False
         while len(self._waiting) >= self._max_waiting:
             self._cut(next(iter(self._waiting)))
         self._waiting[protocol] = loop.call_later(self._timeout_s, self._cut, protocol)
         return protocol
 
-    def _cut(self, protocol: web.RequestHandler) -> None:
+    def _cut(self, protocol: RequestHandler) -> None:
         self._waiting.pop(protocol).cancel()
+        protocol.unwanted = True
         if protocol.transport is not None:
             self.cut_off += 1
             protocol.transport.abort()
@@ -80,7 +90,8 @@ class Door:
 
         @web.middleware
         async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-            timer = self._waiting.pop(request.protocol, None)
+            protocol = request.protocol
+            timer = self._waiting.pop(protocol, None) if isinstance(protocol, RequestHandler) else None
             if timer is not None:
                 timer.cancel()
             return await handler(request)

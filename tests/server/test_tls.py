@@ -1,6 +1,7 @@
 """An encrypted port: what is refused before it opens, and that nothing goes around the encryption."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import ssl
@@ -135,6 +136,21 @@ async def test_a_handshake_that_never_ends_is_cut(stage: Stage, pems: Path) -> N
     writer.write(b"\x16\x03\x01")
     assert await asyncio.wait_for(reader.read(), 5) == b""
     writer.close()
+
+
+async def test_who_was_cut_before_the_handshake_ended_does_not_come_in_by_ending_it(stage: Stage, pems: Path) -> None:
+    await secured(stage, pems, max_handshakes=1)
+    port, door = int(stage.base.rpartition(":")[2]), stage.server._door
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    await eventually(lambda: door._waiting)
+    (first,) = door._waiting
+    _, other = await asyncio.open_connection("127.0.0.1", port)
+    await eventually(lambda: first not in door._waiting)
+    with contextlib.suppress(ConnectionError):
+        await writer.start_tls(trusting(pems), server_hostname="127.0.0.1")
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+    for each in (writer, other):
+        each.transport.abort()
 
 
 async def test_a_renewed_certificate_is_used_without_a_restart(stage: Stage, pems: Path, tmp_path: Path) -> None:
