@@ -39,7 +39,7 @@ from oracle_hub.server.http import Server
 log = logging.getLogger("oracle_hub.worker")
 
 SILENCE_S = 3.0
-"""Six ticks of the hub: then it is hung, or this machine is, and nobody may trust what is shown here."""
+"""Six ticks of the hub: then it is hung, or we are too far behind, and nobody may trust what is shown here."""
 HUB_LOST = "hub_lost"
 """The reason that subscribers are given."""
 
@@ -112,8 +112,7 @@ class Worker(asyncio.Protocol):
             case Published():
                 self._publish(message)
             case Tick():
-                self._offset_us = message.offset_us
-                self._report()
+                self._tick(message)
             case Answer():
                 self._serving().answered(message)
             case Changed():
@@ -143,6 +142,14 @@ class Worker(asyncio.Protocol):
                 self.server.renew(message.settings)
         except ConfigError as error:  # the hub has read the same files a moment ago
             log.error("reload: %s; going on with the certificate as it was", error)
+
+    def _tick(self, tick: Tick) -> None:
+        self._offset_us = tick.offset_us
+        behind_s = (self.now_us() - tick.sent_us) / 1e6
+        if behind_s > SILENCE_S:  # stopped for a while, or no match for its feed: what is shown here is as old
+            log.error("%.1f s behind the hub; ending", behind_s)
+            self.ended.set()
+        self._report()
 
     def _report(self) -> None:
         if self.server is not None:

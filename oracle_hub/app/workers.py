@@ -211,7 +211,7 @@ class Workers:
             facts = facts_of(self._service)
             if facts != self._facts:
                 self._tell_facts(facts, reloaded=False)
-            self._send(pack(Tick(self._clock().offset_us)))
+            self._send(self._tick_message())
 
     async def stop(self, reason: str) -> None:
         """Have all workers say goodbye; those that take too long are killed."""
@@ -281,11 +281,15 @@ class Workers:
         self._facts = facts
         self._send(pack(Changed(facts, reloaded)))
 
+    def _tick_message(self) -> bytes:
+        clock = self._clock()
+        return pack(Tick(clock.offset_us, clock.now_us()))
+
     def _send(self, message: bytes) -> None:
         offset_us = self._clock().offset_us
         if offset_us != self._offset_us:  # the clock was set anew: its readings come after it
             self._offset_us = offset_us
-            message = pack(Tick(offset_us)) + message
+            message = self._tick_message() + message
         for feed in self._feeds.values():
             if feed.live:
                 feed.send(message)
@@ -295,7 +299,7 @@ class Workers:
     def how_things_stand(self, number: int) -> bytes:
         service = self._service
         live = Live(self._share(number), facts_of(service), service.seq, tuple(service.decisions.values()))
-        return pack(Tick(self._clock().offset_us)) + pack(live)
+        return self._tick_message() + pack(live)
 
     async def answer(self, question: Ask) -> Answer:
         service, number = self._service, question.number

@@ -82,6 +82,8 @@ class Tick(msgspec.Struct, frozen=True, gc=False, tag="tick"):
     """The hub lives. ``offset_us`` is its clock minus the machine's monotonic clock, which all processes share."""
 
     offset_us: int
+    sent_us: int
+    """By the hub's clock: how late it is read tells how far behind the worker is."""
 
 
 class Answer(msgspec.Struct, frozen=True, gc=False, tag="answer"):

@@ -1,6 +1,7 @@
 """A worker that does not read, does not come up, or talks nonsense: bounded, named, and no harm to the hub."""
 
 import asyncio
+import logging
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable
@@ -9,10 +10,10 @@ import pytest
 
 from oracle_hub.app.worker_feed import MAX_UNREAD_BYTES, WorkerFeed
 from oracle_hub.app.workers import Workers, reserve
-from oracle_hub.clock import AnchoredClock, ManualClock
+from oracle_hub.clock import AnchoredClock, ManualClock, SystemClock
 from oracle_hub.core.hub import Batch
 from oracle_hub.errors import ConfigError
-from oracle_hub.server.feed_pipe import Answer, Ask, Recent, Report, Tick, pack
+from oracle_hub.server.feed_pipe import Answer, Ask, Live, Recent, Report, Start, Tick, facts_of, pack
 from oracle_hub.server.service import ServerSettings
 from tests.server.stream_service import HubService
 
@@ -128,7 +129,7 @@ async def test_what_a_worker_says_is_kept_and_questions_are_answered(scene: Scen
     assert scene.feed.samples == (("oraclehub_clients", (), 3.0),)
 
 
-@pytest.mark.parametrize("nonsense", [b"\xff\xff\xff\xff", pack(Tick(1))])
+@pytest.mark.parametrize("nonsense", [b"\xff\xff\xff\xff", pack(Tick(1, 2))])
 async def test_a_worker_that_talks_nonsense_is_killed(scene: Scene, nonsense: bytes) -> None:
     scene.feed.begin(b"")
     await asyncio.get_running_loop().sock_sendall(scene.far, nonsense)
@@ -173,6 +174,29 @@ async def test_a_worker_that_is_told_nonsense_ends_with_one_line() -> None:
     near.close()
     assert process.returncode == 1
     assert error.count(b"\n") == 1 and b"pipe: a message of 4294967295 bytes" in error
+
+
+async def test_a_worker_that_is_behind_its_hub_says_goodbye() -> None:
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "oracle_hub.app.worker"), stdin=far.fileno(), stderr=asyncio.subprocess.PIPE
+    )
+    far.close()
+    hub, clock = HubService("SOL/USD"), AnchoredClock(SystemClock())
+    settings = ServerSettings(port=0, worker=1, reuse_port=True)
+    start = pack(Start(worker=1, log_level=logging.INFO, offset_us=clock.offset_us))
+    live = pack(Live(settings, facts_of(hub), hub.seq, tuple(hub.decisions.values())))
+    loop = asyncio.get_running_loop()
+    await loop.sock_sendall(near, start + live + pack(Tick(clock.offset_us, clock.now_us())))
+    said = b""
+    async with asyncio.timeout(PATIENCE_S):
+        while b"report" not in said or b"listening" not in said:
+            said += await loop.sock_recv(near, 65_536)
+    await loop.sock_sendall(near, pack(Tick(clock.offset_us, clock.now_us() - 4_000_000)))
+    _, error = await process.communicate()
+    near.close()
+    assert process.returncode == 0 and b"worker 1: 4.0 s behind the hub; ending" in error
 
 
 def test_a_port_is_held_for_workers_and_against_others() -> None:

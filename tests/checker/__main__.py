@@ -40,6 +40,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=1, help="of the faults, the clients and the prices (default 1)")
     parser.add_argument("--clients", type=int, default=40, metavar="N")
+    parser.add_argument("--workers", type=int, default=0, metavar="N", help="processes that serve for each hub")
     parser.add_argument("--plant", choices=sorted(PLANTS), help="put this fault into the first hub: the run must fail")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep journals and logs in this new directory")
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
@@ -56,12 +57,18 @@ def main() -> int:
                 minutes=options.minutes,
                 seed=options.seed,
                 n_clients=options.clients,
+                n_workers=options.workers,
                 plant=options.plant,
                 progress=_say,
             )
         )
     if options.json:
-        settings = {"minutes": options.minutes, "seed": options.seed, "clients": options.clients}
+        settings = {
+            "minutes": options.minutes,
+            "seed": options.seed,
+            "clients": options.clients,
+            "workers": options.workers,
+        }
         print(msgspec.json.encode({**settings, "plant": options.plant, **outcome.as_json()}).decode())
     else:
         _print(outcome)

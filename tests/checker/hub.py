@@ -62,13 +62,17 @@ async def _take_steps(clock: SteppedClock) -> None:
 
 async def _serve(options: argparse.Namespace) -> None:
     config = with_overrides(
-        load_config(options.config), server={"port": options.port}, state={"directory": str(options.state)}
+        load_config(options.config),
+        server={"port": options.port, "workers": options.workers},
+        state={"directory": str(options.state)},
     )
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     clock = SteppedClock()
     application = Application(config, clock=clock)
+    if options.plant:  # whoever serves has the fault
+        application.worker_command = (sys.executable, "-m", "tests.checker.worker", options.plant)
     with options.anchors.open("ab") as file:
         watched = WatchedClock(clock, config.hub.max_clock_skew_ms * 1_000, Log(file))
         application.clock = watched
@@ -90,6 +94,7 @@ def main() -> None:
     parser.add_argument("--state", type=Path, required=True)
     parser.add_argument("--anchors", type=Path, required=True, help="file to which the clock's anchors are appended")
     parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--plant", choices=sorted(PLANTS))
     options = parser.parse_args()
     logging.basicConfig(level="WARNING", format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)

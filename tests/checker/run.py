@@ -27,6 +27,7 @@ class Conductor:
         self._scene = scene
         self._progress = progress
         self._faults: dict[Event, int] = {}
+        self._stopped_workers: dict[Event, int] = {}
         self.done: Counter[str] = Counter()
         """Faults that were carried out, by kind."""
 
@@ -56,6 +57,12 @@ class Conductor:
                 await scene.hubs[event.target].kill()
             case "step_clock":
                 scene.hubs[event.target].step_clock(event.value)
+            case "kill_worker":
+                scene.hubs[event.target].signal_worker(signal.SIGKILL, event.value)
+            case "stop_worker":
+                pid = scene.hubs[event.target].signal_worker(signal.SIGSTOP, event.value)
+                if pid is not None:
+                    self._stopped_workers[event] = pid
             case "stop_clients":
                 scene.recorders[event.target].signal(signal.SIGSTOP)
         if event.kind in PROXY_KINDS:
@@ -88,6 +95,8 @@ class Conductor:
                 await scene.hubs[event.target].start()
             case "step_clock":
                 scene.hubs[event.target].step_clock(0)
+            case "stop_worker" if event in self._stopped_workers:
+                scene.hubs[event.target].resume_worker(self._stopped_workers.pop(event))
             case "stop_clients":
                 scene.recorders[event.target].signal(signal.SIGCONT)
         if event.kind in PROXY_KINDS:
@@ -139,12 +148,13 @@ async def run(
     minutes: float,
     seed: int,
     n_clients: int = 40,
+    n_workers: int = 0,
     plant: str | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
     """Record for so many minutes under faults from ``seed``, end everything, and check. ``directory`` keeps it all."""
     duration_s = minutes * 60
-    async with Scene(directory, seed=seed, plants=(plant, None)) as scene:
+    async with Scene(directory, seed=seed, plants=(plant, None), n_workers=n_workers) as scene:
         progress(f"{len(scene.hubs)} hubs run; {n_clients} clients in {N_CLIENT_PROCESSES} processes")
         await scene.record(lineup(seed, n_clients, scene.steady_urls, scene.faulty_urls), N_CLIENT_PROCESSES)
         conductor = Conductor(scene, progress)
@@ -154,6 +164,7 @@ async def run(
             n_hubs=len(scene.hubs),
             n_client_processes=N_CLIENT_PROCESSES,
             n_proxies=len(scene.faulty),
+            n_workers=n_workers,
         )
         await conductor.play(events, duration_s)
         statuses = [await recorder.end() for recorder in scene.recorders]

@@ -22,13 +22,16 @@ from tests.system.process import ROOT, environment, hub_config
 
 START_TIMEOUT_S = 40.0
 END_TIMEOUT_S = 15.0
+HOP_US = 1_000_000
+"""A batch that was decided so long before a heartbeat may still be on its way to the worker that sent the heartbeat."""
 
 
 class HubLife:
     """One instance, with a state directory that outlives its processes."""
 
-    def __init__(self, directory: Path, config: Path, plant: str | None) -> None:
+    def __init__(self, directory: Path, config: Path, plant: str | None, n_workers: int = 0) -> None:
         self.directory = directory
+        self._n_workers = n_workers
         self._config = config
         self._plant = plant
         self.proxies: list[FaultProxy] = []
@@ -46,6 +49,8 @@ class HubLife:
     async def start(self) -> None:
         """Start a process and send the proxies to it."""
         arguments = ["--config", self._config, "--state", self.directory / "state", "--anchors", self.anchors]
+        if self._n_workers:
+            arguments += ["--workers", self._n_workers]
         if self._plant is not None:
             arguments += ["--plant", self._plant]
         with (self.directory / "hub.log").open("ab") as log:
@@ -66,6 +71,29 @@ class HubLife:
         for proxy in self.proxies:
             proxy.target = (str(parts.hostname), int(parts.port or 0))
         self.starts += 1
+
+    def worker_pids(self) -> list[int]:
+        """Its workers that are there now."""
+        if self.process is None or self.process.returncode is not None:
+            return []
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [child for child in map(int, children) if b"worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+    def signal_worker(self, number: signal.Signals, place: int) -> int | None:
+        """To one of its workers: which, or None where there is none."""
+        with contextlib.suppress(OSError):  # it, or its hub, may end at any time
+            pids = self.worker_pids()
+            if pids:
+                os.kill(pids[place % len(pids)], number)
+                return pids[place % len(pids)]
+        return None
+
+    def resume_worker(self, pid: int) -> None:
+        """SIGCONT to one that is still its."""
+        with contextlib.suppress(OSError):
+            if pid in self.worker_pids():
+                os.kill(pid, signal.SIGCONT)
 
     def signal(self, number: signal.Signals) -> None:
         """To the process, if there is one."""
@@ -142,8 +170,11 @@ class RecorderProcess:
 class Scene:
     """``async with Scene(directory, …) as scene``: everything runs inside, and has ended after it."""
 
-    def __init__(self, directory: Path, *, seed: int, plants: Sequence[str | None] = (None, None)) -> None:
+    def __init__(
+        self, directory: Path, *, seed: int, plants: Sequence[str | None] = (None, None), n_workers: int = 0
+    ) -> None:
         """``plants`` has one for each hub: the name of a fault that is put into it, or None."""
+        self._n_workers = n_workers
         self._directory = directory
         self._plants = plants
         self.world = Emulator(settings=EmulatorSettings(seed=seed), now_us=lambda: time.time_ns() // 1_000)
@@ -164,7 +195,7 @@ class Scene:
                 directory.mkdir(parents=True)
                 config = directory / "hub.toml"
                 config.write_text(hub_config(urls))
-                hub = HubLife(directory, config, plant)
+                hub = HubLife(directory, config, plant, self._n_workers)
                 for proxies in (self.steady, self.faulty):
                     proxies.append(await FaultProxy().start())
                     stack.push_async_callback(proxies[-1].stop)
@@ -200,7 +231,7 @@ class Scene:
 
     def truth(self) -> Truth:
         """What the journals of all hubs replay to."""
-        truth = Truth()
+        truth = Truth(HOP_US if self._n_workers else 0)
         for hub in self.hubs:
             truth.replay(hub.journal)
         return truth

@@ -9,6 +9,8 @@ Kind: TypeAlias = Literal[
     "stop_hub",
     "kill_hub",
     "step_clock",
+    "kill_worker",
+    "stop_worker",
     "stop_clients",
     "delay",
     "throttle",
@@ -22,6 +24,7 @@ Kind: TypeAlias = Literal[
     "future_source",
 ]
 HUB_KINDS: tuple[Kind, ...] = ("stop_hub", "kill_hub", "step_clock")
+WORKER_KINDS: tuple[Kind, ...] = ("kill_worker", "stop_worker")
 PROXY_KINDS: tuple[Kind, ...] = ("delay", "throttle", "pause", "truncate", "reset", "half_open")
 WORLD_KINDS: tuple[Kind, ...] = ("kill_source", "stall_source", "spike_source", "future_source")
 LONGEST_STOP_S = 30.0
@@ -37,7 +40,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Number of the hub, of the process of clients, or of the proxy."""
     duration_s: float
     value: int = 0
-    """Seconds of a clock's step; ms of delay; bytes per second; bytes before the cut; basis points of a spike."""
+    """Seconds of a clock's step; ms of delay; bytes per second; bytes before the cut; basis points of a spike;
+    which worker of its hub."""
     source: str = ""
     feed: str | None = None
 
@@ -65,6 +69,8 @@ def _event(rng: random.Random, kind: Kind, at_s: float, whole_s: float, n_target
     match kind:
         case "stop_hub" | "stop_clients":
             return Event(at_s=at_s, kind=kind, target=target, duration_s=stop_s)
+        case "kill_worker" | "stop_worker":  # it is replaced whether it is let go on or not
+            return Event(at_s=at_s, kind=kind, target=target, duration_s=rng.uniform(0.5, 6.0), value=rng.randrange(64))
         case "kill_hub":
             return Event(at_s=at_s, kind=kind, target=target, duration_s=rng.uniform(0.2, 3.0))
         case "step_clock":  # back only after the step became the new anchor: then that is a step too
@@ -85,11 +91,15 @@ def _event(rng: random.Random, kind: Kind, at_s: float, whole_s: float, n_target
     return Event(at_s=at_s, kind=kind, target=target, duration_s=duration_s, value=value, source=source, feed=feed)
 
 
-def schedule(seed: int, duration_s: float, *, n_hubs: int, n_client_processes: int, n_proxies: int) -> list[Event]:
-    """All faults of a run, by time. Hubs, clients, proxies and the world each have one at a time."""
+def schedule(
+    seed: int, duration_s: float, *, n_hubs: int, n_client_processes: int, n_proxies: int, n_workers: int = 0
+) -> list[Event]:
+    """All faults of a run, by time. Hubs, workers, clients, proxies and the world each have one at a time."""
     rng = random.Random(seed)
     events = _lane(rng, HUB_KINDS, duration_s, n_hubs, (5.0, 12.0))
     events += _lane(rng, ("stop_clients",), duration_s, n_client_processes, (20.0, 40.0))
     events += _lane(rng, PROXY_KINDS, duration_s, n_proxies, (1.0, 5.0))
     events += _lane(rng, WORLD_KINDS, duration_s, 1, (2.0, 8.0))
+    if n_workers:
+        events += _lane(rng, WORKER_KINDS, duration_s, n_hubs, (3.0, 8.0))
     return sorted(events, key=lambda event: event.at_s)

@@ -217,7 +217,7 @@ class SubscriptionCheck:
             missed = run.next_change(feed, seq)
             if missed is not None:
                 index = missed - run.first_seq
-                if run.generation[index] == generation and run.now_us[index] < at_us:
+                if run.generation[index] == generation and run.now_us[index] + run.hop_us < at_us:
                     complain(
                         "loss", "a batch from before this heartbeat was not sent", feed=feed, seq=seq, missed=missed
                     )

@@ -6,13 +6,22 @@ from typing import get_args
 import pytest
 
 from tests.checker.lineup import FEEDS, lineup
-from tests.checker.schedule import HUB_KINDS, LONGEST_STOP_S, PROXY_KINDS, WORLD_KINDS, Event, Kind, schedule
+from tests.checker.schedule import (
+    HUB_KINDS,
+    LONGEST_STOP_S,
+    PROXY_KINDS,
+    WORKER_KINDS,
+    WORLD_KINDS,
+    Event,
+    Kind,
+    schedule,
+)
 
 TEN_MINUTES_S = 600.0
 
 
-def events(seed: int, duration_s: float = TEN_MINUTES_S) -> list[Event]:
-    return schedule(seed, duration_s, n_hubs=2, n_client_processes=2, n_proxies=2)
+def events(seed: int, duration_s: float = TEN_MINUTES_S, n_workers: int = 0) -> list[Event]:
+    return schedule(seed, duration_s, n_hubs=2, n_client_processes=2, n_proxies=2, n_workers=n_workers)
 
 
 def test_a_seed_makes_one_schedule_and_another_seed_another() -> None:
@@ -22,8 +31,9 @@ def test_a_seed_makes_one_schedule_and_another_seed_another() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_ten_minutes_have_every_fault(seed: int) -> None:
-    found = events(seed)
+    found = events(seed, n_workers=2)
     assert {event.kind for event in found} == set(get_args(Kind))
+    assert [event for event in found if event.kind not in WORKER_KINDS] == events(seed)
     assert found == sorted(found, key=lambda event: event.at_s)
     for event in found:
         assert event.at_s > 0 and event.at_s + event.duration_s <= TEN_MINUTES_S - 5

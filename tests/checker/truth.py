@@ -65,7 +65,9 @@ def decided_of(entry: dict[str, object]) -> Decided:
 class Run:
     """All batches of one epoch of one instance, from sequence 1 on."""
 
-    def __init__(self) -> None:
+    def __init__(self, hop_us: int = 0) -> None:
+        self.hop_us = hop_us
+        """How long a batch may be on its way to who serves it."""
         self.first_seq = 0
         self.now_us: list[int] = []
         self.generation: list[int] = []
@@ -125,14 +127,16 @@ class Run:
 class Truth:
     """Runs by (instance, epoch), and what replay itself objected to."""
 
-    def __init__(self) -> None:
+    def __init__(self, hop_us: int = 0) -> None:
+        """``hop_us``: how long a batch may be on its way from the hub to a worker."""
+        self._hop_us = hop_us
         self.runs: dict[tuple[str, int], Run] = {}
         self.objections: list[str] = []
         self.published = 0
 
     def take(self, instance: str, batch: Batch) -> None:
         """One batch of an instance."""
-        self.runs.setdefault((instance, batch.epoch), Run()).add(batch)
+        self.runs.setdefault((instance, batch.epoch), Run(self._hop_us)).add(batch)
 
     def replay(self, journal: Path) -> None:
         """Derive everything that a journal's directory holds."""

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import broadcasters, fanout, stall
+from benchmarks import broadcasters, fanout, latency, stall, workers
 from benchmarks.report import main
 
-pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="the sink is in C, and there is no C compiler (cc)")
+needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="the sink is in C, and there is no C compiler (cc)")
 
 
 def figures_of(printed: str) -> dict[str, Any]:
@@ -21,6 +21,7 @@ def figures_of(printed: str) -> dict[str, Any]:
     return figures
 
 
+@needs_cc
 def test_fanout(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fanout, "CASES", fanout.CASES[:1] * 3)
     main("fanout", "", partial(fanout.run, n_clients=5, n_bursts=2), ["--json", "--repetitions", "1"])
@@ -38,6 +39,7 @@ def test_the_compared_frames_have_the_promised_size() -> None:
     assert broadcasters.message(10, None).count(b'"feed":') == 10
 
 
+@needs_cc
 def test_stall(capsys: pytest.CaptureFixture[str]) -> None:
     scenario = stall.Scenario("few", 3, 400, 0.25)
     main("stall", "", partial(stall.run, scenarios=(scenario,)), ["--json", "--repetitions", "1"])
@@ -46,3 +48,13 @@ def test_stall(capsys: pytest.CaptureFixture[str]) -> None:
     assert (ours["server"], peer["server"]) == ("oracle-hub", "websockets.broadcast")
     assert peer["messages on waking"] == 100
     assert {"p99_ratio_0", "stale_kib_0", "memory_for_stalled_kib_0"} <= set(json.loads(printed)["figures"])
+
+
+def test_workers(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = latency.Sizes(n_messages=12, n_dropped=2, interval_s=0.005)
+    small = partial(workers.run, sizes=sizes, n_clients=(1, 3))
+    main("workers", "", small, ["--json", "--repetitions", "1"])
+    printed = capsys.readouterr().out
+    assert {"p50_ratio", "p99_ratio", "p50_ratio_3_clients", "p99_ratio_3_clients"} <= set(figures_of(printed))
+    (rows,) = json.loads(printed)["tables"].values()
+    assert [row["clients"] for row in rows] == [1, 3]

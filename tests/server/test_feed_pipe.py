@@ -43,7 +43,7 @@ def messages() -> list[ToWorker]:
     batch = service.tick("SOL/USD", 2**63 - 1)
     facts = facts_of(service)
     return [
-        Tick(-5),
+        Tick(-5, 7),
         Live(SETTINGS, facts, service.seq, tuple(service.decisions.values())),
         Published(batch, False),
         Changed(facts, True),
