@@ -1,4 +1,4 @@
-"""Which subscribers a run has: every mode, detail, rate, age and choice of feeds, some stuck, some of the library."""
+"""Which subscribers a run has: every mode, detail, form, rate, age and choice of feeds, some stuck, some the library's."""
 
 import random
 
@@ -34,6 +34,7 @@ def lineup(seed: int, n_clients: int, steady_urls: list[str], faulty_urls: list[
                 feeds=feeds,
                 mode=mode,
                 detail="full" if stuck else rng.choice(("price", "full")),
+                binary=number % 2 == 1,
                 max_hz=None if stuck or library or mode == "all" else rng.choice((None, None, 1.0, 5.0)),
                 max_age_ms=rng.choice((None, None, None, 700, 2_500)),
                 resume=rng.random() < 0.6,

@@ -24,6 +24,7 @@ from websockets.typing import Subprotocol
 
 from oracle_hub.client import HubUnreachable, NoPrice, Prices, connect
 from tests.checker.belief import Belief
+from tests.checker.binary_form import message_of
 from tests.checker.records import Acted, Asked, Closed, Log, Opened, Received
 
 ACT_EVERY_S = 0.1
@@ -45,6 +46,8 @@ class ClientSpec(msgspec.Struct, frozen=True, kw_only=True):
     feeds: list[str]
     mode: str = "latest"
     detail: str = "price"
+    binary: bool = False
+    """Whether it asks for prices in the binary form."""
     max_hz: float | None = None
     max_age_ms: int | None = None
     resume: bool = False
@@ -95,7 +98,7 @@ class RawSubscriber:
         async with open_websocket(
             url,
             sock=sock,
-            subprotocols=[Subprotocol("oraclehub.v1")],
+            subprotocols=[Subprotocol("oraclehub.v1.bin" if self._spec.binary else "oraclehub.v1")],
             compression=None,
             open_timeout=OPEN_TIMEOUT_S,
             close_timeout=0.2,
@@ -139,7 +142,8 @@ class RawSubscriber:
 
     async def _read(self, websocket: ClientConnection, belief: Belief | None = None) -> str:
         async with asyncio.timeout(SILENCE_S):
-            text = await websocket.recv(decode=True)
+            data = await websocket.recv()
+        text = data if isinstance(data, str) else orjson.dumps(message_of(data)).decode()
         believed = None
         if belief is not None:
             message = orjson.loads(text)
@@ -176,7 +180,11 @@ class LibrarySubscriber:
         while True:
             with contextlib.suppress(HubUnreachable):
                 async with connect(
-                    self._spec.urls, self._spec.feeds, max_age_ms=self._spec.max_age_ms, open_timeout_s=OPEN_TIMEOUT_S
+                    self._spec.urls,
+                    self._spec.feeds,
+                    max_age_ms=self._spec.max_age_ms,
+                    binary=self._spec.binary,
+                    open_timeout_s=OPEN_TIMEOUT_S,
                 ) as prices:
                     await self._act(prices)
             await asyncio.sleep(ACT_EVERY_S)

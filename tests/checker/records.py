@@ -49,7 +49,7 @@ class Believed(msgspec.Struct, frozen=True, gc=False):
 
 
 class Received(_Record, frozen=True, kw_only=True, gc=False, tag="received"):
-    """A message, as it came."""
+    """A message as it came; one in the binary form as its JSON would be."""
 
     text: str
     believed: Believed | None = None

@@ -59,6 +59,9 @@ def test_the_lineup_has_stuck_clients_and_clients_of_the_library(n_clients: int)
     specs = lineup(1, n_clients, ["steady-1", "steady-2"], ["faulty-1", "faulty-2"])
     assert len({spec.name for spec in specs}) == len(specs) == n_clients
     assert sum(spec.stuck_every_s is not None for spec in specs) == max(1, n_clients // 20)
+    if n_clients > 4:
+        forms = {(spec.kind, spec.mode, spec.binary) for spec in specs}
+        assert {("raw", "all", True), ("raw", "latest", True), ("library", "latest", True)} <= forms
     assert sum(spec.kind == "library" for spec in specs) == max(1, round(n_clients * 0.15))
     for spec in specs:
         assert spec.feeds == ["*"] or set(spec.feeds) <= set(FEEDS)

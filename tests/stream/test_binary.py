@@ -4,6 +4,7 @@ import struct
 from collections.abc import Callable
 
 import msgspec
+import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,6 +32,7 @@ from oracle_hub.stream.messages import (
     server_message_decoder,
 )
 from oracle_hub.stream.session import Session
+from tests.checker.binary_form import message_of
 from tests.server.stream_service import HubService
 
 INT64_MAX = 2**63 - 1
@@ -130,6 +132,7 @@ def test_a_message_is_the_same_in_both_forms(
     frame = binary.encode_message(as_binary)
     assert binary.is_binary(frame) and not binary.is_binary(as_text)
     assert binary.as_json(frame) == as_text
+    assert message_of(frame) == orjson.loads(as_text)
 
 
 @settings(max_examples=100, deadline=None)
@@ -146,6 +149,7 @@ def test_a_message_is_the_same_in_both_forms(
 )
 def test_a_heartbeat_is_the_same_in_both_forms(beat: Heartbeat) -> None:
     frame = binary.encode_message(beat)
+    assert message_of(frame) == orjson.loads(encode(beat))
     assert binary.decode_message(frame) == beat == server_message_decoder.decode(binary.as_json(frame))
     for end in range(len(frame)):
         with pytest.raises(StreamError):
