@@ -48,6 +48,7 @@ class BlockingPrices:
         self._open = False
         self._run(self._prices.close()).result()
         self._run(_settled()).result()  # whoever waited has been woken
+        self._run(self._loop.shutdown_default_executor()).result()  # names were looked up on threads
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -1,4 +1,4 @@
-"""Which subscribers a run has: every mode, detail, form, rate, age and choice of feeds, some stuck, some the library's."""
+"""Which subscribers a run has: every mode, detail, form, rate, age and choice of feeds; some stuck, some library."""
 
 import random
 
