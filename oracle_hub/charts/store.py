@@ -17,7 +17,7 @@ from typing import Self, TypeVar
 
 import msgspec
 
-from oracle_hub.charts.bars import Bar, Builder, Gap, Harvest, Mark
+from oracle_hub.charts.bars import LONG_AGO_US, Bar, Builder, Gap, Harvest, Mark
 from oracle_hub.charts.points import Point
 from oracle_hub.charts.resolutions import DAY_US, RESOLUTIONS, SECOND_US, Resolution
 from oracle_hub.charts.store_reads import BUSY_TIMEOUT_MS, Reads
@@ -121,8 +121,11 @@ class Store(Reads):
         marks: Sequence[Mark] = (),
         gaps: Sequence[Gap] = (),
         watermark_us: int | None = None,
+        instead_of_us: tuple[int, int] | None = None,
     ) -> Written:
         """Write all of this, or nothing, in one transaction. A bar that differs from the stored one is a new revision.
+
+        ``instead_of_us``: points and marks of this time, start inclusive, end exclusive, make room for the given ones.
 
         Raises:
             StoreError: nothing of it was written (disk full, I/O error). What was held stays readable; try again later.
@@ -136,6 +139,9 @@ class Store(Reads):
                 changed += db.executemany(PUT_RECORDED, recorded).rowcount
             if imported:
                 changed += db.executemany(PUT_IMPORTED, imported).rowcount
+            if instead_of_us is not None:
+                db.execute("DELETE FROM points WHERE decided_us >= ? AND decided_us < ?", instead_of_us)
+                db.execute("DELETE FROM marks WHERE at_us >= ? AND at_us < ?", instead_of_us)
             if points:
                 db.executemany(PUT_POINT, [self._point_row(point) for point in points])
             if marks:
@@ -164,12 +170,33 @@ class Store(Reads):
             watermark_us=harvest.watermark_us,
         )
 
-    def replace_points(self, from_us: int, to_us: int) -> None:
-        """Make room for points of ``[from_us, to_us)`` that are derived again; gaps in there are no longer any."""
+    def told_again(self, from_us: int, to_us: int, gaps: Sequence[Gap], position: Position | None) -> None:
+        """Everything of ``[from_us, to_us)`` was written anew, but for ``gaps``; the older ones in there are filled.
+
+        Where it reaches further than what was written before, recording goes on from its end, at ``position``. What
+        then lies between the two is a gap.
+        """
 
         def put(db: sqlite3.Connection) -> None:
-            db.execute("DELETE FROM points WHERE decided_us >= ? AND decided_us < ?", (from_us, to_us))
-            db.execute("DELETE FROM gaps WHERE from_us >= ? AND to_us <= ?", (from_us, to_us))
+            held = [Gap(*row) for row in db.execute("SELECT from_us, to_us, reason FROM gaps")]
+            watermark_us = db.execute("SELECT watermark_us FROM position").fetchone()[0]
+            if watermark_us is None:
+                held.append(Gap(LONG_AGO_US, from_us, "recording began here"))
+            elif watermark_us < from_us:
+                held.append(Gap(watermark_us, from_us, "nothing tells of this time"))
+            left = [
+                Gap(start_us, end_us, gap.reason)
+                for gap in held
+                for start_us, end_us in ((gap.from_us, min(gap.to_us, from_us)), (max(gap.from_us, to_us), gap.to_us))
+                if start_us < end_us
+            ]
+            db.execute("DELETE FROM gaps")
+            db.executemany(PUT_GAP, [(gap.from_us, gap.to_us, gap.reason) for gap in (*left, *gaps)])
+            if position is not None and (watermark_us is None or watermark_us < to_us):
+                db.execute(
+                    "UPDATE position SET instance = ?, epoch = ?, seq = ?, watermark_us = ?",
+                    (position.instance, position.epoch, position.seq, to_us),
+                )
 
         self._transaction(put)
 

@@ -125,6 +125,16 @@ class Reads:
         )
         return [bar_of(feed, resolution, row) for row in rows]
 
+    def expo(self, feed: str) -> int | None:
+        """Exponent of the newest that is known of a feed; None where nothing is."""
+        newest = self.point_at(feed, decided_us=2**62)
+        if newest is not None:
+            return newest.expo
+        rows = self._query(
+            "SELECT expo FROM bars JOIN names ON id = feed_id WHERE text = ? ORDER BY start_s DESC LIMIT 1", (feed,)
+        )
+        return int(rows[0][0]) if rows else None
+
     # Points, marks, gaps.
 
     def feeds(self) -> list[str]:

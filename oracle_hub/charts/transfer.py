@@ -1,0 +1,261 @@
+"""History from elsewhere: read from CSV or from a UDF server, checked row by row, marked as imported.
+
+Prices are read digit by digit, never as floats. Coarser bars are derived from what is imported, as they are from what
+is recorded. Nothing imported ever takes the place of something recorded.
+"""
+
+import csv
+import json
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from oracle_hub.charts.bars import Bar, part_of
+from oracle_hub.charts.parts import Part
+from oracle_hub.charts.resolutions import RESOLUTIONS, SECOND_US, Resolution
+from oracle_hub.core.price import rescale
+from oracle_hub.errors import ChartsError, PriceError
+
+MAX_DIGITS = 40
+MILLISECONDS_FROM = 100_000_000_000
+"""Times from here on are milliseconds: in seconds they would be after the year 5138."""
+UDF_PAGE_BARS = 5_000
+UDF_MAX_BYTES = 64 << 20
+ALIASES = {"timestamp": "time", "t": "time", "o": "open", "h": "high", "l": "low", "c": "close"}
+PRICES = ("open", "high", "low", "close")
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """What the rows are of."""
+
+    feed: str
+    resolution: Resolution
+    expo: int
+    """Prices are kept at this exponent; finer digits are rounded half to even."""
+    now_us: int
+    """No bar may end after this."""
+
+
+def read_csv(path: Path, source: Source) -> list[Bar]:
+    """All rows of a CSV file with a header that names ``time``, ``open``, ``high``, ``low`` and ``close``.
+
+    ``time`` is the start of the bar: seconds or milliseconds since 1970, or ISO 8601 (UTC where it names no zone).
+    ``updates``, ``degraded_us`` and ``none_us`` are read where they are there, as ``export`` writes them.
+
+    Raises:
+        ChartsError: a row that is no bar of this resolution; the message names file and line. No row was imported.
+    """
+    bars: dict[int, Bar] = {}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = csv.reader(file)
+            header = [ALIASES.get(name.strip().lower(), name.strip().lower()) for name in next(lines, [])]
+            missing = [name for name in ("time", *PRICES) if name not in header]
+            if missing:
+                raise ChartsError(f"{path}:1: no column {', '.join(missing)}; a header names time,open,high,low,close")
+            for row in lines:
+                if row:
+                    _add(bars, dict(zip(header, row, strict=False)), source, f"{path}:{lines.line_num}")
+    except OSError as error:
+        raise ChartsError(f"{path}: cannot be read ({error.strerror})") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ChartsError(f"{path}: not a CSV file in UTF-8 ({error})") from None
+    return [bars[start_us] for start_us in sorted(bars)]
+
+
+async def read_udf(
+    url: str, symbol: str, source: Source, from_us: int, to_us: int, session: aiohttp.ClientSession
+) -> AsyncIterator[list[Bar]]:
+    """Bars with ``from_us <= start < to_us`` of a UDF server, page by page, newest first.
+
+    ``url`` is what charts are configured with; ``/history`` is asked. Goes back until the server says that there is
+    nothing earlier, or ``from_us`` is reached.
+
+    Raises:
+        ChartsError: the server can't be reached, refuses, or answers with something that is no bar.
+    """
+    length_us = source.resolution.length_us or 30 * 86_400 * SECOND_US
+    while from_us < to_us:
+        page_us = max(from_us, to_us - UDF_PAGE_BARS * length_us)
+        query = {
+            "symbol": symbol,
+            "resolution": source.resolution.value,
+            "from": str(page_us // SECOND_US),
+            "to": str(-(-to_us // SECOND_US)),
+        }
+        answer = await _ask(session, f"{url.rstrip('/')}/history", query)
+        bars = {bar.start_us: bar for bar in _udf_bars(answer, source, url) if page_us <= bar.start_us < to_us}
+        if bars:
+            yield [bars[start_us] for start_us in sorted(bars)]
+        later_us, to_us = to_us, page_us
+        if answer["s"] == "no_data":
+            following = answer.get("nextTime", answer.get("nb"))
+            if not isinstance(following, int):
+                return
+            to_us = min(following * SECOND_US + 1, page_us)
+        if to_us >= later_us:
+            return
+
+
+async def _ask(session: aiohttp.ClientSession, url: str, query: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        async with session.get(url, params=query) as response:
+            body = bytearray()
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > UDF_MAX_BYTES:
+                    raise ChartsError(f"{url}: an answer of more than {UDF_MAX_BYTES} bytes")
+            if response.status != 200:
+                raise ChartsError(f"{url}: HTTP {response.status} {body[:100].decode(errors='replace')!r}")
+        answer = json.loads(body.decode(), parse_float=Decimal)
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise ChartsError(f"{url}: cannot be reached ({str(error) or type(error).__name__})") from None
+    except ValueError:
+        raise ChartsError(f"{url}: the answer is not JSON; is it the address of a UDF server?") from None
+    if not isinstance(answer, dict) or answer.get("s") not in ("ok", "no_data"):
+        what = answer.get("errmsg", answer) if isinstance(answer, dict) else answer
+        raise ChartsError(f"{url}: refused symbol {query['symbol']} ({str(what)[:100]})")
+    return answer
+
+
+def _udf_bars(answer: Mapping[str, Any], source: Source, url: str) -> Iterator[Bar]:
+    columns = [answer.get(name, []) for name in "tohlc"]
+    if not all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
+        raise ChartsError(f"{url}: columns t, o, h, l, c of different lengths")
+    bars: dict[int, Bar] = {}
+    for index, row in enumerate(zip(*columns, strict=True)):
+        start_us = row[0] * SECOND_US if isinstance(row[0], int) else None
+        if start_us is not None and source.resolution.end_us(start_us) > source.now_us:
+            continue  # the last bar of a live server is still open
+        _add(bars, dict(zip(("time", *PRICES), map(str, row), strict=True)), source, f"{url}: bar {index}")
+    yield from bars.values()
+
+
+def _add(bars: dict[int, Bar], row: Mapping[str, str], source: Source, where: str) -> None:
+    try:
+        bar = _bar(row, source)
+    except (ChartsError, PriceError) as error:
+        raise ChartsError(f"{where}: {error}") from None
+    if bar.start_us in bars:
+        raise ChartsError(f"{where}: a second bar at {row['time']}")
+    bars[bar.start_us] = bar
+
+
+def _bar(row: Mapping[str, str], source: Source) -> Bar:
+    start_us = _time_us(row.get("time", ""))
+    resolution = source.resolution
+    if not resolution.is_start(start_us):
+        raise ChartsError(f"time {row['time']}: no bar of {resolution.label} starts there")
+    end_us = resolution.end_us(start_us)
+    if end_us > source.now_us:
+        raise ChartsError(f"time {row['time']}: the bar is not over yet")
+    opening, high, low, close = (_mantissa(name, row.get(name, ""), source.expo) for name in PRICES)
+    if not low <= min(opening, close) <= max(opening, close) <= high:
+        raise ChartsError("open and close must lie between low and high")
+    updates = _count(row, "updates", 1, 2**40)
+    degraded_us, none_us = (_count(row, name, 0, end_us - start_us) for name in ("degraded_us", "none_us"))
+    return Bar(
+        source.feed,
+        resolution,
+        start_us,
+        opening,
+        high,
+        low,
+        close,
+        source.expo,
+        updates,
+        degraded_us,
+        none_us,
+        imported=True,
+    )
+
+
+def _time_us(text: str) -> int:
+    text = text.strip()
+    if text.isascii() and text.isdigit():
+        value = int(text[:20])
+        return value * 1_000 if value >= MILLISECONDS_FROM else value * SECOND_US
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ChartsError(f"time {text[:40]!r}: neither seconds, milliseconds nor ISO 8601") from None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    whole = int(moment.replace(microsecond=0).timestamp())
+    if whole < 0:
+        raise ChartsError(f"time {text[:40]!r}: before 1970")
+    return whole * SECOND_US + moment.microsecond
+
+
+def _mantissa(name: str, text: str, expo: int) -> int:
+    try:
+        value = Decimal(text.strip())
+    except InvalidOperation:
+        raise ChartsError(f"{name} {text[:40]!r} is no number") from None
+    _, digits, exponent = value.as_tuple()
+    if not isinstance(exponent, int) or len(digits) > MAX_DIGITS or abs(exponent) > MAX_DIGITS:
+        raise ChartsError(f"{name} {text[:40]!r} is no price")
+    if value <= 0:
+        raise ChartsError(f"{name} {text[:40]} is not positive")
+    return rescale(int("".join(map(str, digits))), exponent, expo)
+
+
+def _count(row: Mapping[str, str], name: str, default: int, limit: int) -> int:
+    text = (row.get(name) or "").strip()
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit()) or int(text[:20]) > limit:
+        raise ChartsError(f"{name} {text[:40]!r} is no integer from 0 to {limit}")
+    return int(text)
+
+
+def with_coarser(bars: Sequence[Bar]) -> list[Bar]:
+    """Imported bars of one resolution, ascending, and all coarser ones that derive from them.
+
+    A derived bar whose bucket is not within what is imported is marked as having a gap.
+    """
+    if not bars:
+        return []
+    from_us, to_us = bars[0].start_us, bars[-1].resolution.end_us(bars[-1].start_us)
+    found: dict[Resolution, Sequence[Bar]] = {bars[0].resolution: bars}
+    for resolution in RESOLUTIONS:
+        parent = resolution.parent
+        if parent in found and resolution not in found:
+            found[resolution] = list(_derived(found[parent], resolution, from_us, to_us))
+    return [bar for derived in found.values() for bar in derived]
+
+
+def _derived(bars: Iterable[Bar], resolution: Resolution, from_us: int, to_us: int) -> Iterator[Bar]:
+    part, feed, gap = Part(), "", False
+    for bar in bars:
+        if part.open is not None and bar.start_us >= part.end_us:
+            yield _imported(feed, resolution, part, gap or part.start_us < from_us or part.end_us > to_us)
+            part.clear()
+            gap = False
+        part.fold(resolution, part_of(bar))
+        feed, gap = bar.feed, gap or bar.gap
+    if part.open is not None:
+        yield _imported(feed, resolution, part, gap or part.start_us < from_us or part.end_us > to_us)
+
+
+def _imported(feed: str, resolution: Resolution, part: Part, gap: bool) -> Bar:
+    assert part.open is not None
+    return Bar(
+        feed,
+        resolution,
+        part.start_us,
+        part.open,
+        part.high,
+        part.low,
+        part.close,
+        part.expo,
+        part.updates,
+        part.degraded_us,
+        part.end_us - part.start_us - part.priced_us,
+        imported=True,
+        gap=gap,
+    )

@@ -1,0 +1,16 @@
+"""Times as people type them on the command line."""
+
+import argparse
+from datetime import UTC, datetime
+
+
+def moment_us(text: str) -> int:
+    """Microseconds since 1970 of ISO 8601 (UTC where it names no zone) or of seconds. For ``argparse``'s ``type``."""
+    if text.isascii() and text.isdigit() and len(text) <= 11:
+        return int(text) * 1_000_000
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: neither ISO 8601 nor seconds since 1970") from None
+    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return int(moment.replace(microsecond=0).timestamp()) * 1_000_000 + moment.microsecond
