@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from oracle_hub.charts import bars_http, bars_socket, sse, udf
+import oracle_hub
+from oracle_hub.charts import bars_http, bars_socket, description, sse, udf
 from oracle_hub.charts.app import Charts, Door
 from oracle_hub.charts.resolutions import parse_resolution
 from oracle_hub.charts.settings import Settings
@@ -13,8 +14,8 @@ from oracle_hub.charts.store import DEFAULT_RETENTION_DAYS, Retention
 from oracle_hub.config import Config
 from oracle_hub.errors import ChartsError, ConfigError
 
-DOORS: tuple[Door, ...] = (sse.routes, bars_http.routes, bars_socket.routes, udf.routes)
-"""Everything that is served, beside health and the descriptions."""
+DOORS: tuple[Door, ...] = (sse.routes, bars_http.routes, bars_socket.routes, description.routes, udf.routes)
+"""Everything that is served, beside health."""
 
 
 def charts_of(config: Config, hub: str, headers: Mapping[str, str] | None = None) -> Charts:
@@ -29,6 +30,7 @@ def charts_of(config: Config, hub: str, headers: Mapping[str, str] | None = None
         max_rows=section.max_rows,
         max_reads=section.max_reads,
         heartbeat_ms=section.heartbeat_ms,
+        version=oracle_hub.__version__,
     )
     return Charts(
         hub,

@@ -53,6 +53,19 @@ class Refused(Exception):
         return {} if self.retry_after_s is None else {"Retry-After": str(self.retry_after_s)}
 
 
+class ErrorBody(msgspec.Struct, frozen=True, gc=False):
+    """An error that a program can tell by its code and a person by its message."""
+
+    code: str
+    message: str
+
+
+class ErrorAnswer(msgspec.Struct, frozen=True, gc=False):
+    """Body of every answer that is none."""
+
+    error: ErrorBody
+
+
 def json_answer(value: object, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
     """A JSON body that no cache may keep. ``value`` is anything that msgspec encodes."""
     return web.Response(
@@ -64,8 +77,8 @@ def json_answer(value: object, status: int = 200, headers: dict[str, str] | None
 
 
 def error_answer(status: int, code: ChartsCode, message: str, headers: dict[str, str] | None = None) -> web.Response:
-    """An error that a program can tell by its code and a person by its message."""
-    return json_answer({"error": {"code": code.value, "message": message}}, status, headers)
+    """A refusal or a failure."""
+    return json_answer(ErrorAnswer(ErrorBody(code.value, message)), status, headers)
 
 
 def origin_allowed(origin: str, host: str, allowed: tuple[str, ...]) -> bool:

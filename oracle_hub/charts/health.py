@@ -14,6 +14,12 @@ from oracle_hub.charts.context import Context
 from oracle_hub.charts.live import HubStatus
 
 
+class Alive(msgspec.Struct, frozen=True):
+    """Answer of ``/livez``."""
+
+    status: Literal["ok"] = "ok"
+
+
 class StoreHealth(msgspec.Struct, frozen=True, kw_only=True):
     """The store, as ``/readyz`` shows it."""
 
@@ -68,7 +74,7 @@ class Health:
 
     async def live(self, request: web.Request) -> web.Response:
         """``GET /livez``."""
-        return json_answer({"status": "ok"})
+        return json_answer(Alive())
 
     async def ready(self, request: web.Request) -> web.Response:
         """``GET /readyz``: 200 or 503, with the evidence."""

@@ -19,6 +19,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_reads: int = 64
     """Requests that may wait for the store at once; beyond it the answer is 503."""
     read_threads: int = 2
+    version: str = "0"
+    """Of the program, for the descriptions."""
     heartbeat_ms: int = 1_000
     """Of the event streams and of ``/v1/bars``."""
     open_bar_hz: float = 4.0
