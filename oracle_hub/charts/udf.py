@@ -107,7 +107,7 @@ class Udf:
                 "name": found.name,
                 "full_name": found.ticker,
                 "ticker": found.ticker,
-                "description": found.description,
+                "description": self._description(found),
                 "type": found.kind,
                 "session": "24x7",
                 "timezone": "Etc/UTC",
@@ -161,7 +161,7 @@ class Udf:
                 {
                     "symbol": entry.name,
                     "full_name": entry.ticker,
-                    "description": entry.description,
+                    "description": self._description(entry),
                     "exchange": EXCHANGE,
                     "ticker": entry.ticker,
                     "type": entry.kind,
@@ -226,6 +226,10 @@ class Udf:
     async def timescale_marks(self, request: web.Request) -> web.StreamResponse:
         """Where the feed went degraded or lost its price, under the bars."""
         return json_answer(timescale_marks(await self._changes(request.query)))
+
+    def _description(self, found: Symbol) -> str:
+        """It is what a chart shows beside the name: so it says when prices are not the market's."""
+        return f"{found.description} (SIMULATED)" if self._context.live.simulated else found.description
 
     def _resolve(self, query: Mapping[str, str]) -> Symbol:
         name = query.get("symbol", "")

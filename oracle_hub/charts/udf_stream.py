@@ -6,6 +6,7 @@ begins.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -15,6 +16,7 @@ from oracle_hub.charts.answers import cors_headers
 from oracle_hub.charts.context import Context
 from oracle_hub.charts.live import Listener, Update
 from oracle_hub.charts.resolutions import MINUTE_US, SECOND_US
+from oracle_hub.charts.sockets import hide_little, taken
 from oracle_hub.charts.symbols import Symbol
 from oracle_hub.core.price import decimal_text
 
@@ -75,12 +77,18 @@ async def stream(request: web.Request, context: Context, symbols: Callable[[], I
         response.headers.update(cors_headers(request.headers.get("Origin")))
         async with context.live.listen() as listener:
             await response.prepare(request)
-            await _tell(response, context, listener, symbols)
+            hide_little(request.transport)
+            with contextlib.suppress(TimeoutError):
+                await _tell(request, response, context, listener, symbols)
         return response
 
 
 async def _tell(
-    response: web.StreamResponse, context: Context, listener: Listener, symbols: Callable[[], Iterable[Symbol]]
+    request: web.Request,
+    response: web.StreamResponse,
+    context: Context,
+    listener: Listener,
+    symbols: Callable[[], Iterable[Symbol]],
 ) -> None:
     live, lines = context.live, Lines()
     beat_us = context.settings.heartbeat_ms * 1000
@@ -96,11 +104,17 @@ async def _tell(
         told = [line for line in entries if line is not None]
         if told or now_us >= next_beat_us:
             next_beat_us = now_us + beat_us
-            await _write(response, told or [heartbeat(now_us)])
+            await _write(request, response, told or [heartbeat(now_us)])
         wake_us = min(next_beat_us, (minute + 1) * MINUTE_US) - live.now_us()
         await listener.wait(max(0, wake_us) / 1e6)
 
 
-async def _write(response: web.StreamResponse, lines: list[str]) -> None:
+async def _write(request: web.Request, response: web.StreamResponse, lines: list[str]) -> None:
     async with asyncio.timeout(WRITE_TIMEOUT_S):
         await response.write("".join(f"{line}\n" for line in lines).encode())
+    try:
+        await taken(request.transport, WRITE_TIMEOUT_S)
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()  # what waits in front of this reader is old by now
+        raise

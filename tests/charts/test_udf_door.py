@@ -11,7 +11,7 @@ import pytest
 
 from oracle_hub.charts.app import Charts
 from oracle_hub.charts.bars import Mark
-from oracle_hub.charts.resolutions import SECOND_US, Resolution
+from oracle_hub.charts.resolutions import SECOND_US, Resolution, parse_resolution
 from oracle_hub.charts.store import Store
 from tests.charts.charts_stage import charts_beside
 from tests.charts.udf_stage import FEED, bar, fill, open_minute, plain_bars
@@ -153,6 +153,27 @@ async def test_history_is_exact_and_tells_no_future(ask: Client, prefix: str) ->
         "nextTime": LAST_S,
     }
     assert await ask("history", prefix, **query, from_=0, to=MINUTES[0]) == {"s": "no_data"}
+
+
+async def test_the_last_bar_is_open_and_grows(ask: Client, hub: HubStage, charts: Charts) -> None:
+    async def last(resolution: str) -> dict[str, Any]:
+        page = await ask("history", symbol="SOL", resolution=resolution, from_=0, to=NOW_S + 60, countback=1)
+        return {column: page[column][-1] for column in "tohlc"}
+
+    for mantissa in (15_300_000_000, 14_900_000_000):
+        hub.tick(FEED, mantissa)
+    await turns_until(lambda: charts.live.position is not None and charts.live.position.seq == hub.service.seq)
+    for code in CODES:
+        start_us = parse_resolution(code).start_us(START_US)
+        assert await last(code) == {"t": start_us // SECOND_US, "o": 150, "h": 153, "l": 149, "c": 149}
+
+
+async def test_simulated_prices_are_called_so(hub: HubStage, database: Path) -> None:
+    hub.service.simulated = {"simulated": True}
+    async with charts_beside(hub, database) as charts, aiohttp.ClientSession() as http:
+        client = Client(http, charts.url)
+        assert (await client("symbols", symbol="SOL"))["description"] == "SOLANA / US DOLLAR (SIMULATED)"
+        assert (await client("search", query="SOL"))[0]["description"] == "SOLANA / US DOLLAR (SIMULATED)"
 
 
 async def test_errors_are_told_in_the_protocols_own_form(ask: Client) -> None:

@@ -1,0 +1,32 @@
+"""What waits in front of a reader: little, so that one who comes back to a stalled connection finds no old prices."""
+
+import asyncio
+import socket
+
+TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
+UNSENT_BYTES = 16_384
+"""How much the kernel may take that it cannot send yet; by itself it takes megabytes."""
+POLL_S = 0.01
+
+
+def hide_little(transport: asyncio.Transport | None) -> None:
+    """Have the kernel take little more than it can send. Where that is unknown or the peer is gone, nothing happens."""
+    sock = None if transport is None else transport.get_extra_info("socket")
+    if sock is None or sock.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT, UNSENT_BYTES)
+    except OSError:
+        return
+
+
+async def taken(transport: asyncio.Transport | None, timeout_s: float) -> None:
+    """Wait until the kernel has taken everything that was written, before anything newer is looked for.
+
+    Raises:
+        TimeoutError: it has not, in time: the reader takes nothing.
+    """
+    async with asyncio.timeout(timeout_s):
+        while transport is not None and transport.get_write_buffer_size() and not transport.is_closing():  # noqa: ASYNC110
+            await asyncio.sleep(POLL_S)
