@@ -266,10 +266,12 @@ def decode_entry(raw: msgspec.Raw | bytes) -> FeedEntry:
         raise _refused("price, flag and state that contradict each other", 8)
     if conf < 0:
         raise _refused("a negative conf", 16)
-    for bit, value, at in ((HAS_CONF, conf, 16), (HAS_PUBLISH_TIME, publish_us, 24), (HAS_LEASE, until_us, 40)):
-        if value and not flags & bit:
-            raise _refused("a value where the flags say that there is none", at)
-    merged: dict[str, int | str | bool | None] = _merge(data, flags, n) if flags & MERGED else {}
+    if (
+        (conf and not flags & HAS_CONF)
+        or (publish_us and not flags & HAS_PUBLISH_TIME)
+        or (until_us and not flags & HAS_LEASE)
+    ):
+        raise _refused("a value where the flags say that there is none", 16)
     entry = FeedEntry(
         feed=_text(data, text_at, source_at),
         state=state,
@@ -284,7 +286,7 @@ def decode_entry(raw: msgspec.Raw | bytes) -> FeedEntry:
         valid_until_us=until_us if flags & HAS_LEASE else None,
         inputs=_inputs(data[inputs_at : inputs_at + inputs_bytes]) if inputs_bytes else msgspec.UNSET,
     )
-    return msgspec.structs.replace(entry, **merged) if merged else entry
+    return msgspec.structs.replace(entry, **_merge(data, flags, n)) if flags & MERGED else entry
 
 
 def _merge(data: bytes, flags: int, n: int) -> dict[str, int | str | bool | None]:

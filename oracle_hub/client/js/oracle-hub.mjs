@@ -8,6 +8,7 @@
 // Node 20 and 21 hide their WebSocket behind --experimental-websocket; or pass one as { WebSocket }.
 
 export const SUBPROTOCOL = "oraclehub.v1";
+export const BINARY_SUBPROTOCOL = "oraclehub.v1.bin";
 const TOKEN_SUBPROTOCOL = "oraclehub.token."; // and the token in base64url: a browser's websocket can send no header
 export const Refusal = Object.freeze({
   NONE: "none",
@@ -104,6 +105,7 @@ export class ClockOffset {
 export class OracleHub extends EventTarget {
   #urls;
   #wanted;
+  #binary;
   #token;
   #tokenFirst = new Set(); // hubs to which the token goes in the first message
   #options;
@@ -144,11 +146,12 @@ export class OracleHub extends EventTarget {
 
   /**
    * @param {string | string[]} urls of one hub or of several; when one is lost, the next is tried
-   * @param {object} options feeds (names, or ["*"]); detail, maxHz, maxAgeMs as in the protocol; token; openTimeoutMs;
+   * @param {object} options feeds (names, or ["*"]); detail, maxHz, maxAgeMs as in the protocol; token; binary (form); openTimeoutMs;
    *   WebSocket (a constructor); nowUs (a monotonic clock, for tests)
    */
-  constructor(urls, { feeds, detail = "price", maxHz = null, maxAgeMs = null, token = null, ...options } = {}) {
+  constructor(urls, { feeds, detail = "price", maxHz = null, maxAgeMs = null, ...options } = {}) {
     super();
+    const { token = null, binary = false } = options;
     this.#urls = [...new Set([urls].flat())];
     if (!this.#urls.length || !this.#urls.every((url) => /^wss?:\/\/[^@]*$/.test(url))) {
       throw new TypeError("urls are websocket addresses without user or password: ws://host:port/v1/stream");
@@ -158,6 +161,7 @@ export class OracleHub extends EventTarget {
       throw new TypeError("token is letters, digits and signs of ASCII, without spaces");
     }
     this.#token = token;
+    this.#binary = binary;
     this.#wanted = { feeds: [...feeds], mode: "latest", detail, max_hz: maxHz, max_age_ms: maxAgeMs };
     this.#options = { openTimeoutMs: 10_000, WebSocket: globalThis.WebSocket, ...options };
     this.#options.nowUs ??= () => performance.now() * 1000;
@@ -271,9 +275,10 @@ export class OracleHub extends EventTarget {
   }
 
   #subprotocols(url) {
-    if (this.#token === null || this.#tokenFirst.has(url)) return [SUBPROTOCOL];
+    const forms = this.#binary ? [BINARY_SUBPROTOCOL, SUBPROTOCOL] : [SUBPROTOCOL];
+    if (this.#token === null || this.#tokenFirst.has(url)) return forms;
     const encoded = btoa(this.#token).replaceAll("+", "-").replaceAll("/", "_").replace(/=+$/, "");
-    return [SUBPROTOCOL, TOKEN_SUBPROTOCOL + encoded];
+    return [...forms, TOKEN_SUBPROTOCOL + encoded];
   }
 
   /** Nobody tells a page why a handshake failed. In the first message a token is refused with a code that it can read. */
@@ -283,6 +288,7 @@ export class OracleHub extends EventTarget {
 
   #visit(url) {
     const socket = new this.#options.WebSocket(url, this.#subprotocols(url));
+    socket.binaryType = "arraybuffer";
     this.#socket = socket;
     this.#url = url;
     this.#timer("overdue", this.#options.openTimeoutMs, () => {
@@ -374,7 +380,7 @@ export class OracleHub extends EventTarget {
     const nowUs = this.#nowUs();
     this.#stats.messages += 1;
     try {
-      this.#take(JSON.parse(data), nowUs);
+      this.#take(typeof data === "string" ? JSON.parse(data) : decodeFrame(data), nowUs);
     } catch (error) {
       this.#drop(`a message that can't be read: ${error.message}`);
       return;
@@ -724,6 +730,88 @@ export class OracleHub extends EventTarget {
       this.#tell();
     }
   }
+}
+
+// The binary form (docs/protocol-binary.md), read into the same objects as JSON. All numbers are little endian.
+
+const STATES = ["none", "live", "degraded"];
+const REASONS = [
+  null, "agreed", "primary_diverged", "primary_unusable", "verifier_unusable", "diverged", "too_few_sources", "warming",
+  "clock_skew", "journal_unavailable", "removed", "lease_over", "max_age",
+];
+const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+
+/** A snapshot, update or heartbeat from a binary message. Throws RangeError or TypeError for what is none. */
+export function decodeFrame(buffer) {
+  const view = new DataView(buffer);
+  const integer = (at) => Number(view.getBigInt64(at, true));
+  if (view.getUint32(0, false) !== 0xb14f4801) throw new TypeError("no binary frame, or of another version");
+  const [kind, flags, bodyAt] = [view.getUint8(4), view.getUint8(5), view.getUint16(6, true)];
+  const [sub, count] = [view.getUint32(8, true), view.getUint32(12, true)];
+  const [epoch, seq, prevSeq, sentUs] = [16, 24, 32, 40].map(integer);
+  if (kind === 3) {
+    const bytes = [...new Uint8Array(buffer, bodyAt, 8)];
+    const notLive = [];
+    let at = bodyAt + 8;
+    for (let left = count; left > 0; left -= 1) {
+      const size = view.getUint16(at, true);
+      notLive.push(utf8.decode(new Uint8Array(buffer, at + 2, size)));
+      at += 2 + size;
+    }
+    const digest = bytes.map((byte) => byte.toString(16).padStart(2, "0")).join("");
+    return { type: "heartbeat", sub, epoch, seq, server_time_us: sentUs, not_live: notLive, digest };
+  }
+  if (kind !== 1 && kind !== 2) return { type: `kind ${kind}` }; // a later one, for others
+  const feeds = [];
+  let at = bodyAt;
+  for (let left = count; left > 0; left -= 1) {
+    const size = view.getUint32(at, true);
+    if (size < 64) throw new RangeError("an entry that is too short");
+    feeds.push(decodeEntry(new DataView(buffer, at, size)));
+    at += size;
+  }
+  if (at !== buffer.byteLength) throw new RangeError("bytes after the last entry");
+  if (kind === 1) return { type: "snapshot", sub, epoch, seq, sent_us: sentUs, feeds };
+  const [conflated, replayed] = [Boolean(flags & 1), Boolean(flags & 2)];
+  const lost = flags & 4 ? { journaled: false } : {};
+  return { type: "update", sub, epoch, seq, prev_seq: prevSeq, sent_us: sentUs, conflated, replayed, feeds, ...lost };
+}
+
+function decodeEntry(view) {
+  const flags = view.getUint16(52, true);
+  const [state, rule, reason] = [view.getUint8(57), view.getUint8(58), view.getUint8(59)];
+  const price = view.getBigInt64(8, true);
+  if (price > 0n !== Boolean(flags & 1) || price !== 0n !== (state > 0) || !(state in STATES)) {
+    throw new TypeError("price, flag and state contradict each other");
+  }
+  const text = (flag, at) => (flags & flag ? String(view.getBigInt64(at, true)) : null);
+  const time = (flag, at) => (flags & flag ? Number(view.getBigInt64(at, true)) : null);
+  let at = view.getUint16(54, true);
+  const name = (size) => {
+    const bytes = new Uint8Array(view.buffer, view.byteOffset + at, Math.min(size, view.byteLength - at));
+    if (bytes.length !== size) throw new RangeError("lengths that do not fit the entry");
+    at += size;
+    return utf8.decode(bytes);
+  };
+  const feed = name(view.getUint16(4, true));
+  const source = name(view.getUint16(6, true)) || null;
+  const inputs = name(view.getUint32(48, true));
+  const merged = { n: view.getUint32(60, true), low: text(32, 64), high: text(32, 72), was_none: Boolean(flags & 64) };
+  return {
+    feed,
+    state: STATES[state],
+    price: text(1, 8),
+    expo: view.getInt8(56),
+    conf: text(2, 16),
+    source,
+    rule: `R${rule}`,
+    reason: REASONS[reason] ?? `reason_${reason}`,
+    publish_time_us: time(4, 24),
+    decided_us: Number(view.getBigInt64(32, true)),
+    valid_until_us: time(8, 40),
+    ...(flags & 16 ? merged : {}),
+    ...(inputs ? { inputs: JSON.parse(inputs) } : {}),
+  };
 }
 
 /** Throws for an entry that can't be read. */
