@@ -181,7 +181,7 @@ class ChartsSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     max_listeners: Positive = 1_000
     max_listeners_per_ip: Positive = 100
     max_rows: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 50_000
-    max_reads: Positive = 64
+    max_reads: Positive = 256
     heartbeat_ms: Annotated[int, msgspec.Meta(ge=50, le=60_000)] = 1_000
 
 

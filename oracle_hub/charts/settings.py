@@ -16,7 +16,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_listeners_per_ip: int = 100
     max_rows: int = 50_000
     """Bars or marks in one answer; more are refused, never cut in silence."""
-    max_reads: int = 64
+    max_reads: int = 256
     """Requests that may wait for the store at once; beyond it the answer is 503."""
     read_threads: int = 2
     version: str = "0"

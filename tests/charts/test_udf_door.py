@@ -1,5 +1,6 @@
 """UDF over HTTP, beside a hub: symbols, search, time, quotes, marks, errors, and who may read from a browser."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from decimal import Decimal
@@ -81,7 +82,7 @@ class Client:
 
 @pytest.fixture
 async def ask(charts: Charts) -> AsyncIterator[Client]:
-    async with aiohttp.ClientSession() as http:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
         yield Client(http, charts.url)
 
 
@@ -174,6 +175,12 @@ async def test_simulated_prices_are_called_so(hub: HubStage, database: Path) -> 
         client = Client(http, charts.url)
         assert (await client("symbols", symbol="SOL"))["description"] == "SOLANA / US DOLLAR (SIMULATED)"
         assert (await client("search", query="SOL"))[0]["description"] == "SOLANA / US DOLLAR (SIMULATED)"
+
+
+async def test_a_hundred_charts_that_ask_at_once_are_all_answered(ask: Client) -> None:
+    query: dict[str, Any] = {"symbol": "SOL", "resolution": "1", "from_": 0, "to": NOW_S, "countback": 20}
+    pages = await asyncio.gather(*(ask("history", **query) for _ in range(200)))
+    assert {tuple(page["t"]) for page in pages} == {tuple(MINUTES[-20:])}
 
 
 async def test_errors_are_told_in_the_protocols_own_form(ask: Client) -> None:
