@@ -376,7 +376,10 @@ def reserve(host: str, port: int) -> socket.socket:
 
     Raises:
         OSError: the port is taken, or the host is none of ours.
+        ConfigError: this system cannot share a port.
     """
+    if not hasattr(socket, "SO_REUSEPORT"):
+        raise ConfigError("server.workers: this system has no SO_REUSEPORT; only 0 works here")
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     with socket.socket(family, kind, protocol) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

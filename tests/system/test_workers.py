@@ -88,6 +88,21 @@ def check_agreement(clients: Iterable[Subscriber], at_least: int) -> None:
     assert n_compared >= at_least
 
 
+def ended_leases(client: Subscriber) -> int:
+    """How often a heartbeat came after the end of a lease that nothing had followed; each said that it is over."""
+    until_us: dict[str, int | None] = {}
+    n_ended = 0
+    for message in client.messages:
+        if message["type"] in ("snapshot", "update"):
+            until_us |= {entry["feed"]: entry["valid_until_us"] for entry in message["feeds"]}
+        elif message["type"] == "heartbeat":
+            at_us = message["server_time_us"]
+            over = {feed for feed, end_us in until_us.items() if end_us is not None and end_us <= at_us}
+            assert over <= set(message["not_live"]), message
+            n_ended += len(over)
+    return n_ended
+
+
 async def check_resumed(hub: HubProcess, worker: int, lost: Subscriber, witness: Subscriber) -> None:
     """What ``lost`` held can be resumed on this worker in both modes, with all that ``witness`` saw since."""
     point = held(lost)
@@ -190,7 +205,8 @@ async def test_a_stuck_worker_holds_up_nobody_and_is_replaced(launch: Launch, ch
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 async def test_no_worker_outlives_its_hub(launch: Launch, chain: Emulator, how: signal.Signals) -> None:
-    hub = await launch("--workers", N_WORKERS, config=hub_config(chain.urls))
+    config = hub_config(chain.urls).replace("max_age_ms = 4_000", "max_age_ms = 2_500")  # the primary's
+    hub = await launch("--workers", N_WORKERS, config=config)
     async with on(hub, 1, 2, 3) as clients:
         for client in clients:
             await client.all_in("live")
@@ -199,7 +215,9 @@ async def test_no_worker_outlives_its_hub(launch: Launch, chain: Emulator, how: 
             goaway = (await client.to_the_end())[-1]
             assert (goaway["type"], goaway["reason"], client.close_code) == ("goaway", "hub_lost", 4000)
             check_leases(client)
+            n_ended = ended_leases(client)
     if how is signal.SIGSTOP:
+        assert n_ended  # prices ended before the workers did
         hub.send_signal(signal.SIGCONT)
         for number in (1, 2, 3):
             await hub.logged(f"worker {number} ended (exit status 0); starting it again")
