@@ -25,6 +25,9 @@ from oracle_hub.charts.store_reads import Position as Position
 from oracle_hub.charts.store_schema import (
     APPLICATION_ID,
     CODES,
+    HAS_POINTS,
+    IS_FEED,
+    NEWEST_POINT,
     PUT_GAP,
     PUT_IMPORTED,
     PUT_MARK,
@@ -205,20 +208,19 @@ class Store(Reads):
 
         def put(db: sqlite3.Connection) -> int:
             left = PRUNE_ROWS
-            for feed_id in [row[0] for row in db.execute("SELECT DISTINCT feed_id FROM bars")]:
+            feed_ids = [row[0] for row in db.execute(f"SELECT id FROM names WHERE {IS_FEED}")]
+            for feed_id in feed_ids:
                 for resolution, days in self.retention.bars_days.items():
                     if days is not None and left > 0:
                         before_s = (now_us - days * DAY_US) // SECOND_US
                         key = (feed_id, CODES[resolution], before_s)
                         left -= _delete(db, "bars", "resolution = ? AND start_s", key, left)
-            for feed_id in [row[0] for row in db.execute("SELECT DISTINCT feed_id FROM points")]:
+            for feed_id in feed_ids:
                 if self.retention.points_days is not None and left > 0:
                     # The newest point of a feed is what a restart goes on from.
                     before_us = now_us - self.retention.points_days * DAY_US
-                    newest = db.execute("SELECT max(decided_us) FROM points WHERE feed_id = ?", (feed_id,)).fetchone()[
-                        0
-                    ]
-                    left -= _delete(db, "points", "decided_us", (feed_id, min(before_us, newest)), left)
+                    newest_us = db.execute(NEWEST_POINT, (feed_id,)).fetchone()[0] or 0
+                    left -= _delete(db, "points", "decided_us", (feed_id, min(before_us, newest_us)), left)
                 if self.retention.marks_days is not None and left > 0:
                     before_us = now_us - self.retention.marks_days * DAY_US
                     left -= _delete(db, "marks", "at_us", (feed_id, before_us), left)
@@ -304,7 +306,7 @@ class Store(Reads):
         start_us = Resolution.S1.start_us(watermark_us)
         builder = Builder(start_us, resumed=True)
         builder.remember_gaps(self.gaps())
-        for feed in [row[0] for row in self._query("SELECT text FROM names WHERE id IN (SELECT feed_id FROM points)")]:
+        for feed in [row[0] for row in self._query(f"SELECT text FROM names WHERE {HAS_POINTS}")]:
             points = self.points(feed, start_us, 2**62)
             before = self.point_at(feed, decided_us=start_us - 1)
             points = points if before is None else [before, *points]

@@ -10,7 +10,7 @@ import msgspec
 from oracle_hub.charts.bars import Bar, Builder, Gap, Mark
 from oracle_hub.charts.points import Point
 from oracle_hub.charts.resolutions import SECOND_US, Resolution
-from oracle_hub.charts.store_schema import BAR_COLUMNS, CODES, Row, bar_of
+from oracle_hub.charts.store_schema import BAR_COLUMNS, CODES, IS_FEED, Row, bar_of
 from oracle_hub.errors import StoreError
 
 _POINT_COLUMNS = """decided_us, epoch, seq, i.text, st.text, mantissa, expo, conf, so.text, ru.text, re.text,
@@ -139,10 +139,7 @@ class Reads:
 
     def feeds(self) -> list[str]:
         """Every feed with bars or points, by name."""
-        rows = self._query(
-            "SELECT text FROM names WHERE EXISTS (SELECT 1 FROM bars WHERE feed_id = id) "
-            "OR EXISTS (SELECT 1 FROM points WHERE feed_id = id)"
-        )
+        rows = self._query(f"SELECT text FROM names WHERE {IS_FEED}")
         return sorted({row[0] for row in rows}.union([] if self.builder is None else self.builder.feeds))
 
     def points(self, feed: str, from_us: int, to_us: int, limit: int | None = None) -> list[Point]:

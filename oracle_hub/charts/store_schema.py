@@ -85,6 +85,12 @@ PUT_MARK = "INSERT OR IGNORE INTO marks VALUES (?, ?, ?, ?, ?, ?, ?)"
 PUT_GAP = "INSERT OR IGNORE INTO gaps VALUES (?, ?, ?)"
 
 
+# Of a name: a look into the trees for each, never a walk through them.
+HAS_POINTS = "EXISTS (SELECT 1 FROM points WHERE feed_id = names.id)"
+IS_FEED = f"(EXISTS (SELECT 1 FROM bars WHERE feed_id = names.id) OR {HAS_POINTS})"
+NEWEST_POINT = "SELECT max(decided_us) FROM points WHERE feed_id = ?"
+
+
 def bar_row(feed_id: int, bar: Bar) -> Row:
     """Parameters of :data:`PUT_RECORDED` and :data:`PUT_IMPORTED`."""
     return (
