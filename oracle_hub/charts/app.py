@@ -51,8 +51,9 @@ class Charts:
     ) -> None:
         self.settings = settings or Settings()
         self.live = Live(max_listeners=2 * self.settings.max_listeners)
-        self.failed = asyncio.Event()
-        """Set when a part of the program failed: better none than one that no longer records."""
+        self.failed = False
+        """A part of the program failed: better none than one that no longer records."""
+        self.on_failure: Callable[[], None] = lambda: None
         self.url = ""
         self._hub = hub
         self._database = database
@@ -93,7 +94,8 @@ class Charts:
     def _ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
             log.critical("the recorder failed; ending", exc_info=task.exception())
-            self.failed.set()
+            self.failed = True
+            self.on_failure()
 
 
 async def _end(task: asyncio.Task[None]) -> None:

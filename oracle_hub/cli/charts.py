@@ -17,7 +17,7 @@ from oracle_hub.cli.console import console
 from oracle_hub.cli.run import simulation_text
 from oracle_hub.cli.tail import stream_url
 from oracle_hub.config import Config, load_config, parse_canonical, parse_config
-from oracle_hub.errors import ConfigError
+from oracle_hub.errors import ConfigError, SourceError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,8 +72,11 @@ async def _serve(config: Config, options: argparse.Namespace) -> None:
     if not hub.startswith(("http://", "https://", "ws://", "wss://")):
         raise ConfigError(f"--hub: {hub!r} is no address; write http://host:port")
     async with listening(charts_of(config, stream_url(hub), token_headers()), config) as charts:
+        charts.on_failure = ended.set
         _announce(charts, hub, as_json=options.json or options.companion)
         await ended.wait()
+        if charts.failed:
+            raise SourceError("the recorder failed; the log has the reason")
 
 
 def _announce(charts: Charts, hub: str, *, as_json: bool) -> None:
