@@ -93,6 +93,8 @@ class Hub:
         self.seq = 0
         """Sequence of the last batch; 0 before the first."""
         self.warmup_us = warmup_us
+        self.touched: list[int] = []
+        """Feeds that the last :meth:`step` looked at, by their index in the catalog."""
         self._blocks: frozenset[Reason] = frozenset()
         self.decisions: dict[str, Decision] = {}
         self._removed: list[Decision] = []
@@ -244,10 +246,11 @@ class Hub:
             self._armed_us[index] = INT64_MAX
             self._dirty.add(index)
         if not self._dirty and not self._removed:
+            self.touched = []
             return None
         changed = [self._farewell(held, now_us) for held in self._removed]
         self._removed = []
-        indices = sorted(self._dirty)
+        self.touched = indices = sorted(self._dirty)
         selections = self._select_columns(indices, now_us) if len(indices) >= COLUMN_CROSSING else None
         for position, index in enumerate(indices):
             decision = self._decide(index, now_us, selections[position] if selections is not None else None)

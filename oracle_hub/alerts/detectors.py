@@ -1,0 +1,429 @@
+"""The table of detectors: from what is held of one feed to what is wrong with it. Pure, integers only.
+
+A :class:`FeedWatch` keeps the latest facts of one feed and the little memory that detectors need. Facts change only
+when the hub decides (:meth:`FeedWatch.take`); :meth:`FeedWatch.signals` may be asked at any later instant, since ages
+grow by themselves, and says when to ask next. So a live run and a replay, which ask at different moments, agree.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+import msgspec
+
+from oracle_hub.alerts.alert import Kind, Signal
+from oracle_hub.alerts.settings import AlertSettings
+from oracle_hub.core.catalog import FeedSpec
+from oracle_hub.core.hub import Decision, DecisionInput
+from oracle_hub.core.price import decimal_text
+from oracle_hub.core.selector import Reason, State
+from oracle_hub.core.source import PriceUpdate
+from oracle_hub.core.table import InputStatus
+
+CENTI_BPS = 1_000_000
+"""Hundredths of a basis point in 1."""
+HUNDREDTHS = "bps/100"
+_NOT_YET = frozenset({Reason.WARMING, Reason.REMOVED})
+_BLOCKED = frozenset({Reason.CLOCK_SKEW, Reason.JOURNAL})
+_BY_AGE = frozenset({InputStatus.OK, InputStatus.STALE})
+
+
+class Facts(msgspec.Struct, frozen=True, gc=False):
+    """What is held of one feed after a step."""
+
+    now_us: int
+    spec: FeedSpec
+    decision: Decision
+    inputs: tuple[DecisionInput, ...]
+    """Roles first, as they stand at ``now_us``."""
+
+
+class _Seen:
+    """What one source did before: for stalls and clamps."""
+
+    __slots__ = ("highest", "lowest", "others", "since_publish_us", "since_us", "value")
+
+    def __init__(self, update: PriceUpdate, others: dict[str, int]) -> None:
+        self.value = self.lowest = self.highest = update.mantissa
+        self.since_us = update.received_us
+        self.since_publish_us = update.publish_us
+        self.others = others
+        """Values of the other roles when this one began."""
+
+
+class Standing(msgspec.Struct, gc=False):
+    """One input at one instant."""
+
+    entry: DecisionInput
+    age_us: int
+    """0 where nothing is held."""
+    usable: bool
+    stale: bool
+
+
+class FeedWatch:
+    """One feed under watch."""
+
+    __slots__ = ("_highest", "_lowest", "_moves", "_seen", "conflicts_us", "facts", "settings")
+
+    def __init__(self, settings: AlertSettings) -> None:
+        self.settings = settings
+        self.facts: Facts | None = None
+        self.conflicts_us: dict[str, int] = {}
+        """Per source, when it last told two values of one time."""
+        self._seen: dict[str, _Seen] = {}
+        self._moves: deque[tuple[int, int, int]] = deque()
+        """Chosen prices of the window by second: (second, lowest, highest)."""
+        self._lowest = self._highest = 0
+        """Of all of them."""
+
+    def take(self, facts: Facts) -> None:
+        """Note what the hub holds now."""
+        self.facts = facts
+        roles = [entry.held for entry in facts.inputs[:3]]
+        for held in roles:
+            if held is None:
+                continue
+            seen = self._seen.get(held.source)
+            if seen is not None and seen.value == held.mantissa:
+                continue
+            others = {other.source: other.mantissa for other in roles if other is not None and other is not held}
+            if seen is None:
+                self._seen[held.source] = _Seen(held, others)
+                continue
+            seen.value, seen.since_us, seen.since_publish_us = held.mantissa, held.received_us, held.publish_us
+            seen.others = others
+            seen.lowest, seen.highest = min(seen.lowest, held.mantissa), max(seen.highest, held.mantissa)
+        if facts.decision.mantissa is not None:
+            self._note_move(facts.now_us, facts.decision.mantissa)
+
+    def _note_move(self, now_us: int, mantissa: int) -> None:
+        second, moves = now_us // 1_000_000, self._moves
+        if moves and moves[-1][0] == second:
+            _, lowest, highest = moves[-1]
+            if lowest <= mantissa <= highest:
+                return
+            moves[-1] = (second, min(lowest, mantissa), max(highest, mantissa))
+            self._lowest, self._highest = min(self._lowest, mantissa), max(self._highest, mantissa)
+            return
+        moves.append((second, mantissa, mantissa))
+        oldest = (now_us - self.settings.velocity_window_us) // 1_000_000
+        while moves[0][0] < oldest:
+            moves.popleft()
+        self._lowest, self._highest = min(move[1] for move in moves), max(move[2] for move in moves)
+
+    def standings(self, now_us: int) -> list[Standing]:
+        """Every input as it stands at an instant at or after the facts."""
+        facts = self.facts
+        assert facts is not None
+        result = []
+        for entry in facts.inputs:
+            held = entry.held
+            if held is None:
+                result.append(Standing(entry, 0, False, False))
+                continue
+            age_us = now_us - min(held.publish_us, held.received_us)
+            stale = entry.status in _BY_AGE and age_us > facts.spec.max_age_us[entry.source]
+            result.append(Standing(entry, age_us, entry.status in _BY_AGE and not stale, stale))
+        return result
+
+    @property
+    def waiting(self) -> bool:
+        """Whether nothing can be said yet: no facts in this run, or warming up. What is open stays so meanwhile."""
+        return self.facts is None or self.facts.decision.reason in _NOT_YET
+
+    def signals(self, now_us: int) -> list[Signal]:
+        """What is wrong, or not quite right, at an instant at or after the facts. Empty: all is well."""
+        facts = self.facts
+        if facts is None or self.waiting:
+            return []
+        standings = self.standings(now_us)
+        found: list[Signal] = []
+        for detector in DETECTORS:
+            found.extend(detector(self, facts, standings, now_us))
+        return found
+
+    def calm(self) -> bool:
+        """Whether the facts are so ordinary that no detector but those that wait for time has anything to say.
+
+        The quick look at each step: all three usable and within a third of the threshold, live, nothing remembered.
+        """
+        facts = self.facts
+        if facts is None or facts.decision.state is not State.LIVE or self.conflicts_us or len(facts.inputs) != 3:
+            return False
+        first, second, third = facts.inputs
+        a, b, c = first.held, second.held, third.held
+        ok = InputStatus.OK
+        if first.status is not ok or second.status is not ok or third.status is not ok:
+            return False
+        if a is None or b is None or c is None:
+            return False
+        low, high = min(a.mantissa, b.mantissa, c.mantissa), max(a.mantissa, b.mantissa, c.mantissa)
+        settings = self.settings
+        if (high - low) * 30_000 > low * facts.spec.max_divergence_bps:
+            return False
+        if facts.spec.feed in settings.pegs or not settings.aggregates.isdisjoint(facts.spec.roles):
+            return False
+        for held in (a, b, c):
+            if held.conf is not None and held.conf * 20_000 > held.mantissa * settings.wide_conf_bps:
+                return False
+            if held.publish_us - self._seen[held.source].since_publish_us >= settings.stall_after_us:
+                return False
+        return (self._highest - self._lowest) * 20_000 <= a.mantissa * settings.velocity_bps
+
+    def next_us(self, now_us: int) -> int | None:
+        """The next instant at which signals can differ with no new facts; None for never."""
+        facts = self.facts
+        if facts is None or self.waiting:
+            return None
+        instants = []
+        settings = self.settings
+        for entry in facts.inputs:
+            held = entry.held
+            if held is None or entry.status not in _BY_AGE:
+                continue
+            born_us = min(held.publish_us, held.received_us)
+            instants.append(born_us + facts.spec.max_age_us[entry.source] + 1)
+            if entry.source in settings.aggregates:
+                instants.append(born_us + settings.chain_max_age_us + 1)
+        instants.extend(last_us + settings.conflict_us for last_us in self.conflicts_us.values())
+        if len(self._moves) > 1:
+            instants.append((self._moves[0][0] + 1) * 1_000_000 + settings.velocity_window_us)
+        return min((instant for instant in instants if instant > now_us), default=None)
+
+    # What detectors ask.
+
+    def seen(self, source: str) -> _Seen | None:
+        """What a source did before."""
+        return self._seen.get(source)
+
+    def moved(self, now_us: int, mantissa: int) -> int:
+        """How far the chosen price is from its extremes within the window, in hundredths of a basis point."""
+        oldest = (now_us - self.settings.velocity_window_us) // 1_000_000
+        moves = [move for move in self._moves if move[0] >= oldest]
+        if not moves:
+            return 0
+        lowest, highest = min(move[1] for move in moves), max(move[2] for move in moves)
+        return max(apart(mantissa, lowest), apart(mantissa, highest))
+
+
+def apart(a: int, b: int, margin: int = 0) -> int:
+    """Distance of two prices beyond a margin, in hundredths of a basis point of the smaller, rounded up."""
+    distance = abs(a - b) - margin
+    return 0 if distance <= 0 else -(-distance * CENTI_BPS // min(a, b))
+
+
+Detector: TypeAlias = Callable[[FeedWatch, Facts, list[Standing], int], Iterator[Signal]]
+
+
+def _threshold(
+    watch: FeedWatch, kind: Kind, sources: tuple[str, ...], value: int, enter: int, **more: object
+) -> Signal:
+    leave = enter * watch.settings.leave_percent // 100
+    return Signal(kind, sources, value, enter, leave, **more)  # type: ignore[arg-type]
+
+
+def pair_diverged(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:
+    """Every two usable roles, beyond the sum of their confidence intervals."""
+    usable = [one.entry.held for one in standings[:3] if one.usable]
+    enter = facts.spec.max_divergence_bps * 100 + 1
+    for index, a in enumerate(usable):
+        for b in usable[index + 1 :]:
+            if a is None or b is None:
+                continue
+            value = apart(a.mantissa, b.mantissa, (a.conf or 0) + (b.conf or 0))
+            if value * 100 >= enter * watch.settings.leave_percent:
+                critical = max(enter, watch.settings.critical_divergence_bps * 100)
+                sources = (a.source, b.source)
+                text = f"{_price(a, facts)} and {_price(b, facts)}"
+                yield _threshold(
+                    watch, Kind.PAIR_DIVERGED, sources, value, enter, critical=critical, unit=HUNDREDTHS, text=text
+                )
+
+
+def primary_rejected(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:
+    """A usable primary that is not the price because of a disagreement."""
+    primary, decision = standings[0], facts.decision
+    disagree = decision.reason in (Reason.PRIMARY_DIVERGED, Reason.DIVERGED)
+    if primary.usable and disagree and decision.source != primary.entry.source:
+        text = f"{primary.entry.source} has a price; the choice is {decision.source or 'none'} ({decision.reason})"
+        yield Signal(Kind.PRIMARY_REJECTED, (primary.entry.source,), 1, 1, 1, text=text)
+
+
+def fallback_active(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:
+    """The price is degraded."""
+    if facts.decision.state is State.DEGRADED:
+        yield Signal(
+            Kind.FALLBACK_ACTIVE, (), 1, 1, 1, text=f"priced by {facts.decision.source} ({facts.decision.reason})"
+        )
+
+
+def no_price(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:
+    """There is no price, for a reason of this feed. What blocks all of them has an alert of its own."""
+    decision = facts.decision
+    if decision.state is State.NONE and decision.reason not in _BLOCKED:
+        yield Signal(Kind.NO_PRICE, (), 1, 1, 1, text=str(decision.reason))
+
+
+def source_stale(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:
+    """A role without an update young enough."""
+    for one in standings[:3]:
+        status = one.entry.status
+        if one.stale:
+            limit_us = facts.spec.max_age_us[one.entry.source]
+            text = f"{one.age_us / 1e6:.1f} s old, at most {limit_us / 1e6:g} s"
+            yield Signal(Kind.SOURCE_STALE, (one.entry.source,), one.age_us, 1, 1, unit="us", text=text)
+        elif status in (InputStatus.MISSING, InputStatus.INVALID, InputStatus.HALTED):
+            yield Signal(Kind.SOURCE_STALE, (one.entry.source,), 1, 1, 1, text=status.value)
+
+
+def source_stalled(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:
+    """One value under new times while both others moved. A clamp: at the end of its own range, the others beyond."""
+    settings = watch.settings
+    for one in standings[:3]:
+        held = one.entry.held
+        seen = watch.seen(one.entry.source)
+        if held is None or seen is None or held.publish_us - seen.since_publish_us < settings.stall_after_us:
+            continue
+        others = [
+            (other.entry.held.mantissa, seen.others[other.entry.source])
+            for other in standings[:3]
+            if other is not one and other.usable and other.entry.held is not None and other.entry.source in seen.others
+        ]
+        if len(others) < 2:
+            continue
+        moved = min(apart(now, then) for now, then in others)
+        if moved < settings.stall_bps * 100:
+            continue
+        enter = settings.stall_bps * 100
+        limit = facts.spec.max_divergence_bps * 100
+        floor = seen.value == seen.lowest < seen.highest and all(
+            now < held.mantissa and apart(now, held.mantissa) > limit for now, _ in others
+        )
+        ceiling = seen.value == seen.highest > seen.lowest and all(
+            now > held.mantissa and apart(now, held.mantissa) > limit for now, _ in others
+        )
+        seconds = (held.publish_us - seen.since_publish_us) // 1_000_000
+        kind = Kind.SOURCE_CLAMPED if floor or ceiling else Kind.SOURCE_STALLED
+        text = f"{_price(held, facts)} for {seconds} s of its own time; the others moved {moved / 100:.1f} bps"
+        yield Signal(kind, (held.source,), moved, enter, 0, unit=HUNDREDTHS, text=text)
+
+
+def future_timestamp(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:
+    """The last update of a source was stamped too far ahead."""
+    for one in standings:
+        if one.entry.status is InputStatus.FUTURE:
+            yield Signal(Kind.FUTURE_TIMESTAMP, (one.entry.source,), 1, 1, 1, text="stamped ahead of our clock")
+
+
+def conflict(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:
+    """Two values of one time."""
+    for source, last_us in watch.conflicts_us.items():
+        if now_us < last_us + watch.settings.conflict_us:
+            yield Signal(Kind.CONFLICT, (source,), 1, 1, 1, text="two values of one time; the first one is held")
+
+
+def confidence_wide(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:
+    """A confidence interval beyond the feed's limit, or beyond the usual."""
+    limit_bps = facts.spec.max_conf_bps or watch.settings.wide_conf_bps
+    for one in standings[:3]:
+        held = one.entry.held
+        if held is None or held.conf is None or one.stale:
+            continue
+        value = -(-held.conf * CENTI_BPS // held.mantissa)
+        if value * 100 >= limit_bps * 100 * watch.settings.leave_percent:
+            yield _threshold(
+                watch, Kind.CONFIDENCE_WIDE, (held.source,), value, limit_bps * 100 + 1, unit=HUNDREDTHS,
+                text=f"{value / 100:.1f} bps of its price, at most {limit_bps}",
+            )  # fmt: skip
+
+
+def redundancy_degraded(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:
+    """A price that one more loss would take."""
+    usable = [one.entry.source for one in standings[:3] if one.usable]
+    if facts.decision.state is not State.NONE and len(usable) < 3:
+        lost = [one.entry.source for one in standings[:3] if not one.usable]
+        yield Signal(
+            Kind.REDUNDANCY_DEGRADED, (), 1, 1, 1, text=f"without {', '.join(lost)}: one more loss is no price"
+        )
+
+
+def velocity(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:
+    """The chosen price against its extremes of the window. True or manipulated: only a person can tell."""
+    mantissa, settings = facts.decision.mantissa, watch.settings
+    if mantissa is None:
+        return
+    value = watch.moved(now_us, mantissa)
+    if value * 100 >= settings.velocity_bps * 100 * settings.leave_percent:
+        yield _threshold(
+            watch, Kind.VELOCITY, (), value, settings.velocity_bps * 100, critical=settings.critical_velocity_bps * 100,
+            unit=HUNDREDTHS, text=f"{value / 100:.0f} bps within {settings.velocity_window_us / 1e6:g} s",
+        )  # fmt: skip
+
+
+def peg_band(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:
+    """A stable asset away from its peg: by the chosen price, else by the usable source that is nearest to the peg."""
+    settings = watch.settings
+    peg = settings.pegs.get(facts.spec.feed)
+    if peg is None:
+        return
+    chosen = facts.decision.mantissa
+    prices = [one.entry.held.mantissa for one in standings[:3] if one.usable and one.entry.held is not None]
+    if chosen is not None:
+        prices = [chosen]
+    if not prices:
+        return
+    value = min(abs(price - peg) * CENTI_BPS // peg for price in prices)
+    if value * 100 >= settings.peg_bps * 100 * settings.leave_percent:
+        yield _threshold(
+            watch, Kind.PEG_BAND, (), value, settings.peg_bps * 100, critical=settings.critical_peg_bps * 100,
+            unit=HUNDREDTHS, text=f"{value / 100:.1f} bps from the peg",
+        )  # fmt: skip
+
+
+def parity_broken(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:
+    """The chosen price against each usable reference."""
+    chosen = facts.decision.mantissa
+    if chosen is None:
+        return
+    enter = watch.settings.parity_bps * 100 + 1
+    for one in standings[3:]:
+        held = one.entry.held
+        if not one.usable or held is None:
+            continue
+        value = apart(chosen, held.mantissa)
+        if value * 100 >= enter * watch.settings.leave_percent:
+            text = f"ours is {decimal_text(chosen, facts.spec.expo)}, theirs {_price(held, facts)}"
+            yield _threshold(watch, Kind.PARITY_BROKEN, (held.source,), value, enter, unit=HUNDREDTHS, text=text)
+
+
+def not_executable(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:
+    """The aggregate is older than the exchange allows, whatever we think of the price."""
+    settings = watch.settings
+    for one in standings:
+        if one.entry.source in settings.aggregates and one.age_us > settings.chain_max_age_us:
+            text = f"the aggregate is {one.age_us / 1e6:.1f} s old, at most {settings.chain_max_age_us / 1e6:g} s"
+            yield Signal(Kind.NOT_EXECUTABLE, (one.entry.source,), one.age_us, 1, 1, unit="us", text=text)
+
+
+DETECTORS: tuple[Detector, ...] = (
+    pair_diverged,
+    primary_rejected,
+    fallback_active,
+    no_price,
+    source_stale,
+    source_stalled,
+    future_timestamp,
+    conflict,
+    confidence_wide,
+    redundancy_degraded,
+    velocity,
+    peg_band,
+    parity_broken,
+    not_executable,
+)
+"""All detectors of a feed. Those of links, clock and journal are conditions that the engine is told."""
+
+
+def _price(update: PriceUpdate, facts: Facts) -> str:
+    return f"{update.source} {decimal_text(update.mantissa, facts.spec.expo)}"
