@@ -143,6 +143,25 @@ def test_which_of_two_bars_of_a_bucket_stays(tmp_path: Path, held: set[str], lat
         assert found.close == {"held": 100, "later": 200}[winner]
 
 
+def test_a_store_with_rows_in_every_table_passes_its_own_check(tmp_path: Path) -> None:
+    path = tmp_path / "bars.sqlite"
+    with open_store(path, recording=True) as store:
+        builder = store.resume_builder(BEGIN_US)
+        builder.add(point(0, 100, seq=1))
+        builder.add(point(1, None, seq=2))
+        builder.watermark(BEGIN_US + SECOND_US)
+        store.write_harvest(builder.drain(), Position(INSTANCE, 1, 2))
+        store.write(bars=[bar(0), bar(60 * SECOND_US)])
+        store.write(bars=[bar(0, 105)])
+    db = sqlite3.connect(path)
+    tables = [name for (name,) in db.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
+    assert len(tables) == 7
+    assert [name for name in tables if not db.execute(f"SELECT count(*) FROM {name}").fetchone()[0]] == []
+    db.close()
+    with open_store(path, recording=True) as store:
+        assert [one.close for one in store.revisions(FEED, Resolution.M1, 0)] == [100, 105]
+
+
 def test_points_are_found_by_decision_and_by_publish_time(tmp_path: Path) -> None:
     told = [point(0, 100, seq=1), point(700_000, None, seq=2), point(900_000, 102, seq=3)]
     with open_store(tmp_path / "bars.sqlite") as store:
