@@ -7,15 +7,23 @@ from pathlib import Path
 
 import oracle_hub
 from oracle_hub.charts import bars_http, bars_socket, description, sse, udf
-from oracle_hub.charts.app import Charts, Door
+from oracle_hub.charts.app import Charts
+from oracle_hub.charts.app import Door as ChartsDoor
 from oracle_hub.charts.resolutions import parse_resolution
 from oracle_hub.charts.settings import Settings
 from oracle_hub.charts.store import DEFAULT_RETENTION_DAYS, Retention
 from oracle_hub.config import Config
 from oracle_hub.errors import ChartsError, ConfigError
+from oracle_hub.server.door import Door
 
-DOORS: tuple[Door, ...] = (sse.routes, bars_http.routes, bars_socket.routes, description.routes, udf.routes)
+DOORS: tuple[ChartsDoor, ...] = (sse.routes, bars_http.routes, bars_socket.routes, description.routes, udf.routes)
 """Everything that is served, beside health."""
+
+
+HANDSHAKE_TIMEOUT_S = 5.0
+"""A connection that has not sent a whole request head by then is cut."""
+MAX_WAITING = 500
+"""Connections that have not sent one yet; beyond this the oldest is cut."""
 
 
 def charts_of(config: Config, hub: str, headers: Mapping[str, str] | None = None) -> Charts:
@@ -38,6 +46,7 @@ def charts_of(config: Config, hub: str, headers: Mapping[str, str] | None = None
         settings,
         retention=_retention(section.retention_days),
         headers=headers,
+        gate=Door(timeout_s=HANDSHAKE_TIMEOUT_S, max_waiting=MAX_WAITING),
         doors=DOORS,
     )
 

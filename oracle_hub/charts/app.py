@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from aiohttp import web
 
@@ -23,6 +23,23 @@ log = logging.getLogger(__name__)
 Door: TypeAlias = Callable[[Context], list[web.RouteDef]]
 
 STOP_S = 0.3
+BACKLOG = 256
+
+
+class Gate(Protocol):
+    """Makes the protocol of each new connection, and may cut those that never come to the point."""
+
+    def open(self, server: web.Server) -> None:
+        """From now on let this server handle what comes in."""
+
+    def __call__(self) -> asyncio.BaseProtocol:
+        """The protocol of a connection that was accepted."""
+
+    def middleware(self) -> Any:
+        """To be the first middleware: what reaches it has a whole head."""
+
+    def close(self) -> None:
+        """Wait for nobody any longer."""
 
 
 class Charts:
@@ -33,6 +50,7 @@ class Charts:
         database: the file of the store.
         headers: sent to the hub with the handshake: a token, for one. Never printed.
         clock_us: a monotonic clock, for tests.
+        gate: accepts connections; without one a connection may take its time.
         doors: what is served, beside health.
 
     Entering raises StoreError when the store cannot be used, and OSError when the port is taken.
@@ -47,6 +65,7 @@ class Charts:
         retention: Retention | None = None,
         headers: Mapping[str, str] | None = None,
         clock_us: Callable[[], int] = boot_time_us,
+        gate: Gate | None = None,
         doors: Sequence[Door] = (),
     ) -> None:
         self.settings = settings or Settings()
@@ -60,6 +79,7 @@ class Charts:
         self._retention = retention
         self._headers = headers
         self._clock_us = clock_us
+        self._gate = gate
         self._doors = doors
 
     async def __aenter__(self) -> "Charts":
@@ -83,12 +103,23 @@ class Charts:
 
     async def _listen(self, stack: contextlib.AsyncExitStack) -> None:
         runner = web.AppRunner(
-            application(self.context, self._doors), access_log=None, handle_signals=False, shutdown_timeout=STOP_S
+            application(self.context, self._doors, self._gate),
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=STOP_S,
         )
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, self.settings.host, self.settings.port).start()
-        host, port = runner.addresses[0][:2]
+        assert runner.server is not None
+        accept: Callable[[], asyncio.BaseProtocol] = runner.server
+        if self._gate is not None:
+            self._gate.open(runner.server)
+            stack.callback(self._gate.close)
+            accept = self._gate
+        loop = asyncio.get_running_loop()
+        listener = await loop.create_server(accept, self.settings.host, self.settings.port, backlog=BACKLOG)
+        stack.callback(listener.close)
+        host, port = listener.sockets[0].getsockname()[:2]
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -103,13 +134,16 @@ async def _end(task: asyncio.Task[None]) -> None:
     await asyncio.wait([task])
 
 
-def application(context: Context, doors: Sequence[Door] = ()) -> web.Application:
+def application(context: Context, doors: Sequence[Door] = (), gate: Gate | None = None) -> web.Application:
     """All doors over one context."""
 
     def failed() -> None:
         context.failures += 1
 
-    app = web.Application(middlewares=[guard(context.settings.allowed_origins, failed)])  # type: ignore[list-item]
+    middlewares: list[Any] = [guard(context.settings.allowed_origins, failed)]
+    if gate is not None:
+        middlewares.insert(0, gate.middleware())
+    app = web.Application(middlewares=middlewares)
     for door in (health.routes, *doors):
         app.add_routes(door(context))
     return app

@@ -177,6 +177,10 @@ class Live:
             self._hold(point)
         self.position = position
 
+    def remember(self, info: FeedInfo) -> None:
+        """A feed of which there is history; a hub that has it not makes it forgotten."""
+        self._feeds.setdefault(info.name, info)
+
     def take(self, points: Sequence[Point], heard_us: int | None, *, lost: bool = False) -> None:
         """New points in their order, until when they are complete, and whether something before them was missed."""
         if heard_us is not None:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from oracle_hub.charts.bars import Bar, Builder
-from oracle_hub.charts.live import Live
+from oracle_hub.charts.live import FeedInfo, Live
 from oracle_hub.charts.points import Point, point_from_entry
+from oracle_hub.charts.resolutions import Resolution
 from oracle_hub.charts.store import Store
 from oracle_hub.charts.store_reads import Position
 from oracle_hub.charts.writing import Writer
@@ -86,6 +87,9 @@ class Recorder:
         points = [point for point in last if point is not None]
         self._position = store.position()
         self._live.restore(points, self._position)
+        for feed in store.feeds():
+            if self._live.point(feed) is None and (bars := store.last_bars(feed, Resolution.M1, LAST_US, 1)):
+                self._live.remember(FeedInfo(feed, bars[0].expo))  # imported: there is history, and no decision
         if store.watermark_us() is not None:
             self._builder = store.resume_builder(0)
 
@@ -213,7 +217,7 @@ class Recorder:
                 log.info("following the hub at %s (instance %s).%s", status.url, status.instance, marked)
                 told = True
             elif not status.connected and told is not False and (status.last_error or told):
-                why = status.last_error or "no answer yet"
-                log.warning("no hub at %s (%s); trying on, and serving history meanwhile", self._hub, why)
+                why = status.last_error or f"{self._hub}: no answer yet"
+                log.warning("no hub at %s; trying on, and serving history meanwhile", why)
                 told = False
             await asyncio.sleep(0.5)

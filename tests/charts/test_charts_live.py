@@ -1,5 +1,7 @@
 """What doors are given: the newest of each feed, its lease judged at the moment of asking, and news without a queue."""
 
+import asyncio
+import contextlib
 from pathlib import Path
 
 import aiohttp
@@ -7,9 +9,11 @@ import pytest
 from aiohttp import web
 
 from oracle_hub.charts.answers import ChartsCode, Refused
+from oracle_hub.charts.app import Charts
 from oracle_hub.charts.context import Context
 from oracle_hub.client import NoPrice, Refusal
-from tests.charts.charts_stage import charts_beside
+from oracle_hub.server.door import Door
+from tests.charts.charts_stage import SETTINGS, charts_beside
 from tests.client.client_stage import HubStage, turns_until
 
 
@@ -126,4 +130,19 @@ async def test_a_page_of_another_origin_reads_only_where_it_is_allowed(
             assert answer.status == (204 if status == 200 else 403)
         async with http.get("/livez", headers={"Origin": charts.url}) as answer:
             assert answer.status == 200  # our own pages
+    await hub.server.stop("the test is over")
+
+
+async def test_a_connection_that_never_asks_is_cut(hub: HubStage, database: Path) -> None:
+    gate = Door(timeout_s=0.05, max_waiting=10)
+    async with Charts(hub.url, database, SETTINGS, gate=gate) as charts:
+        host, port = charts.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: ")
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+        assert gate.cut_off == 1
+        async with aiohttp.ClientSession(charts.url) as http, http.get("/livez") as answer:
+            assert answer.status == 200
     await hub.server.stop("the test is over")
