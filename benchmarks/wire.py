@@ -27,6 +27,7 @@ SINK_SOURCE = r"""
 #include <time.h>
 #include <unistd.h>
 /* sink PORT CLIENTS SETUP_FRAMES PATH REQUEST ACKS: connect, send REQUEST (if any) in one masked frame, read and count.
+   REQUEST may be lines: each client sends the next one.
    Prints "ready", then "round FRAMES READS" after every CLIENTS frames (with ACKS), and at the end of standard input
    "end FRAMES READS P50_US P99_US MAX_US": latencies from "sent_us" of the first message of a read to that read. */
 struct peer { int fd, http, have, setup; uint64_t skip; unsigned char head[10]; };
@@ -85,7 +86,8 @@ static void greet(struct peer *p, int port, const char *path, const char *reques
     int size = snprintf(text, sizeof text, "GET %s HTTP/1.1\r\nHost: localhost\r\n"
         "Upgrade: websocket\r\nConnection: Upgrade\r\n"
         "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", path);
-    int length = strlen(request);
+    int length = strcspn(request, "\n");
+    if (length > 125) exit(2);
     if (length) {
         text[size++] = (char)0x81; text[size++] = (char)(0x80 | length);
         memset(text + size, 0, 4); size += 4;
@@ -98,13 +100,16 @@ static void greet(struct peer *p, int port, const char *path, const char *reques
 int main(int argc, char **argv) {
     if (argc != 7) return 2;
     int port = atoi(argv[1]), n = atoi(argv[2]), setup = atoi(argv[3]), acks = atoi(argv[6]), open = 1;
+    const char *request = argv[5];
     struct peer *peers = calloc(n, sizeof *peers);
     struct epoll_event event = {.events = EPOLLIN}, events[256];
     samples = malloc(max_samples * sizeof *samples);
     int poll = epoll_create1(0);
     for (int i = 0; i < n; i++) {
         peers[i].setup = setup;
-        greet(&peers[i], port, argv[4], argv[5]);
+        greet(&peers[i], port, argv[4], request);
+        request += strcspn(request, "\n");
+        request = *request ? request + 1 : argv[5];
         event.data.ptr = &peers[i];
         epoll_ctl(poll, EPOLL_CTL_ADD, peers[i].fd, &event);
     }

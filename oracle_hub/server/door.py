@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
@@ -11,19 +12,50 @@ from oracle_hub.server.answers import Handler, RequestError, error_answer
 KEEPALIVE_S = 30
 
 
+class Writer(Protocol):
+    """Somebody who writes past the transport."""
+
+    def hold(self) -> None:
+        """From now on not: bytes wait in the transport, or it is gone."""
+        ...
+
+    def release(self) -> None:
+        """Again: nothing waits."""
+        ...
+
+
 class RequestHandler(web.RequestHandler):
     """aiohttp's own, but for requests that cannot be read: it would log a traceback for each, with what was sent in it,
     and answer in plain text."""
 
-    __slots__ = ("unwanted",)
+    __slots__ = ("subscriber", "unwanted")
 
     unwanted: bool
     """It was cut while it was still agreeing on its encryption, when there is nothing yet that can be cut."""
+    subscriber: Writer | None
+    """Who has to know whether anything waits in the transport."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         if self.unwanted and isinstance(transport, asyncio.Transport):
             transport.abort()
+
+    def pause_writing(self) -> None:
+        if self.subscriber is not None:
+            self.subscriber.hold()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.subscriber is not None:
+            self.subscriber.release()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        # The socket is closed after this, never before.
+        if self.subscriber is not None:
+            self.subscriber.hold()
+            self.subscriber = None
+        super().connection_lost(exc)
 
     def handle_error(
         self,
@@ -73,6 +105,7 @@ class Door:
             keepalive_timeout=KEEPALIVE_S,
         )
         protocol.unwanted = False
+        protocol.subscriber = None
         while len(self._waiting) >= self._max_waiting:
             self._cut(next(iter(self._waiting)))
         self._waiting[protocol] = loop.call_later(self._timeout_s, self._cut, protocol)

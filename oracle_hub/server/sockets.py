@@ -28,6 +28,20 @@ def tune(transport: asyncio.Transport, not_sent_low_water_bytes: int) -> bool:
     return in_force == not_sent_low_water_bytes
 
 
+def plain_descriptor(transport: asyncio.Transport) -> int | None:
+    """The socket's descriptor where bytes go to it as they are; None where TLS or something else is between.
+
+    It may be written to only while nothing waits in the transport, and not after ``connection_lost``, from which on it
+    may be somebody else's. Only of asyncio's own transport is it known that a write goes to the socket at once.
+    """
+    sock = transport.get_extra_info("socket")
+    own = type(transport).__module__ == "asyncio.selector_events"
+    if sock is None or not own or transport.get_extra_info("ssl_object") is not None:
+        return None
+    descriptor: int = sock.fileno()
+    return descriptor if descriptor >= 0 else None
+
+
 def unsent_counter(transport: asyncio.Transport) -> Callable[[], int]:
     """A function that gives how many bytes the kernel has not taken.
 

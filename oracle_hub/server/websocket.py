@@ -18,9 +18,10 @@ from aiohttp import WSMessage, WSMsgType, web
 from oracle_hub.core.hub import Batch
 from oracle_hub.server.answers import RequestError, error_answer
 from oracle_hub.server.census import Standing, close_label, standing
+from oracle_hub.server.door import RequestHandler
 from oracle_hub.server.frames import close_frame
 from oracle_hub.server.service import ServerSettings, Service
-from oracle_hub.server.sockets import tune, unsent_counter
+from oracle_hub.server.sockets import plain_descriptor, tune, unsent_counter
 from oracle_hub.server.tokens import Token, Tokens, Visitor, offered_subprotocols
 from oracle_hub.stream.board import Board
 from oracle_hub.stream.messages import (
@@ -43,23 +44,11 @@ PHASES = 16
 """Heartbeats are spread over their interval, so that ten thousand of them do not stand before a price."""
 
 
-def plain_descriptor(transport: asyncio.Transport) -> int | None:
-    """The socket's descriptor where bytes go to it as they are; None where TLS or something else is between.
-
-    It must be used only while the transport is not closing: afterwards it may be somebody else's.
-    """
-    sock = transport.get_extra_info("socket")
-    if sock is None or transport.get_extra_info("ssl_object") is not None:
-        return None
-    descriptor: int = sock.fileno()
-    return descriptor
-
-
 class Client:
     """One connected subscriber."""
 
     __slots__ = (
-        "closing", "descriptor", "gone", "idle_since_us", "is_closing", "phase", "session", "token", "transport",
+        "_descriptor", "closing", "descriptor", "gone", "idle_since_us", "phase", "session", "token", "transport",
         "unsent_bytes", "write",
     )  # fmt: skip
 
@@ -80,14 +69,24 @@ class Client:
         """In which of the :data:`PHASES` of an interval its heartbeat is due."""
         self.idle_since_us: int | None = now_us
         """Since when it has had no subscription; None while it has one."""
-        self.descriptor = plain_descriptor(transport)
+        self._descriptor = plain_descriptor(transport)
+        self.descriptor = self._descriptor
+        """The socket, while a frame may be written to it past the transport: see :meth:`hold`."""
         self.write = transport.write  # looked up once: these are called for every frame
         self.unsent_bytes = unsent_counter(transport)
-        self.is_closing = transport.is_closing
         self.closing = False
         """Our close frame was sent: nothing may follow it."""
         self.gone = asyncio.Event()
         """Its reading has ended."""
+
+    def hold(self) -> None:
+        """Bytes wait in the transport, or it is gone: nothing may overtake them, or reach who has the number next."""
+        self.descriptor = None
+
+    def release(self) -> None:
+        """All bytes were taken."""
+        if not self.closing and not self.transport.is_closing():
+            self.descriptor = self._descriptor
 
 
 class Subscribers:
@@ -197,6 +196,7 @@ class Subscribers:
             return ws
         limits = settings.session if visitor.token is None else visitor.token.session_limits(settings.session)
         client, fault = self._join(transport, limits, visitor.token), None
+        self._watch(client, request.protocol)
         client.session.protocol = ws.ws_protocol or SUBPROTOCOL
         try:
             self._write(client, self._hello(limits, client.session.protocol))
@@ -211,6 +211,7 @@ class Subscribers:
             self._clients.pop(client, None)
             self._phases[client.phase].pop(client, None)
             self._held_back.discard(client)
+            client.hold()
             client.session.end()
             client.gone.set()
             self.closes[close_label(client.session.close_code, fault or ws.close_code)] += 1
@@ -241,6 +242,16 @@ class Subscribers:
         self._clients[client] = None
         self._phases[phase][client] = None
         return client
+
+    def _watch(self, client: Client, protocol: web.RequestHandler) -> None:
+        """Let the client know at once when bytes begin to wait in its transport, or when it is gone."""
+        if client.descriptor is None:
+            return
+        if isinstance(protocol, RequestHandler):
+            protocol.subscriber = client
+            client.transport.set_write_buffer_limits(high=0)
+        else:
+            client.hold()
 
     def _tune(self, transport: asyncio.Transport) -> None:
         if not tune(transport, self._settings.not_sent_low_water_bytes) and self.send_buffer_limited:
@@ -330,24 +341,24 @@ class Subscribers:
         """The hot path: one write for each. Who has not taken what came before goes to ``late``.
 
         Where nothing is waiting, the frame is given to the kernel without asking the transport, which would do the
-        same at a tenth more; whatever the kernel does not take, and any error, is the transport's.
+        same at a fifth more; whatever the kernel does not take, and any error, is the transport's.
         """
-        limit, size, n_late = self._settings.session.conflate_above_bytes, len(frame), len(late)
+        limit, size, n_late, write = self._settings.session.conflate_above_bytes, len(frame), len(late), os.write
         for session in sessions:
             client: Client = session.peer
+            descriptor, taken = client.descriptor, 0
+            if descriptor is not None:
+                try:
+                    taken = write(descriptor, frame)
+                except OSError:
+                    taken = 0
+                if taken == size:
+                    continue
             try:
-                unsent = client.unsent_bytes()
-                if unsent > limit:
+                if not taken and client.unsent_bytes() > limit:
                     late.append(client)
-                elif unsent or client.descriptor is None or client.is_closing():
-                    client.write(frame)
                 else:
-                    try:
-                        taken = os.write(client.descriptor, frame)
-                    except OSError:
-                        taken = 0
-                    if taken != size:
-                        client.write(frame[taken:])
+                    client.write(frame[taken:])
             except Exception:
                 self._failed(client)
                 self._look_after(client)
@@ -370,6 +381,8 @@ class Subscribers:
     def _heartbeat(self, clients: Iterable[Client]) -> None:
         now_us = self._service.now_us()
         for client in clients:
+            if client.descriptor is not None and self._beat_in_step(client, client.descriptor, now_us):
+                continue
             self._attempt(client, partial(client.session.heartbeat, now_us, client.unsent_bytes()))
             if client.session.subscriptions:
                 client.idle_since_us = None
@@ -377,6 +390,27 @@ class Subscribers:
                 client.idle_since_us = now_us
             elif now_us - client.idle_since_us > self._settings.subscribe_timeout_ms * 1000:
                 self._close_soon(client, CloseCode.NO_SUBSCRIPTION)
+
+    def _beat_in_step(self, client: Client, descriptor: int, now_us: int) -> bool:
+        """The heartbeat of nearly everybody: nothing waits, and nothing is to be looked after. False: it is not so."""
+        try:
+            beat = client.session.beat_in_step(now_us)
+            if beat is None:
+                return False
+            try:
+                taken = os.write(descriptor, beat)
+            except OSError:
+                taken = 0
+            if taken != len(beat):
+                client.write(beat[taken:])
+        except Exception:
+            self._failed(client)
+            self._look_after(client)
+            return True
+        client.idle_since_us = None
+        self.writes += 1
+        self.bytes_sent += len(beat)
+        return True
 
     def expire(self) -> None:
         """Tell subscriptions with a max age of their own which prices are too old for them now."""
@@ -458,6 +492,7 @@ class Subscribers:
         if not client.transport.is_closing():
             client.transport.write(close_frame(code, code.name.lower()))
         client.closing = True
+        client.hold()
         client.session.close_code = code
         client.session.end()
         task = asyncio.get_running_loop().create_task(self._cut_off(client))

@@ -62,6 +62,8 @@ _ENTRY = struct.Struct("<IHHqqqqqIHHbBBBI")
 _RANGE = struct.Struct("<qq")
 _U16 = struct.Struct("<H")
 HEADER_BYTES, ENTRY_BYTES = _HEADER.size, _ENTRY.size
+TIME_AT = HEADER_BYTES - 8
+"""Where in a frame the time stands at which it was sent."""
 MERGED_ENTRY_BYTES = ENTRY_BYTES + _RANGE.size
 _DIGEST_BYTES = 8
 _MAX_N = 2**32 - 1
@@ -73,6 +75,9 @@ BinaryMessage: TypeAlias = Snapshot | Update | Heartbeat
 
 
 # Encoding.
+
+encode_time = struct.Struct("<q").pack
+"""A time in microseconds, as in the header."""
 
 
 def encode_entry(decision: Decision, shown: View, full: bool, merge: Merge | None = None) -> msgspec.Raw:

@@ -15,7 +15,7 @@ import msgspec
 from oracle_hub.core.hub import Batch, Decision
 from oracle_hub.core.selector import State
 from oracle_hub.stream import binary
-from oracle_hub.stream.groups import Group, GroupKey, rotated
+from oracle_hub.stream.groups import Beat, Group, GroupKey, rotated
 from oracle_hub.stream.history import History
 from oracle_hub.stream.messages import (
     Heartbeat,
@@ -44,10 +44,26 @@ class Form(NamedTuple):
     encode: Callable[[Snapshot | Update | Heartbeat], bytes]
     """Takes messages whose feeds are of the same form."""
     frame: Callable[[bytes], bytes]
+    stamp: Callable[[int], bytes]
+    """How a time is written."""
+    beat_time_at: Callable[[bytes], int]
+    """Where in a heartbeat its time stands."""
 
     def message(self, message: Snapshot | Update | Heartbeat) -> bytes:
         """What goes to the transport."""
         return self.frame(self.encode(message))
+
+    def beat(self, message: Heartbeat) -> Beat:
+        """What goes to the transport, cut at its time: at another one of the same size the rest is the same."""
+        payload = self.encode(message)
+        frame, size = self.frame(payload), len(self.stamp(message.server_time_us))
+        at = frame.index(payload) + self.beat_time_at(payload)
+        return Beat(frame[:at], frame[at + size :], size)
+
+
+def _json_time_at(heartbeat: bytes) -> int:
+    key = b'"server_time_us":'
+    return heartbeat.index(key) + len(key)  # before it stand numbers only
 
 
 class Part:
@@ -158,7 +174,7 @@ class Board:
         """Start from what is published already: ``decisions`` as they stand after ``history.last_seq``.
 
         ``frame`` turns a message into what goes to the transport, ``binary_frame`` one in the binary form; every
-        message is framed once.
+        message is framed once. The frame holds the payload as it is.
         """
         self.decisions: dict[str, Decision] = dict(decisions)
         self.removed: dict[str, Decision] = {}
@@ -170,15 +186,15 @@ class Board:
         self.conflated = 0
         """Feed entries that were sent merged: their subscriber was slow, or did not want more."""
         self.frame = frame
-        self._json = Form(encode_entry, encode, frame)
-        self._binary = Form(binary.encode_entry, binary.encode_message, binary_frame)
+        self._json = Form(encode_entry, encode, frame, lambda now_us: b"%d" % now_us, _json_time_at)
+        self._binary = Form(
+            binary.encode_entry, binary.encode_message, binary_frame, binary.encode_time, lambda _: binary.TIME_AT
+        )
         self._groups: dict[GroupKey, Group] = {}
         self._by_feed: dict[str | None, dict[Group, None]] = {None: {}}
         """Groups by the feeds that they name; those that follow all feeds under None."""
         self._aging: set[Group] = set()
         """Groups with a max age of their own."""
-        self._beats: dict[tuple[Group, int, int], bytes] = {}
-        self._beats_at_us = -1
         self._rank: dict[str, int] | None = None
         """Place of each feed among the decisions; None when it must be counted again."""
         self._lines: dict[str, tuple[Decision, str]] = {}
@@ -369,15 +385,13 @@ class Board:
 
     def heartbeat(self, group: Group, number: int, seq: int, now_us: int) -> bytes:
         """The heartbeat for subscriptions of a group that have this number and stand at ``seq``."""
-        if now_us != self._beats_at_us:
-            self._beats.clear()
-            self._beats_at_us = now_us
-        at = (group, number, seq)
-        frame = self._beats.get(at)
-        if frame is None:
-            if now_us >= group.beat_until_us:
-                self._sum_up(group, now_us)
-            beat = Heartbeat(
+        if now_us >= group.beat_until_us:
+            self._sum_up(group, now_us)
+        form = self._binary if group.key.binary else self._json
+        stamp = form.stamp(now_us)
+        beat = group.beats.get((number, seq))
+        if beat is None or beat.stamp_size != len(stamp):
+            message = Heartbeat(
                 sub=number,
                 epoch=self.epoch,
                 seq=seq,
@@ -385,8 +399,10 @@ class Board:
                 not_live=group.not_live,
                 digest=group.digest,
             )
-            frame = self._beats[at] = self.form(group.key).message(beat)
-        return frame
+            if len(group.beats) >= group.members:
+                group.beats.clear()  # of those who were here before
+            beat = group.beats[number, seq] = form.beat(message)
+        return b"%b%b%b" % (beat.head, stamp, beat.tail)
 
     def _sum_up(self, group: Group, now_us: int) -> None:
         lines, not_live, holds_until_us = [], [], 2**63
@@ -402,6 +418,7 @@ class Board:
             if shown.valid_until_us is not None:
                 holds_until_us = min(holds_until_us, shown.valid_until_us)
         group.not_live, group.digest, group.beat_until_us = not_live, digest(lines), holds_until_us
+        group.beats.clear()
 
     def _line(self, decision: Decision, shown: View, now_us: int, max_age_us: int | None) -> str:
         """A line of the digest, for a decision that holds."""

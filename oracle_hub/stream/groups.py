@@ -30,8 +30,22 @@ class GroupKey(NamedTuple):
     """Whether in the form of :mod:`oracle_hub.stream.binary`; else JSON."""
 
 
+class Beat(NamedTuple):
+    """A heartbeat without its time."""
+
+    head: bytes
+    tail: bytes
+    stamp_size: int
+    """Of the time that goes between."""
+
+
 class Group:
     """Subscriptions with equal keys. They share encoded bytes."""
+
+    __slots__ = (
+        "beat_until_us", "beats", "digest", "ends", "in_step", "keepers_apart", "key", "last_seq", "members",
+        "not_live", "others",
+    )  # fmt: skip
 
     def __init__(self, key: GroupKey, seq: int) -> None:
         self.key = key
@@ -49,6 +63,8 @@ class Group:
         """Until when ``not_live`` and ``digest`` hold, if nothing is published. 0: not computed."""
         self.not_live: list[str] = []
         self.digest = ""
+        self.beats: dict[tuple[int, int], Beat] = {}
+        """Heartbeats for who stands where, while ``not_live`` and ``digest`` hold."""
 
     def has(self, feed: str) -> bool:
         """Whether the group follows a feed."""
@@ -78,6 +94,8 @@ class Group:
 
 class Row:
     """Sessions of one group that are in step and gave their subscription the same number."""
+
+    __slots__ = ("_order", "sessions")
 
     def __init__(self) -> None:
         self.sessions: dict[Session, None] = {}

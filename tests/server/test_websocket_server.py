@@ -10,10 +10,12 @@ import msgspec
 import pytest
 import websockets
 
+from oracle_hub.server.door import RequestHandler
 from oracle_hub.server.sockets import TCP_NOTSENT_LOWAT
 from oracle_hub.server.websocket import Client
+from oracle_hub.stream.board import Publication
 from oracle_hub.stream.messages import CloseCode
-from oracle_hub.stream.session import SessionLimits
+from oracle_hub.stream.session import Session, SessionLimits
 from tests.server.conftest import Stage
 from tests.stream.model_client import ModelClient
 
@@ -137,8 +139,13 @@ async def test_a_session_that_fails_inside_ends_alone(
     def fail(*_: object) -> bytes:
         raise RuntimeError("a defect")
 
+    publish = Session.publish
+
+    def fail_in_one(session: Session, publication: Publication, unsent_bytes: int) -> bytes:
+        return fail() if session is client.session else publish(session, publication, unsent_bytes)
+
     if broken == "session":
-        monkeypatch.setattr(client.session, "publish", fail)
+        monkeypatch.setattr(Session, "publish", fail_in_one)
     else:
         client.descriptor, client.write = None, fail
     stage.tick("SOL/USD", 15_010_000_000)
@@ -319,6 +326,39 @@ async def test_frames_stay_whole_whether_the_kernel_or_the_transport_takes_them(
     updates = [frame for frame in frames if frame["type"] == "update"]
     assert [update["prev_seq"] for update in updates[1:]] == [update["seq"] for update in updates[:-1]]
     assert updates[-1]["seq"] == stage.service.seq and updates[-1]["conflated"]
+    sock.close()
+
+
+async def test_nothing_overtakes_what_somebody_else_left_in_the_transport(stage: Stage) -> None:
+    """aiohttp answers pings by itself: no frame of ours may come before the rest of such an answer, or within it."""
+    await stage.start()
+    sock, client = await stalled(stage, b'{"type":"subscribe","feeds":["SOL/USD"]}')
+    strange = b"\x82\x7f" + (1 << 23).to_bytes(8, "big") + bytes(1 << 23)
+    client.transport.write(strange)  # more than the kernel holds
+    assert client.descriptor is None and client.unsent_bytes() > 0
+    stage.server.heartbeat()
+    received, loop = bytearray(), asyncio.get_running_loop()
+    while strange not in received:
+        received += await asyncio.wait_for(loop.sock_recv(sock, 1 << 20), 5)
+    assert received.endswith(strange)  # whole, and the heartbeat was left out
+    assert not client.unsent_bytes()
+    stage.server.heartbeat()
+    assert b'"type":"heartbeat"' in await asyncio.wait_for(loop.sock_recv(sock, 1 << 20), 5)
+    sock.close()
+
+
+async def test_a_descriptor_is_forgotten_before_its_socket_is_closed(stage: Stage) -> None:
+    await stage.start()
+    sock, client = await stalled(stage, b'{"type":"subscribe","feeds":["SOL/USD"]}')
+    protocol, closed = client.transport.get_protocol(), []
+    assert isinstance(protocol, RequestHandler)
+    shut = client.transport.get_extra_info("socket")
+    client.transport.abort()
+    protocol.connection_lost(None)
+    closed.append((client.descriptor, shut.fileno() >= 0))
+    assert closed == [(None, True)]
+    client.release()
+    assert client.descriptor is None
     sock.close()
 
 

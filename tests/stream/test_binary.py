@@ -34,6 +34,7 @@ from oracle_hub.stream.messages import (
 from oracle_hub.stream.session import Session
 from tests.checker.binary_form import message_of
 from tests.server.stream_service import HubService
+from tests.stream.model_client import sized_frame
 
 INT64_MAX = 2**63 - 1
 TIMES = st.integers(0, INT64_MAX)
@@ -335,17 +336,13 @@ class Pair:
         self.service = HubService("SOL/USD", "BTC/USD")
         history = History(self.service.epoch, self.service.seq)
         self.told: dict[str, list[bytes]] = {SUBPROTOCOL: [], BINARY_SUBPROTOCOL: []}
-        self._wire: list[bytes] = []
-        self.board = Board(self.service.decisions, history, self._keep, binary_frame=self._keep)
+        self.board = Board(self.service.decisions, history, sized_frame, binary_frame=sized_frame)
         self.sessions = [Session(self.board, protocol=protocol) for protocol in self.told]
 
-    def _keep(self, payload: bytes) -> bytes:
-        self._wire.append(payload)
-        return str(len(self._wire) - 1).encode() + b"\n"
-
     def hear(self, session: Session, data: bytes) -> None:
-        for number in data.split():
-            payload = self._wire[int(number)]
+        while data:
+            end = 4 + int.from_bytes(data[:4], "little")
+            payload, data = data[4:end], data[end:]
             is_news = b'"type":"subscribed"' not in payload
             assert binary.is_binary(payload) is (is_news and session.protocol == BINARY_SUBPROTOCOL)
             self.told[session.protocol].append(binary.as_json(payload) if binary.is_binary(payload) else payload)
