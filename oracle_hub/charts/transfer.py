@@ -26,6 +26,8 @@ MILLISECONDS_FROM = 100_000_000_000
 """Times from here on are milliseconds: in seconds they would be after the year 5138."""
 UDF_PAGE_BARS = 5_000
 UDF_MAX_BYTES = 64 << 20
+UDF_MAX_EMPTY_PAGES = 20
+"""Some servers never say that nothing is earlier, but answer ``ok`` without bars for ever."""
 ALIASES = {"timestamp": "time", "t": "time", "o": "open", "h": "high", "l": "low", "c": "close"}
 PRICES = ("open", "high", "low", "close")
 
@@ -74,13 +76,14 @@ async def read_udf(
     """Bars with ``from_us <= start < to_us`` of a UDF server, page by page, newest first.
 
     ``url`` is what charts are configured with; ``/history`` is asked. Goes back until the server says that there is
-    nothing earlier, or ``from_us`` is reached.
+    nothing earlier, or has answered with nothing for 20 pages, or ``from_us`` is reached.
 
     Raises:
         ChartsError: the server can't be reached, refuses, or answers with something that is no bar.
     """
     length_us = source.resolution.length_us or 30 * 86_400 * SECOND_US
-    while from_us < to_us:
+    empty = 0
+    while from_us < to_us and empty < UDF_MAX_EMPTY_PAGES:
         page_us = max(from_us, to_us - UDF_PAGE_BARS * length_us)
         query = {
             "symbol": symbol,
@@ -90,6 +93,7 @@ async def read_udf(
         }
         answer = await _ask(session, f"{url.rstrip('/')}/history", query)
         bars = {bar.start_us: bar for bar in _udf_bars(answer, source, url) if page_us <= bar.start_us < to_us}
+        empty = 0 if bars or answer["s"] == "no_data" else empty + 1
         if bars:
             yield [bars[start_us] for start_us in sorted(bars)]
         later_us, to_us = to_us, page_us

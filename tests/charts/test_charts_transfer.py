@@ -142,10 +142,10 @@ def test_a_derived_bar_that_is_only_partly_imported_is_marked(tmp_path: Path) ->
 class UdfServer:
     """Serves minutes as the protocol has it, on a thread of its own. Prices are numbers in JSON."""
 
-    def __init__(self, start_s: int, count: int, next_time: bool = True) -> None:
+    def __init__(self, start_s: int, count: int) -> None:
         self.times = [start_s + 60 * index for index in range(count)]
         self.asked: list[dict[str, str]] = []
-        self.next_time = next_time
+        self.says_no_data = True
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve)
@@ -186,7 +186,9 @@ class UdfServer:
         if not times:
             earlier = [at for at in self.times if at < int(query["from"])]
             body: dict[str, object] = {"s": "no_data"}
-            if earlier and self.next_time:
+            if not self.says_no_data:
+                body = {"s": "ok", "t": [], "o": [], "h": [], "l": [], "c": [], "v": []}
+            elif earlier:
                 body["nextTime"] = earlier[-1]
             return web.json_response(body)
         prices = "[" + ",".join(f"145.{at // 60 % 1000:03d}00001" for at in times) + "]"
@@ -217,6 +219,16 @@ def test_history_of_a_udf_server_is_paged_back_until_it_ends(
     assert main(command) == 0
     assert orjson.loads(capsys.readouterr().out)["changed"] == 0
     assert len(server.asked) < 20
+
+
+def test_a_server_that_never_says_no_data_is_left_after_many_empty_pages(
+    tmp_path: Path, server: UdfServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.says_no_data = False
+    arguments = ["--udf", server.url, "--symbol", "Crypto.SOL/USD", "--to", str(MIDNIGHT_S + 6_000 * 60)]
+    assert main(["import-bars", FEED, "1", *arguments, "--json", "--database", str(tmp_path / "charts.sqlite")]) == 0
+    assert orjson.loads(capsys.readouterr().out)["read"] == 6_000
+    assert len(server.asked) == 2 + 20
 
 
 @pytest.mark.parametrize(
