@@ -183,6 +183,7 @@ class ChartsSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     max_rows: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 50_000
     max_reads: Positive = 256
     heartbeat_ms: Annotated[int, msgspec.Meta(ge=50, le=60_000)] = 1_000
+    pyth_ids: dict[str, str] = {}
 
 
 class EmulatorSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

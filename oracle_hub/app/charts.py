@@ -6,9 +6,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import oracle_hub
-from oracle_hub.charts import bars_http, bars_socket, description, sse, udf
+from oracle_hub.charts import bars_http, bars_socket, description, hermes, sse, udf
 from oracle_hub.charts.app import Charts
 from oracle_hub.charts.app import Door as ChartsDoor
+from oracle_hub.charts.hermes_ids import pyth_ids
 from oracle_hub.charts.resolutions import parse_resolution
 from oracle_hub.charts.settings import Settings
 from oracle_hub.charts.store import DEFAULT_RETENTION_DAYS, Retention
@@ -16,7 +17,10 @@ from oracle_hub.config import Config
 from oracle_hub.errors import ChartsError, ConfigError
 from oracle_hub.server.door import Door
 
-DOORS: tuple[ChartsDoor, ...] = (sse.routes, bars_http.routes, bars_socket.routes, description.routes, udf.routes)
+DOORS: tuple[ChartsDoor, ...] = (
+    *(sse.routes, bars_http.routes, bars_socket.routes, description.routes),
+    *(udf.routes, hermes.routes),
+)
 """Everything that is served, beside health."""
 
 
@@ -39,6 +43,7 @@ def charts_of(config: Config, hub: str, headers: Mapping[str, str] | None = None
         max_reads=section.max_reads,
         heartbeat_ms=section.heartbeat_ms,
         version=oracle_hub.__version__,
+        pyth_ids=_pyth_ids(section.pyth_ids),
     )
     return Charts(
         hub,
@@ -49,6 +54,15 @@ def charts_of(config: Config, hub: str, headers: Mapping[str, str] | None = None
         gate=Door(timeout_s=HANDSHAKE_TIMEOUT_S, max_waiting=MAX_WAITING),
         doors=DOORS,
     )
+
+
+def _pyth_ids(configured: Mapping[str, str]) -> Mapping[str, str]:
+    """These ids. Raises ConfigError for one that is none, or that another feed has."""
+    try:
+        pyth_ids(configured)
+    except ChartsError as error:
+        raise ConfigError(f"charts.pyth_ids: {error}") from None
+    return configured
 
 
 def _retention(days: Mapping[str, int]) -> Retention:

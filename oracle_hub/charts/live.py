@@ -263,6 +263,11 @@ class Listener:
         if self._marked:
             self._news.set()
 
+    def follow(self, feeds: Iterable[str]) -> None:
+        """From now on be told of these feeds instead. Of a new one nothing is told before it has news."""
+        self._feeds = frozenset(feeds)
+        self._marked = {feed: None for feed in self._marked if feed in self._feeds}
+
     def take(self) -> list[Update]:
         """All feeds with news, each as it stands now. Never waits."""
         marked, self._marked = self._marked, {}

@@ -1,5 +1,7 @@
 """What the charts process may be told to do. Every bound has a default (docs/configuration.md, ``[charts]``)."""
 
+from collections.abc import Mapping
+
 import msgspec
 
 
@@ -25,3 +27,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Of the event streams and of ``/v1/bars``."""
     open_bar_hz: float = 4.0
     """How often a bar that is still open is told at most."""
+    pyth_ids: Mapping[str, str] = {}
+    """Feeds to the ids that clients of Pyth know them by, beside those of the known assets."""
