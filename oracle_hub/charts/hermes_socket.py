@@ -22,6 +22,7 @@ from oracle_hub.charts.hermes_quotes import Absent, Quotes
 from oracle_hub.charts.hermes_shapes import Quote, price_feed
 from oracle_hub.charts.hermes_stream import TIMEOUT_TEXT, News, StreamLimits
 from oracle_hub.charts.live import Listener
+from oracle_hub.charts.sockets import hide_little, taken
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +89,7 @@ class HermesSocket:
                 max_msg_size=MAX_MESSAGE_BYTES, heartbeat=2 * self._limits.ping_s, timeout=CLOSE_S
             )
             await ws.prepare(request)
+            hide_little(request.transport)
             async with self._context.live.listen(()) as listener:
                 client = _Client(request, ws, listener, self._quotes)
                 tasks = [
@@ -179,6 +181,7 @@ class HermesSocket:
         try:
             async with asyncio.timeout(self._limits.write_s):
                 await writing
+            await taken(client.request.transport, self._limits.write_s)
         except TimeoutError:
             if client.request.transport is not None:
                 client.request.transport.abort()

@@ -18,6 +18,7 @@ from oracle_hub.charts.hermes_query import Query, ids_not_found
 from oracle_hub.charts.hermes_quotes import Absent, Quotes
 from oracle_hub.charts.hermes_shapes import Quote, price_update
 from oracle_hub.charts.live import Listener, Update
+from oracle_hub.charts.sockets import hide_little, taken
 
 TIMEOUT_TEXT = "Connection timeout reached (24h)"
 
@@ -92,16 +93,15 @@ class HermesStream:
             async with self._context.live.listen(found) as listener:
                 listener.mark(found)
                 await response.prepare(request)
+                hide_little(request.transport)
                 try:
-                    await self._follow(response, listener, found, query)
+                    await self._follow(_Writer(request, response, self._limits.write_s), listener, found, query)
                 except (TimeoutError, ConnectionError):
                     if request.transport is not None:
                         request.transport.abort()  # nothing of what waits for it is worth being read
         return response
 
-    async def _follow(
-        self, response: web.StreamResponse, listener: Listener, found: dict[str, str], query: Query
-    ) -> None:
+    async def _follow(self, writer: "_Writer", listener: Listener, found: dict[str, str], query: Query) -> None:
         limits, clock = self._limits, asyncio.get_running_loop().time
         news = News(self._quotes, benchmarks_only=query.benchmarks_only)
         end_s = clock() + limits.connection_s
@@ -111,12 +111,12 @@ class HermesStream:
             if clock() >= end_s:
                 text += f"event: error\ndata: {TIMEOUT_TEXT}\n\n".encode()
             if text:
-                await self._write(response, text)
+                await writer.write(text)
             if clock() >= end_s:
                 return
             woken = await listener.wait(min(limits.keepalive_s, max(0.0, end_s - clock())))
             if not woken and clock() < end_s:
-                await self._write(response, b":\n\n")
+                await writer.write(b":\n\n")
 
     def _events(self, told: Sequence[Quote | Absent], query: Query) -> bytes:
         """One event with all prices, and a comment for each feed that has none."""
@@ -129,6 +129,17 @@ class HermesStream:
             text += b"data:" + encode(body) + b"\n\n"
         return text
 
-    async def _write(self, response: web.StreamResponse, text: bytes) -> None:
-        async with asyncio.timeout(self._limits.write_s):
-            await response.write(text)
+
+class _Writer:
+    """Writes, and waits until the reader has taken it: what is told next is what holds then."""
+
+    def __init__(self, request: web.Request, response: web.StreamResponse, timeout_s: float) -> None:
+        self._request = request
+        self._response = response
+        self._timeout_s = timeout_s
+
+    async def write(self, text: bytes) -> None:
+        """Raises TimeoutError: the reader takes nothing."""
+        async with asyncio.timeout(self._timeout_s):
+            await self._response.write(text)
+        await taken(self._request.transport, self._timeout_s)
