@@ -186,6 +186,30 @@ class ChartsSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     pyth_ids: dict[str, str] = {}
 
 
+class AlertsSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[alerts]``: what operators are told of, and when."""
+
+    critical_divergence_bps: Bps = 200
+    leave_percent: Annotated[int, msgspec.Meta(ge=1, le=100)] = 60
+    wide_conf_bps: Bps = 100
+    velocity_bps: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 300
+    critical_velocity_bps: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1_000
+    velocity_window_ms: Annotated[int, msgspec.Meta(ge=1_000, le=3_600_000)] = 60_000
+    pegs: dict[str, str] = msgspec.field(default_factory=lambda: {"USDC/USD": "1", "USDT/USD": "1"})
+    peg_bps: Bps = 50
+    critical_peg_bps: Bps = 200
+    parity_bps: Bps = 50
+    chain_max_age_ms: Positive = 10_000
+    decode_errors: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 10
+    decode_window_ms: Positive = 60_000
+    group_min: Annotated[int, msgspec.Meta(ge=2, le=1_000)] = 3
+    storm_cap: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 20
+    off: tuple[str, ...] = ()
+    hold_on_ms: dict[str, Annotated[int, msgspec.Meta(ge=0, le=86_400_000)]] = {}
+    hold_off_ms: dict[str, Annotated[int, msgspec.Meta(ge=0, le=86_400_000)]] = {}
+    escalate_ms: dict[str, Annotated[int, msgspec.Meta(ge=0, le=86_400_000)]] = {}
+
+
 class EmulatorSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[emulator]``: present only in simulations. Endpoints then come from the emulator, and everything is marked."""
 
@@ -211,6 +235,7 @@ class Config(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     state: StateSection = StateSection()
     solana: SolanaSection = SolanaSection()
     roles: RolesSection = RolesSection()
+    alerts: AlertsSection = AlertsSection()
     charts: ChartsSection = ChartsSection()
     emulator: EmulatorSection | None = None
 
@@ -294,6 +319,7 @@ _SECTIONS: dict[str, type[_Section]] = {
     "sources": SourceSection,
     "roles": RolesSection,
     "feeds": FeedSection,
+    "alerts": AlertsSection,
     "charts": ChartsSection,
     "emulator": EmulatorSection,
 }

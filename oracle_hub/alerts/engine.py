@@ -119,6 +119,16 @@ class AlertEngine:
                     self._teller.ended(condition)
         return told + self._teller.settle(now_us) if gone else told
 
+    def change(self, settings: AlertSettings) -> None:
+        """Go on by other thresholds and times, from the next facts on. What is open stays so until they are seen."""
+        self.settings = settings
+        self._kinds = {kind: settings.kind(kind) for kind in Kind}
+        self._teller.settings = settings
+        for watch in self._watches.values():
+            watch.settings = settings
+        for condition in self._conditions.values():
+            condition.kind = self._kinds[condition.key.kind]
+
     def advance(self, now_us: int) -> list[Transition]:
         """Let time pass: all that is due up to ``now_us`` happens at its own instant."""
         told: list[Transition] = []
@@ -134,6 +144,11 @@ class AlertEngine:
     def next_deadline(self) -> int | None:
         """When :meth:`advance` has something to do; None for never. Possibly too early."""
         return self._timers[0].at_us if self._timers else None
+
+    @property
+    def changes(self) -> int:
+        """Grows whenever :meth:`state` has something new to be kept."""
+        return self._teller.changes
 
     @property
     def open(self) -> list[Alert]:

@@ -158,8 +158,10 @@ FOLLOWS: dict[Kind, frozenset[Kind]] = {
 class Teller:
     """Which open conditions are alerts, and what was told of them."""
 
+    __slots__ = ("_changed", "_ended", "_open_kinds", "_told", "_untold", "_worse", "changes", "settings")
+
     def __init__(self, settings: AlertSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._told: dict[Key, Alert] = {}
         self._untold: dict[Key, Condition] = {}
         """Open, and not told, or only as part of something larger."""
@@ -168,6 +170,8 @@ class Teller:
         self._worse: list[Condition] = []
         self._ended: list[Condition] = []
         self._changed = False
+        self.changes = 0
+        """Counts whatever must be remembered over a restart."""
 
     @property
     def open(self) -> list[Alert]:
@@ -200,6 +204,7 @@ class Teller:
         if not self._changed:
             return []
         self._changed = False
+        self.changes += 1
         transitions = self._farewells(now_us) + self._escalations(now_us)
         waiting = [one for one in self._untold.values() if not self._follows(one)]
         if waiting or any(key.feed is None for key in self._told):
@@ -238,7 +243,7 @@ class Teller:
         for key, group in members.items():
             if key in self._told:
                 self._grow(key, group)
-            elif len(group) + alone[key] >= self._settings.group_min:
+            elif len(group) + alone[key] >= self.settings.group_min:
                 self._tell(now_us, key, self._group_alert(key, group, now_us), transitions)
         for key in [key for key, alert in self._told.items() if _is_group(key, alert) and key not in members]:
             over = msgspec.structs.replace(self._told.pop(key), ended_us=now_us)
@@ -273,7 +278,7 @@ class Teller:
 
     def _singles(self, now_us: int, waiting: list[Condition], transitions: list[Transition]) -> None:
         for condition in list(waiting):
-            if len(self._told) >= self._settings.storm_cap:
+            if len(self._told) >= self.settings.storm_cap:
                 break
             waiting.remove(condition)
             del self._untold[condition.key]
@@ -292,7 +297,7 @@ class Teller:
                 severity=Severity.CRITICAL,
                 started_us=now_us,
                 told_us=now_us,
-                summary=f"{len(waiting)} alerts beyond the {self._settings.storm_cap} that are told one by one",
+                summary=f"{len(waiting)} alerts beyond the {self.settings.storm_cap} that are told one by one",
                 evidence={"untold": [one.key.id for one in waiting[:100]]},
             )
             self._tell(now_us, key, storm, transitions)

@@ -31,7 +31,7 @@ _PROTOCOL = 5
 _LEVEL = 1  # written on the hub's loop
 MAX_STATE_BYTES = 2**28
 """A state that unpacks to more than this is no state of ours."""
-_ROOMS = ("oracle_hub.core.", "oracle_hub.ingest.", "feeds.")
+_ROOMS = ("oracle_hub.core.", "oracle_hub.ingest.", "oracle_hub.alerts.", "feeds.")
 _CONTAINERS: dict[tuple[str, str], type] = {
     ("collections", "Counter"): Counter,
     ("collections", "deque"): deque,
@@ -60,6 +60,7 @@ def checkpoint(engine: Engine, run: RunStart, now_us: int) -> Checkpoint:
         "hub": _state(engine.hub),
         "table": engine.hub.table.state(),
         "engine": _state(engine),
+        "alerts": _state(engine.alerts),
         "links": {name: _state(link) for name, link in lineup.links.items()},
         "readers": {name: _state(reader) for name, reader in lineup.readers.items()},
     }
@@ -96,6 +97,7 @@ def restore(written: Checkpoint, lineup: Lineup) -> Engine:
         engine.hub.table.restore(table)
         _fill(engine.hub, parts["hub"])
         _fill(engine, parts["engine"])
+        _fill(engine.alerts, parts["alerts"])
         _fill_all(lineup.links, parts["links"])
         _fill_all(lineup.readers, parts["readers"])
     except Exception as error:  # whatever bytes can do to an unpickler
@@ -167,7 +169,9 @@ class _Unpickler(pickle.Unpickler):
             return catalog
         return self._lineup.readers[key] if kind == "reader" else self._lineup.links[key]
 
-    def find_class(self, module: str, name: str) -> type:
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("msgspec._utils", "rebuild"):  # how records with keyword arguments only are pickled
+            return _rebuilt
         container = _CONTAINERS.get((module, name))
         if container is not None:
             return container
@@ -176,6 +180,12 @@ class _Unpickler(pickle.Unpickler):
             if isinstance(found, type) and found.__module__ == module and _is_plain(found):
                 return found
         raise pickle.UnpicklingError(f"{module}.{name} is no class of a state")
+
+
+def _rebuilt(kind: type[msgspec.Struct], fields: dict[str, Any]) -> msgspec.Struct:
+    if not issubclass(kind, msgspec.Struct):
+        raise pickle.UnpicklingError(f"{kind!r} is no record of a state")
+    return kind(**fields)
 
 
 def _is_plain(kind: type) -> bool:

@@ -10,6 +10,9 @@ from typing import ClassVar, Protocol
 
 import msgspec
 
+from oracle_hub.alerts.alert import Key, Kind, Transition
+from oracle_hub.alerts.engine import AlertEngine, facts_after
+from oracle_hub.alerts.settings import AlertSettings
 from oracle_hub.app.independence import dependent_at_run_time
 from oracle_hub.config import Config
 from oracle_hub.core.catalog import Catalog
@@ -28,6 +31,7 @@ from oracle_hub.core.source import (
     Status,
     Unchanged,
 )
+from oracle_hub.core.table import Applied
 from oracle_hub.ingest.solana_rpc import SolanaRpc
 
 _ENDED_BY_A_PRICE = (Condition.MISSING_ACCOUNT, Condition.INVALID, Condition.HALTED)
@@ -53,6 +57,7 @@ class Lineup(msgspec.Struct, frozen=True):
     """Where each source reads each feed, by source and feed."""
     config_text: str
     config_hash: str
+    alerts: AlertSettings
 
     def dependent(self) -> dict[str, tuple[str, ...]]:
         """Per feed and in words: roles that are no independent witnesses for each other, as far as is known by now."""
@@ -67,7 +72,7 @@ class Lineup(msgspec.Struct, frozen=True):
 class Engine:
     """The deterministic middle of the program."""
 
-    CONFIGURED: ClassVar[frozenset[str]] = frozenset({"lineup", "hub"})
+    CONFIGURED: ClassVar[frozenset[str]] = frozenset({"lineup", "hub", "alerts"})
 
     def __init__(self, lineup: Lineup, *, epoch: int, started_us: int, warmup_us: int) -> None:
         self.lineup = lineup
@@ -90,6 +95,13 @@ class Engine:
         """Effects for links other than the one that was called: to be carried out and cleared by the caller."""
         self.last_update: dict[tuple[str, str, str], PriceUpdate] = {}
         """The latest update per (feed, source, transport), whatever became of it."""
+        self.alerts = AlertEngine(lineup.alerts)
+        self.transitions: list[Transition] = []
+        """Alerts to be told: to be taken and cleared by the caller."""
+        self._conflicts: list[tuple[str, str]] = []
+        """(source, feed) of the present step."""
+        self._lost: set[str] = set()
+        """Links without a stream."""
 
     def connect(self, link_name: str, now_us: int) -> Sequence[Effect]:
         """A link starts over."""
@@ -99,23 +111,35 @@ class Engine:
     def frame(self, link_name: str, frame: Frame, received_us: int) -> Sequence[Effect]:
         """A frame arrived."""
         link = self.lineup.links.get(link_name)
-        return self._take(link.receive(frame, received_us), received_us) if link is not None else ()
+        if link is None:
+            return ()
+        if link_name in self._lost:
+            self._lost.discard(link_name)
+            self._condition(received_us, Kind.REDUNDANCY_DEGRADED, link_name, False, "a stream again")
+        return self._take(link.receive(frame, received_us), received_us)
 
     def timer(self, link_name: str, now_us: int) -> Sequence[Effect]:
         """A link's deadline came."""
         link = self.lineup.links.get(link_name)
         return self._take(link.on_timer(now_us), now_us) if link is not None else ()
 
-    def skew(self, skewed: bool) -> None:
+    def disconnect(self, link_name: str, now_us: int, reason: str) -> None:
+        """A link lost its stream. Prices hold until their leases end."""
+        if link_name in self.lineup.links:
+            self._lost.add(link_name)
+            self._condition(now_us, Kind.REDUNDANCY_DEGRADED, link_name, True, f"{link_name} has no stream: {reason}")
+
+    def skew(self, skewed: bool, now_us: int) -> None:
         """Our clock and the wall clock parted, or met again."""
         if skewed:
             self.hub.block(Reason.CLOCK_SKEW)
         else:
             self.hub.unblock(Reason.CLOCK_SKEW)
+        self._condition(now_us, Kind.CLOCK_SKEW, "", skewed, "wall clock and monotonic clock parted")
 
     def reanchor(self, now_us: int) -> None:
         """Our clock was set anew: what was held is forgotten, and warm-up begins again."""
-        self.skew(False)
+        self.skew(False, now_us)
         self.hub.restart_warmup(now_us)
 
     def reload(self, lineup: Lineup) -> None:
@@ -125,12 +149,23 @@ class Engine:
             self.statuses.clear()
             self.last_malformed.clear()
             self.last_update.clear()
+        self.alerts.change(lineup.alerts)
         self.lineup = lineup
         self.hub.reload(lineup.catalog, lineup.config_hash)
 
     def step(self, now_us: int) -> Batch | None:
-        """Decide. See :meth:`oracle_hub.core.hub.Hub.step`."""
-        return self.hub.step(now_us)
+        """Decide, and look for what is wrong. See :meth:`oracle_hub.core.hub.Hub.step`."""
+        batch = self.hub.step(now_us)
+        if self.hub.touched or self._conflicts:
+            conflicts, self._conflicts = self._conflicts, []
+            self.transitions += self.alerts.observe(now_us, facts_after(self.hub, now_us), conflicts)
+            if batch is not None and any(decision.reason is Reason.REMOVED for decision in batch.decisions):
+                self.transitions += self.alerts.forget(now_us, self.hub.catalog.feed_index)
+        return batch
+
+    def _condition(self, now_us: int, kind: Kind, about: str, wrong: bool, text: str) -> None:
+        key = Key(kind, None, (about,) if about else ())
+        self.transitions += self.alerts.condition(now_us, key, wrong, text)
 
     def _take(self, outputs: Iterable[Event | Effect], now_us: int) -> Sequence[Effect]:
         effects: list[Effect] = []
@@ -139,6 +174,8 @@ class Engine:
                 applied = self.hub.apply(output, now_us)
                 if applied is not None:
                     self.applied[output.source, applied._value_] += 1  # .value is slow, and this is every update
+                    if applied is Applied.CONFLICT:
+                        self._conflicts.append((output.source, output.feed))
                     self.last_update[output.feed, output.source, output.transport] = output
                     if self.statuses:
                         self._over(output)
@@ -148,6 +185,7 @@ class Engine:
                 self.malformed[output.source, output.transport] += 1
                 self.last_malformed[output.transport] = output
                 self.hub.apply(output, now_us)
+                self.transitions += self.alerts.malformed(now_us, output.source, output.transport, output.reason)
             elif isinstance(output, Status):
                 self._note(output)
                 self.hub.apply(output, now_us)

@@ -9,6 +9,7 @@ from feeds.addresses import ASSETS, GENESIS_HASHES
 from feeds.layout import pubkey_bytes
 from feeds.pyth.hermes import HermesFeed, HermesLink
 from feeds.registry import default_account, make_reader
+from oracle_hub.app.alert_settings import alert_settings
 from oracle_hub.app.engine import DescribedReader, Lineup
 from oracle_hub.app.independence import refuse_same_reading
 from oracle_hub.config import (
@@ -222,6 +223,7 @@ def build_lineup(
         addresses=all_addresses(config),
         config_text=text,
         config_hash=text_hash(text),
+        alerts=alert_settings(config),
     )
 
 

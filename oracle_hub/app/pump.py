@@ -9,6 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
+from oracle_hub.alerts.alert import Transition
 from oracle_hub.app.checkpoint import checkpoint
 from oracle_hub.app.engine import Engine, Lineup
 from oracle_hub.clock import AnchoredClock
@@ -48,6 +49,8 @@ class Pump:
         self.decisions: Counter[tuple[str, str, str]] = Counter()
         """Published decisions by (feed, rule, source)."""
         self.carry_out: Callable[[str, Sequence[Effect]], None] = lambda link, effects: None
+        self.tell: Callable[[Sequence[Transition]], None] = lambda transitions: None
+        """Called with alerts that begin, get worse or end."""
         self.restart_links: Callable[[str], None] = lambda reason: None
         """Called when our clock was set anew: deadlines that links hold are instants of the old one."""
         self.skew_us = 0
@@ -63,7 +66,9 @@ class Pump:
         self._first_received_us: int | None = None
         self._scheduled: asyncio.Handle | None = None
         self._lease_timer: asyncio.TimerHandle | None = None
+        self._alert_timer: asyncio.TimerHandle | None = None
         self._lease_us: int | None = None
+        self._alert_us: int | None = None
 
     def begin(self, run: RunStart, started_us: int) -> None:
         """Write down that the run begins, and with what configuration. To be called first."""
@@ -106,6 +111,8 @@ class Pump:
     def on_disconnect(self, link: Link, now_us: int, reason: str) -> None:
         """A link lost its stream. Prices hold until their leases end."""
         self._record(LinkEvent(link.name, "disconnect", now_us, reason))
+        self.engine.disconnect(link.name, now_us, reason)
+        self._schedule()
 
     # What the app calls.
 
@@ -125,7 +132,7 @@ class Pump:
             wall_us, now_us = self.clock.clock.wall_us(), self.clock.now_us()
             self._record(ClockReading(wall_us, now_us, "skew" if state.skewed else "ok"))
             self.skewed = state.skewed
-            self.engine.skew(state.skewed)
+            self.engine.skew(state.skewed, now_us)
         self._schedule()
 
     def reload(self, lineup: Lineup) -> None:
@@ -151,6 +158,8 @@ class Pump:
                 elapsed_us = self.clock.now_us() - self._first_received_us
                 self.latencies.receive_to_publish.observe(max(0, elapsed_us) / 1e6)
         self._first_received_us = None
+        if self.engine.transitions:
+            self._tell()
         if self.journal is not None:
             if self.journal_required:
                 self._demand_journal(journaled)
@@ -222,6 +231,7 @@ class Pump:
 
     def _arm(self) -> None:
         """Have :meth:`step` called at the end of the earliest lease, even if nothing arrives."""
+        self._arm_alerts()
         deadline_us = self.engine.hub.next_deadline()
         if deadline_us == self._lease_us and self._lease_timer is not None:
             return
@@ -233,6 +243,31 @@ class Pump:
             loop = asyncio.get_running_loop()
             delay_s = max(0, deadline_us - self.clock.now_us()) / 1e6
             self._lease_timer = loop.call_later(delay_s, self._lease_over)
+
+    def _tell(self) -> None:
+        """Hand on what the engine has to tell of alerts: after the prices, before anything else."""
+        transitions, self.engine.transitions = self.engine.transitions, []
+        self.tell(transitions)
+
+    def _arm_alerts(self) -> None:
+        """Have alerts looked at when a hold time ends or something gets too old, even if nothing arrives."""
+        due_us = self.engine.alerts.next_deadline()
+        if due_us is None or (
+            self._alert_timer is not None and self._alert_us is not None and self._alert_us <= due_us
+        ):
+            return
+        if self._alert_timer is not None:
+            self._alert_timer.cancel()
+        self._alert_us = due_us
+        delay_s = max(0, due_us - self.clock.now_us()) / 1e6
+        self._alert_timer = asyncio.get_running_loop().call_later(delay_s, self._alerts_due)
+
+    def _alerts_due(self) -> None:
+        self._alert_timer = self._alert_us = None
+        self.engine.transitions += self.engine.alerts.advance(self.clock.now_us())
+        if self.engine.transitions:
+            self._tell()
+        self._arm_alerts()
 
     def _lease_over(self) -> None:
         self._lease_timer = None
@@ -247,6 +282,9 @@ class Pump:
         if self._lease_timer is not None:
             self._lease_timer.cancel()
             self._lease_timer = None
+        if self._alert_timer is not None:
+            self._alert_timer.cancel()
+            self._alert_timer = None
 
 
 def _began(skewed: bool) -> str:

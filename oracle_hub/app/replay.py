@@ -1,10 +1,12 @@
 """Replay: a journal through the same engine. The same records give the same batches, byte for byte."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 
+from oracle_hub.alerts.alert import Transition
 from oracle_hub.app.checkpoint import digest, restore
 from oracle_hub.app.engine import Engine, Lineup
 from oracle_hub.config import parse_canonical
@@ -69,7 +71,7 @@ BuildLineup = Callable[[str, Lineup | None], Lineup]
 
 
 class Replayer:
-    """Takes records one by one. ``on_batch`` sees every derived batch, for exports and proofs.
+    """Takes records one by one. ``on_batch`` sees every derived batch, ``on_alert`` every derived alert, in order.
 
     It begins at the first run or checkpoint; records before that are counted, and skipped.
 
@@ -77,13 +79,21 @@ class Replayer:
         JournalError: a run without its configuration, or a checkpoint that can't be read where one is needed.
     """
 
-    def __init__(self, build: BuildLineup, on_batch: Callable[[Batch], None] | None = None) -> None:
+    def __init__(
+        self,
+        build: BuildLineup,
+        on_batch: Callable[[Batch], None] | None = None,
+        on_alert: Callable[[Transition], None] | None = None,
+    ) -> None:
         self.report = ReplayReport()
         self._build = build
         self._on_batch = on_batch
+        self._on_alert = on_alert
         self._engine: Engine | None = None
         self._run: RunStart | None = None
         self._pending: Batch | None = None
+        self._alerts: Mapping[str, Any] | None = None
+        """What was open at the end of the run before."""
         self._broken = False
         """Records are missing since the last run or checkpoint: the state is not certain."""
         self._rolling = blake2b(digest_size=16)
@@ -110,7 +120,7 @@ class Replayer:
         elif isinstance(record, RunStart):
             self._settle()
             report.runs += 1
-            self._run, self._engine, self._broken = record, None, False
+            self._begin(record)
         elif isinstance(record, Checkpoint):
             self._pass(record)
         elif isinstance(record, Config):
@@ -118,6 +128,18 @@ class Replayer:
         elif isinstance(record, Gap):
             report.gaps += 1
             self._broken = True
+
+    def _begin(self, record: RunStart) -> None:
+        if self._engine is not None:
+            self._alerts = self._engine.alerts.state()  # what is open outlives a run
+        self._run, self._engine, self._broken = record, None, False
+
+    def _tell(self, engine: Engine) -> None:
+        if engine.transitions:
+            if self._on_alert is not None:
+                for transition in engine.transitions:
+                    self._on_alert(transition)
+            engine.transitions.clear()
 
     def finish(self) -> ReplayReport:
         """The report, after the last record. Raises JournalError where there was nothing to begin with."""
@@ -167,12 +189,16 @@ class Replayer:
                 started_us=record.now_us,
                 warmup_us=config.hub.warmup_ms * 1_000,
             )
+            if self._alerts is not None:
+                self._engine.alerts.restore(self._alerts)
         else:
             self._engine.reload(self._build(record.text, self._engine.lineup))
 
     def _link(self, record: LinkEvent) -> None:
         engine = self._running()
-        if record.kind == "connect":
+        if record.kind == "disconnect":
+            engine.disconnect(record.link, record.now_us, record.text)
+        elif record.kind == "connect":
             engine.connect(record.link, record.now_us)
         elif record.kind == "timer":
             engine.timer(record.link, record.now_us)
@@ -183,7 +209,7 @@ class Replayer:
         if record.kind == "reanchor":
             engine.reanchor(record.now_us)
         elif record.kind != "reading":
-            engine.skew(record.kind == "skew")
+            engine.skew(record.kind == "skew", record.now_us)
 
     def _step(self, now_us: int) -> None:
         self._settle()
@@ -191,7 +217,9 @@ class Replayer:
         report.steps += 1
         report.first_us = report.first_us or now_us
         report.last_us = now_us
-        batch = self._running().step(now_us)
+        engine = self._running()
+        batch = engine.step(now_us)
+        self._tell(engine)
         if batch is not None:
             report.batches += 1
             self._rolling.update(batch_digest(batch))
