@@ -37,6 +37,8 @@ class HubSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_conf_bps: Bps = 0
     max_future_ms: Annotated[int, msgspec.Meta(ge=0, le=60_000)] = 2_000
     max_clock_skew_ms: Annotated[int, msgspec.Meta(ge=1, le=60_000)] = 2_000
+    stall_after_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 60_000
+    stall_bps: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 20
     warmup_ms: Annotated[int, msgspec.Meta(ge=0, le=600_000)] = 10_000
 
 

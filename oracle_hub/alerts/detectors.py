@@ -15,7 +15,7 @@ from oracle_hub.alerts.alert import Kind, Signal
 from oracle_hub.alerts.settings import AlertSettings
 from oracle_hub.core.catalog import FeedSpec
 from oracle_hub.core.hub import Decision, DecisionInput
-from oracle_hub.core.price import decimal_text
+from oracle_hub.core.price import decimal_text, near
 from oracle_hub.core.selector import Reason, State
 from oracle_hub.core.source import PriceUpdate
 from oracle_hub.core.table import InputStatus
@@ -25,7 +25,8 @@ CENTI_BPS = 1_000_000
 HUNDREDTHS = "bps/100"
 _NOT_YET = frozenset({Reason.WARMING, Reason.REMOVED})
 _BLOCKED = frozenset({Reason.CLOCK_SKEW, Reason.JOURNAL})
-_BY_AGE = frozenset({InputStatus.OK, InputStatus.STALE})
+_BY_AGE = frozenset({InputStatus.OK, InputStatus.STALE, InputStatus.STALLED})
+"""Statuses that time alone can change."""
 
 
 class Facts(msgspec.Struct, frozen=True, gc=False):
@@ -39,16 +40,13 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Seen:
-    """What one source did before: for stalls and clamps."""
+    """What one source did before: to tell clamps from other stalls."""
 
-    __slots__ = ("highest", "lowest", "others", "since_publish_us", "since_us", "value")
+    __slots__ = ("highest", "lowest", "since_publish_us", "value")
 
-    def __init__(self, update: PriceUpdate, others: dict[str, int]) -> None:
+    def __init__(self, update: PriceUpdate) -> None:
         self.value = self.lowest = self.highest = update.mantissa
-        self.since_us = update.received_us
         self.since_publish_us = update.publish_us
-        self.others = others
-        """Values of the other roles when this one began."""
 
 
 class Standing(msgspec.Struct, gc=False):
@@ -80,19 +78,17 @@ class FeedWatch:
     def take(self, facts: Facts) -> None:
         """Note what the hub holds now."""
         self.facts = facts
-        roles = [entry.held for entry in facts.inputs[:3]]
-        for held in roles:
+        for entry in facts.inputs[:3]:
+            held = entry.held
             if held is None:
                 continue
             seen = self._seen.get(held.source)
             if seen is not None and seen.value == held.mantissa:
                 continue
-            others = {other.source: other.mantissa for other in roles if other is not None and other is not held}
             if seen is None:
-                self._seen[held.source] = _Seen(held, others)
+                self._seen[held.source] = _Seen(held)
                 continue
-            seen.value, seen.since_us, seen.since_publish_us = held.mantissa, held.received_us, held.publish_us
-            seen.others = others
+            seen.value, seen.since_publish_us = held.mantissa, held.publish_us
             seen.lowest, seen.highest = min(seen.lowest, held.mantissa), max(seen.highest, held.mantissa)
         if facts.decision.mantissa is not None:
             self._note_move(facts.now_us, facts.decision.mantissa)
@@ -124,7 +120,8 @@ class FeedWatch:
                 continue
             age_us = now_us - min(held.publish_us, held.received_us)
             stale = entry.status in _BY_AGE and age_us > facts.spec.max_age_us[entry.source]
-            result.append(Standing(entry, age_us, entry.status in _BY_AGE and not stale, stale))
+            fit = entry.status in _BY_AGE and entry.status is not InputStatus.STALLED
+            result.append(Standing(entry, age_us, fit and not stale, stale))
         return result
 
     @property
@@ -166,8 +163,6 @@ class FeedWatch:
             return False
         for held in (a, b, c):
             if held.conf is not None and held.conf * 20_000 > held.mantissa * settings.wide_conf_bps:
-                return False
-            if held.publish_us - self._seen[held.source].since_publish_us >= settings.stall_after_us:
                 return False
         return (self._highest - self._lowest) * 20_000 <= a.mantissa * settings.velocity_bps
 
@@ -278,35 +273,20 @@ def source_stale(watch: FeedWatch, facts: Facts, standings: list[Standing], now_
 
 
 def source_stalled(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:
-    """One value under new times while both others moved. A clamp: at the end of its own range, the others beyond."""
-    settings = watch.settings
+    """A role that the hub holds for stalled. A clamp: at the end of its own range, the others beyond."""
+    limit_bps = facts.spec.max_divergence_bps
     for one in standings[:3]:
-        held = one.entry.held
-        seen = watch.seen(one.entry.source)
-        if held is None or seen is None or held.publish_us - seen.since_publish_us < settings.stall_after_us:
+        held, seen = one.entry.held, watch.seen(one.entry.source)
+        if one.entry.status is not InputStatus.STALLED or one.stale or held is None or seen is None:
             continue
-        others = [
-            (other.entry.held.mantissa, seen.others[other.entry.source])
-            for other in standings[:3]
-            if other is not one and other.usable and other.entry.held is not None and other.entry.source in seen.others
-        ]
-        if len(others) < 2:
-            continue
-        moved = min(apart(now, then) for now, then in others)
-        if moved < settings.stall_bps * 100:
-            continue
-        enter = settings.stall_bps * 100
-        limit = facts.spec.max_divergence_bps * 100
-        floor = seen.value == seen.lowest < seen.highest and all(
-            now < held.mantissa and apart(now, held.mantissa) > limit for now, _ in others
-        )
-        ceiling = seen.value == seen.highest > seen.lowest and all(
-            now > held.mantissa and apart(now, held.mantissa) > limit for now, _ in others
-        )
-        seconds = (held.publish_us - seen.since_publish_us) // 1_000_000
+        others = [other.entry.held.mantissa for other in standings[:3] if other is not one and other.entry.held]
+        beyond = all(not near(held.mantissa, other, limit_bps) for other in others)
+        floor = beyond and seen.value == seen.lowest < seen.highest and max(others) < held.mantissa
+        ceiling = beyond and seen.value == seen.highest > seen.lowest and min(others) > held.mantissa
         kind = Kind.SOURCE_CLAMPED if floor or ceiling else Kind.SOURCE_STALLED
-        text = f"{_price(held, facts)} for {seconds} s of its own time; the others moved {moved / 100:.1f} bps"
-        yield Signal(kind, (held.source,), moved, enter, 0, unit=HUNDREDTHS, text=text)
+        seconds = (held.publish_us - seen.since_publish_us) // 1_000_000
+        text = f"{_price(held, facts)} for {seconds} s of its own time, while the others moved"
+        yield Signal(kind, (held.source,), 1, 1, 1, text=text)
 
 
 def future_timestamp(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:

@@ -14,10 +14,6 @@ class AlertSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A pair further apart than this is critical at once; nearer ones when they last."""
     leave_percent: int = 60
     """What is wrong is over below this part of the threshold that it began at."""
-    stall_after_us: int = 60_000_000
-    """A value that publish times moved this far under is stalled, if the others moved."""
-    stall_bps: int = 20
-    """How far both others must have moved meanwhile."""
     wide_conf_bps: int = 100
     """Confidence wider than this is told, for feeds without a limit of their own."""
     velocity_bps: int = 300

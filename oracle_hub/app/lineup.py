@@ -25,6 +25,7 @@ from oracle_hub.config import (
 )
 from oracle_hub.core.catalog import Catalog, FeedSpec
 from oracle_hub.core.source import Link
+from oracle_hub.core.stall import StallRule
 from oracle_hub.errors import ConfigError, DecodeError
 from oracle_hub.ingest.rpc_watch import RpcLimits
 from oracle_hub.ingest.solana_rpc import SolanaRpc
@@ -85,7 +86,9 @@ def catalog_of(config: Config) -> Catalog:
                 },
             )
         )
-    return Catalog(specs, max_future_us=config.hub.max_future_ms * 1_000)
+    hub = config.hub
+    stall = StallRule(hub.stall_after_ms * 1_000, hub.stall_bps)
+    return Catalog(specs, max_future_us=hub.max_future_ms * 1_000, stall=stall)
 
 
 def _first(own: int | None, default: int) -> int:

@@ -6,6 +6,7 @@ import msgspec
 
 from oracle_hub.core.price import BPS_ONE
 from oracle_hub.core.selector import Policy
+from oracle_hub.core.stall import StallRule
 from oracle_hub.errors import ConfigError
 
 
@@ -47,10 +48,14 @@ class Catalog:
         ConfigError: a feed named twice, a source in two roles, a limit out of range, an age missing.
     """
 
-    def __init__(self, feeds: Iterable[FeedSpec], *, max_future_us: int = 2_000_000) -> None:
+    def __init__(
+        self, feeds: Iterable[FeedSpec], *, max_future_us: int = 2_000_000, stall: StallRule | None = None
+    ) -> None:
         self.feeds: tuple[FeedSpec, ...] = tuple(feeds)
         self.max_future_us = max_future_us
         """A publish time further ahead of our clock than this is not believed."""
+        self.stall = stall or StallRule()
+        """When a source is proven to stand still."""
         self.feed_index: dict[str, int] = {spec.feed: index for index, spec in enumerate(self.feeds)}
         names = dict.fromkeys(source for spec in self.feeds for source in spec.sources)
         self.sources: tuple[str, ...] = tuple(names)

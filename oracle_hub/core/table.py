@@ -37,7 +37,7 @@ class InputStatus(StrEnum):
     UNCERTAIN = "uncertain"
     """Its confidence interval is too wide."""
     STALLED = "stalled"
-    """Proven to repeat an old value under new times."""
+    """Proven to repeat an old value under new times (:mod:`oracle_hub.core.stall`)."""
     UNVERIFIED = "unverified"
     """A signature is demanded and was not checked."""
     OK = "ok"
@@ -68,7 +68,8 @@ class TableState(msgspec.Struct, frozen=True):
     """What a table holds, as plain data."""
 
     columns: tuple[bytes, ...]
-    """Little-endian int64: mantissa, confidence, publish time, receipt, slot, flags; a number for each cell."""
+    """Little-endian int64: mantissa, confidence, publish time, receipt, slot, flags, and for stalls where the value
+    began and where the two others stood then; a number for each cell."""
     transports: list[str]
     accounts: list[str | None]
 
@@ -95,6 +96,12 @@ class Table:
         self.flag_column, self._flags = column()
         self.max_age_us_column, self._max_age_us = column()
         """int64 (n_cells,): 0 where the source has no part in the feed."""
+        _, self._since_us = column()
+        _, self._first_then = column()
+        _, self._second_then = column()
+        self._peers: list[tuple[int, int] | None] = [None] * size
+        """Per cell of a role, the cells of the two others in their order. None: a reference, never judged."""
+        self._stall_after_us = catalog.stall.after_us or INT64_MAX
         self.transports: list[str] = [""] * size
         self.accounts: list[str | None] = [None] * size
         self._cells: dict[tuple[str, str], int] = {}
@@ -103,6 +110,8 @@ class Table:
                 cell = index * self.n_sources + catalog.source_index[source]
                 self._cells[source, spec.feed] = cell
                 self._max_age_us[cell] = spec.max_age_us[source]
+            a, b, c = (self._cells[source, spec.feed] for source in spec.roles)
+            self._peers[a], self._peers[b], self._peers[c] = (b, c), (a, c), (a, b)
 
     def cell_of(self, source: str, feed: str) -> int | None:
         """The number of a cell, or None where the catalog does not bind this source to this feed."""
@@ -128,6 +137,11 @@ class Table:
         verdict = self._order(cell, flags, update)
         if verdict is not Applied.TAKEN:
             return verdict
+        peers = self._peers[cell]
+        if peers is not None and (update.mantissa != self._mantissa[cell] or not flags & HELD):
+            flags &= ~STALLED
+            self._since_us[cell] = update.publish_us
+            self._first_then[cell], self._second_then[cell] = self._mantissa[peers[0]], self._mantissa[peers[1]]
         self._mantissa[cell] = update.mantissa
         self._publish_us[cell] = update.publish_us
         self._received_us[cell] = update.received_us
@@ -136,7 +150,32 @@ class Table:
         self._flags[cell] = (flags & STALLED) | HELD | HEARD | (VERIFIED if update.verified else 0)
         self.transports[cell] = update.transport
         self.accounts[cell] = update.account
+        if peers is not None:
+            if not flags & HELD:
+                self._appeared(cell, peers)
+            for one in (cell, *peers):
+                if self._publish_us[one] - self._since_us[one] >= self._stall_after_us:
+                    self._judge(one)
         return Applied.TAKEN
+
+    def _appeared(self, cell: int, peers: tuple[int, int]) -> None:
+        """A role spoke for the first time: for values that began before that, it stood here."""
+        for peer in peers:
+            first, _ = self._peers[peer] or (cell, cell)
+            then = self._first_then if first == cell else self._second_then
+            if self._flags[peer] & HELD and not then[peer]:
+                then[peer] = self._mantissa[cell]
+
+    def _judge(self, cell: int) -> None:
+        """Mark a cell whose publish time moved on for long under one value, if that proves a stall."""
+        peers = self._peers[cell]
+        flags = self._flags[cell]
+        if peers is None or flags & STALLED or not flags & HELD:
+            return
+        first = (self._first_then[cell], self._mantissa[peers[0]])
+        second = (self._second_then[cell], self._mantissa[peers[1]])
+        if self.catalog.stall.proven(self._publish_us[cell] - self._since_us[cell], first, second):
+            self._flags[cell] = flags | STALLED
 
     def _order(self, cell: int, flags: int, update: PriceUpdate) -> Applied:
         if not flags & HELD:
@@ -280,6 +319,18 @@ class Table:
                     ours[cell] = theirs[old_cell]
                 self.transports[cell] = old.transports[old_cell]
                 self.accounts[cell] = old.accounts[old_cell]
+            if self.catalog.stall != old.catalog.stall or spec.roles != old.catalog.feeds[old_index].roles:
+                self._forget_stalls(spec)
+
+    def _forget_stalls(self, spec: FeedSpec) -> None:
+        """Other company or another rule: what was proven counts no more, and every value begins now."""
+        for source in spec.sources:
+            cell = self._cells[source, spec.feed]
+            peers = self._peers[cell]
+            self._flags[cell] &= ~STALLED
+            if peers is not None:
+                self._since_us[cell] = self._publish_us[cell]
+                self._first_then[cell], self._second_then[cell] = self._mantissa[peers[0]], self._mantissa[peers[1]]
 
     def state(self) -> TableState:
         """Everything held, copied."""
@@ -301,7 +352,8 @@ class Table:
         self.transports, self.accounts = list(state.transports), list(state.accounts)
 
     def _copied(self) -> tuple[memoryview, ...]:
-        return (self._mantissa, self._conf, self._publish_us, self._received_us, self._slot, self._flags)
+        held = (self._mantissa, self._conf, self._publish_us, self._received_us, self._slot, self._flags)
+        return (*held, self._since_us, self._first_then, self._second_then)
 
     def _uncertain(self, cell: int, spec: FeedSpec) -> bool:
         conf = self._conf[cell]
