@@ -25,7 +25,7 @@ def test_every_metric_is_documented_with_its_labels_and_none_is_invented() -> No
     rows = re.findall(r"^\| `(\w+)` \| (\w+) \|([^|]*)\|", page("metrics.md"), re.MULTILINE)
     documented = {name: (kind, tuple(filter(None, re.split(r", *", labels.strip())))) for name, kind, labels in rows}
     expected: dict[str, tuple[str, tuple[str, ...]]] = {spec.name: (spec.kind, spec.labels) for spec in SPECS}
-    expected |= dict.fromkeys(HISTOGRAMS, ("histogram", ()))
+    expected |= {spec.name: ("histogram", spec.labels) for spec in HISTOGRAMS}
     expected |= {spec.name: (spec.kind, ()) for spec in CHARTS_SPECS}
     assert documented == expected
 
@@ -34,7 +34,7 @@ def test_metrics_render_as_prometheus_text() -> None:
     text = render([("oraclehub_epoch", (), 7), ("oraclehub_updates", ("doves", "taken"), 3)], Latencies()).decode()
     assert "oraclehub_epoch 7.0" in text
     assert 'oraclehub_updates_total{applied="taken",source="doves"} 3.0' in text
-    assert all(f"# TYPE {name} histogram" in text for name in HISTOGRAMS)
+    assert all(f"# TYPE {spec.name} histogram" in text for spec in HISTOGRAMS)
 
 
 def test_a_sample_of_no_known_metric_is_a_bug() -> None:

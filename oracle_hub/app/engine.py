@@ -5,7 +5,7 @@ Nothing in here reads a clock, a socket or a file. What comes in is what the jou
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import ClassVar, Protocol
 
 import msgspec
@@ -72,7 +72,7 @@ class Lineup(msgspec.Struct, frozen=True):
 class Engine:
     """The deterministic middle of the program."""
 
-    CONFIGURED: ClassVar[frozenset[str]] = frozenset({"lineup", "hub", "alerts"})
+    CONFIGURED: ClassVar[frozenset[str]] = frozenset({"lineup", "hub", "alerts", "received"})
 
     def __init__(self, lineup: Lineup, *, epoch: int, started_us: int, warmup_us: int) -> None:
         self.lineup = lineup
@@ -83,6 +83,8 @@ class Engine:
             started_us=started_us,
             warmup_us=warmup_us,
         )
+        self.received: Callable[[str, int], None] | None = None
+        """For metrics: called with the source of an update that was taken, and its delay from publication on."""
         self.applied: Counter[tuple[str, str]] = Counter()
         """How many updates of each source became what: ``(source, applied)``."""
         self.malformed: Counter[tuple[str, str]] = Counter()
@@ -177,6 +179,8 @@ class Engine:
                     if applied is Applied.CONFLICT:
                         self._conflicts.append((output.source, output.feed))
                     self.last_update[output.feed, output.source, output.transport] = output
+                    if self.received is not None and applied is Applied.TAKEN:
+                        self.received(output.source, output.received_us - output.publish_us)
                     if self.statuses:
                         self._over(output)
             elif isinstance(output, Rewatch):

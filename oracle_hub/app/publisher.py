@@ -76,6 +76,10 @@ def server_samples(server: Server) -> Iterator[Sample]:
         yield "oraclehub_most_unsent_bytes", (kind,), kindred.most_unsent_bytes
     for name, count in server.bearers.items():
         yield "oraclehub_token_clients", (name,), count
+    yield "oraclehub_held_back_clients", (), server.held_back
+    kept = server.history
+    yield "oraclehub_history_batches", (), 0 if kept is None else len(kept)
+    yield "oraclehub_history_bytes", (), 0 if kept is None else kept.size_bytes
     yield "oraclehub_conflated_entries", (), server.conflated
     for code, count in server.closes.items():
         yield "oraclehub_closed_clients", (code,), count

@@ -42,6 +42,7 @@ class Pump:
         checkpoint_interval_us: int = 60_000_000,
     ) -> None:
         self.engine = engine
+        engine.received = latencies.received
         self.clock = clock
         self.journal = journal
         self.journal_required = journal_required
@@ -150,13 +151,12 @@ class Pump:
         now_us = self.clock.now_us()
         deadline_us = self.engine.hub.next_deadline()
         batch = self.engine.step(now_us)
+        decided_us = self.clock.now_us() if batch is not None else now_us
         journaled = self._commit(now_us, batch)
         if batch is not None:
             self._count(batch, now_us, deadline_us)
             self._publish(batch, journaled)
-            if self._first_received_us is not None:
-                elapsed_us = self.clock.now_us() - self._first_received_us
-                self.latencies.receive_to_publish.observe(max(0, elapsed_us) / 1e6)
+            self._time(decided_us)
         self._first_received_us = None
         if self.engine.transitions:
             self._tell()
@@ -210,7 +210,15 @@ class Pump:
         for decision in batch.decisions:
             self.decisions[decision.feed, decision.rule.value, decision.source or "none"] += 1
         if deadline_us is not None and deadline_us <= now_us:
-            self.latencies.lease_overrun.observe((now_us - deadline_us) / 1e6)
+            self.latencies.lease_overrun.observe_us(now_us - deadline_us)
+
+    def _time(self, decided_us: int) -> None:
+        """A batch was handed over: how long did each part take?"""
+        latencies, sent_us, received_us = self.latencies, self.clock.now_us(), self._first_received_us
+        latencies.decide_to_socket.observe_us(sent_us - decided_us)
+        if received_us is not None:
+            latencies.receive_to_decide.observe_us(decided_us - received_us)
+            latencies.tick_to_send.observe_us(sent_us - received_us)
 
     def _record(self, record: LinkEvent | ClockReading | Config) -> None:
         if self.journal is not None:

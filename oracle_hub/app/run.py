@@ -13,6 +13,7 @@ import msgspec
 
 import oracle_hub
 from feeds.emulator.emulator import Emulator, EmulatorSettings, EmulatorUrls
+from oracle_hub.app import samples
 from oracle_hub.app.doors import server_settings
 from oracle_hub.app.engine import Engine
 from oracle_hub.app.explain import explain_feed, readiness
@@ -23,8 +24,6 @@ from oracle_hub.app.workers import COMMAND, Workers
 from oracle_hub.clock import AnchoredClock, Clock, SystemClock
 from oracle_hub.config import Config, RpcSection, convert
 from oracle_hub.core.hub import Batch, Decision
-from oracle_hub.core.selector import State
-from oracle_hub.core.table import InputStatus
 from oracle_hub.errors import ConfigError, OracleHubError, SourceError
 from oracle_hub.ingest.supervisor import Supervisor
 from oracle_hub.journal.records import RunStart
@@ -304,42 +303,12 @@ class Application:
         return render(self._samples(), self.latencies)
 
     def _samples(self) -> Iterator[Sample]:
-        engine, journal = self.pump.engine, self.journal
         simulated = "true" if self.emulator is not None else "false"
         yield "oraclehub_info", (self.instance, oracle_hub.__version__, simulated), 1
-        yield "oraclehub_epoch", (), self.epoch
-        yield "oraclehub_sequence", (), self.seq
-        yield from _feed_samples(engine, self.clock.now_us())
-        for labels, count in self.pump.decisions.items():
-            yield "oraclehub_decisions", labels, count
-        for applied, count in engine.applied.items():
-            yield "oraclehub_updates", applied, count
-        for malformed, count in engine.malformed.items():
-            yield "oraclehub_malformed_frames", malformed, count
-        for name, health in self.supervisor.health().items():
-            yield "oraclehub_link_up", (name,), health.state == "open"
-            yield "oraclehub_link_reconnects", (name,), health.reconnects
-            yield "oraclehub_link_received_bytes", (name,), health.bytes
+        yield from samples.of_pump(self.pump, self.clock.now_us())
+        yield from samples.of_links(self.supervisor, self.clock.now_us())
         yield from self.publisher.samples()
-        yield "oraclehub_journal_ok", (), journal is not None and not journal.failing
-        if journal is not None:
-            yield "oraclehub_journal_written_bytes", (), journal.bytes_written
-            yield "oraclehub_journal_lost_records", (), journal.records_lost
-            yield "oraclehub_journal_buffered_bytes", (), journal.buffered_bytes
-        yield "oraclehub_clock_skew_seconds", (), self.pump.skew_us / 1e6
-
-
-def _feed_samples(engine: Engine, now_us: int) -> Iterator[Sample]:
-    for index, spec in enumerate(engine.hub.catalog.feeds):
-        decision = engine.hub.decisions.get(spec.feed)
-        for state in State:
-            yield "oraclehub_feed_state", (spec.feed, state.value), decision is not None and decision.state is state
-        for entry in engine.hub.inputs(index, now_us):
-            labels = (spec.feed, entry.source)
-            yield "oraclehub_source_usable", labels, entry.status is InputStatus.OK
-            if entry.held is not None:
-                age_us = now_us - min(entry.held.publish_us, entry.held.received_us)
-                yield "oraclehub_source_age_seconds", labels, age_us / 1e6
+        yield from samples.of_journal(self.journal)
 
 
 def _words(error: OSError) -> str:

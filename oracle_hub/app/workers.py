@@ -350,7 +350,12 @@ class Workers:
             yield "oraclehub_worker_unread_bytes", label, 0 if life is None else life.unread_bytes
 
 
-_GREATEST = frozenset(("oraclehub_most_unsent_bytes", "oraclehub_send_buffer_unlimited"))
+_GREATEST = frozenset(
+    (
+        *("oraclehub_most_unsent_bytes", "oraclehub_send_buffer_unlimited"),
+        *("oraclehub_history_batches", "oraclehub_history_bytes"),
+    )
+)
 """Gauges of which the greatest is told, not the sum."""
 _COUNTERS = frozenset(spec.name for spec in SPECS if spec.kind == "counter")
 

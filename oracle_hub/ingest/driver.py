@@ -7,7 +7,7 @@ pure methods in that same order; what comes back are effects to carry out.
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import aiohttp
 import msgspec
@@ -88,6 +88,15 @@ class LinkHealth(msgspec.Struct):
     last_error: str = ""
 
 
+class Waiting(NamedTuple):
+    """What waits in a driver. Both are bounded (:class:`DriverLimits`)."""
+
+    sends: int
+    """Messages that the peer has not taken."""
+    fetches: int
+    """Requests without an answer yet."""
+
+
 class _Dial(websocket_connect):
     """Follows no redirect: credentials stay with the host that they were given for."""
 
@@ -156,6 +165,11 @@ class LinkDriver:
             if self._timer is not None:
                 self._timer.cancel()
             self.health.state = "stopped"
+
+    @property
+    def waiting(self) -> Waiting:
+        """How much waits."""
+        return Waiting(self._outbox.qsize(), len(self._fetches))
 
     def restart(self, reason: str) -> None:
         """Start the session over at once, without back-off: our clock was set anew, or the operator wishes it."""

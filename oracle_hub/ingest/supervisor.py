@@ -8,7 +8,7 @@ import aiohttp
 
 from oracle_hub.core.source import Effect, Link
 from oracle_hub.errors import SourceError
-from oracle_hub.ingest.driver import DriverLimits, LinkDriver, LinkHealth, Sink
+from oracle_hub.ingest.driver import DriverLimits, LinkDriver, LinkHealth, Sink, Waiting
 
 _READ_BUFFER_BYTES = 2**20
 """aiohttp's line reader stops at twice this; an event with many feeds is longer than its default allows."""
@@ -99,6 +99,10 @@ class Supervisor:
     def health(self) -> dict[str, LinkHealth]:
         """The state of every link by its name, for readiness and metrics. The values are live: read, do not keep."""
         return {name: driver.health for name, driver in self._drivers.items()}
+
+    def waiting(self) -> dict[str, Waiting]:
+        """What waits in every link by its name."""
+        return {name: driver.waiting for name, driver in self._drivers.items()}
 
     def _start(self, name: str, link: Link, limits: DriverLimits) -> None:
         assert self._group is not None and self._session is not None

@@ -484,6 +484,11 @@ class JournalWriter:
         return self._clock() - self._failing_since_us if self.failing else 0
 
     @property
+    def sync_age_us(self) -> int:
+        """Since the last successful :meth:`sync`, on the monotonic clock: what a loss of power may cost."""
+        return 0 if self.last_sync_us is None else self._clock() - self.last_sync_us
+
+    @property
     def sync_due(self) -> bool:
         """Whether the interval since the last successful :meth:`sync` is over."""
         return self.last_sync_us is None or self._clock() - self.last_sync_us >= self.fsync_interval_us

@@ -100,6 +100,16 @@ class Server:
         return self._board.conflated if self._board else 0
 
     @property
+    def held_back(self) -> int:
+        """Subscribers who are owed news: their socket does not take it, or it is not yet time for it."""
+        return self._subscribers.held_back if self._subscribers else 0
+
+    @property
+    def history(self) -> History | None:
+        """What subscribers who come back can resume from; None before :meth:`load`."""
+        return self._board.history if self._board else None
+
+    @property
     def send_buffer_limited(self) -> bool:
         """Whether the platform limits what it hides of unsent data, as far as it was asked."""
         return self._subscribers is None or self._subscribers.send_buffer_limited

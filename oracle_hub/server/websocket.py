@@ -127,6 +127,11 @@ class Subscribers:
         """Connected subscribers."""
         return len(self._clients)
 
+    @property
+    def held_back(self) -> int:
+        """Subscribers who are owed news that they can't take now, or may not yet."""
+        return len(self._held_back)
+
     # Handshake and reading.
 
     async def handle(self, request: web.Request) -> web.StreamResponse:

@@ -1,0 +1,101 @@
+"""Metrics that are read from the parts of the program when somebody asks. Nothing here runs with a tick."""
+
+from collections.abc import Iterator, Sequence
+
+from oracle_hub.app.engine import Engine
+from oracle_hub.app.pump import Pump
+from oracle_hub.core.hub import Decision, DecisionInput
+from oracle_hub.core.selector import State
+from oracle_hub.core.table import InputStatus
+from oracle_hub.ingest.supervisor import Supervisor
+from oracle_hub.journal.writer import JournalWriter
+from oracle_hub.metrics import Sample
+
+LINK_STATES = ("waiting", "connecting", "open", "stopped")
+N_ROLES = 3
+"""Primary and two verifiers come first among the inputs of a feed; references follow."""
+
+
+def of_pump(pump: Pump, now_us: int) -> Iterator[Sample]:
+    """What was decided, and from what."""
+    engine = pump.engine
+    yield "oraclehub_epoch", (), engine.hub.epoch
+    yield "oraclehub_sequence", (), engine.hub.seq
+    yield from of_feeds(engine, now_us)
+    for labels, count in pump.decisions.items():
+        yield "oraclehub_decisions", labels, count
+    for applied, count in engine.applied.items():
+        yield "oraclehub_updates", applied, count
+    for malformed, count in engine.malformed.items():
+        yield "oraclehub_malformed_frames", malformed, count
+    yield "oraclehub_clock_skew_seconds", (), pump.skew_us / 1e6
+
+
+def of_feeds(engine: Engine, now_us: int) -> Iterator[Sample]:
+    """Every feed as it stands."""
+    for index, spec in enumerate(engine.hub.catalog.feeds):
+        feed, decision = (spec.feed,), engine.hub.decisions.get(spec.feed)
+        for state in State:
+            yield "oraclehub_feed_state", (spec.feed, state.value), decision is not None and decision.state is state
+        if decision is not None and decision.mantissa is not None and decision.valid_until_us is not None:
+            yield "oraclehub_lease_remaining_seconds", feed, (decision.valid_until_us - now_us) / 1e6
+        inputs = engine.hub.inputs(index, now_us)
+        usable = sum(entry.status is InputStatus.OK for entry in inputs[:N_ROLES])
+        yield "oraclehub_usable_sources", feed, usable
+        for entry in inputs:
+            labels = (spec.feed, entry.source)
+            yield "oraclehub_source_usable", labels, entry.status is InputStatus.OK
+            if entry.held is not None:
+                age_us = now_us - min(entry.held.publish_us, entry.held.received_us)
+                yield "oraclehub_source_age_seconds", labels, age_us / 1e6
+        for source, ratio in deviations(decision, inputs):
+            yield "oraclehub_source_deviation_ratio", (spec.feed, source), ratio
+
+
+def deviations(decision: Decision | None, inputs: Sequence[DecisionInput]) -> Iterator[tuple[str, float]]:
+    """How far each usable source is from the chosen price, as a part of that; from the first usable one without it.
+
+    For people to look at. The rule itself compares integers, relative to the smaller.
+    """
+    usable = [(entry.source, entry.held.mantissa) for entry in inputs if entry.held and entry.status is InputStatus.OK]
+    chosen = None if decision is None else decision.mantissa
+    if chosen is None and usable:
+        chosen = usable[0][1]
+    for source, mantissa in usable:
+        if chosen is not None:
+            yield source, (mantissa - chosen) / chosen
+
+
+def of_links(supervisor: Supervisor, now_us: int) -> Iterator[Sample]:
+    """Every link's health, and what waits in it."""
+    for name, health in supervisor.health().items():
+        link = (name,)
+        yield "oraclehub_link_up", link, health.state == "open"
+        for state in LINK_STATES:
+            yield "oraclehub_link_state", (name, state), health.state == state
+        if health.last_frame_us:
+            yield "oraclehub_link_last_frame_age_seconds", link, (now_us - health.last_frame_us) / 1e6
+        yield "oraclehub_link_reconnects", link, health.reconnects
+        yield "oraclehub_link_received_frames", link, health.frames
+        yield "oraclehub_link_received_bytes", link, health.bytes
+        yield "oraclehub_link_failed_fetches", link, health.failed_fetches
+    for name, waiting in supervisor.waiting().items():
+        yield "oraclehub_link_waiting_sends", (name,), waiting.sends
+        yield "oraclehub_link_open_fetches", (name,), waiting.fetches
+
+
+def of_journal(journal: JournalWriter | None) -> Iterator[Sample]:
+    """The journal; without one only that it is not ok."""
+    yield "oraclehub_journal_ok", (), journal is not None and not journal.failing
+    if journal is None:
+        return
+    yield "oraclehub_journal_written_bytes", (), journal.bytes_written
+    yield "oraclehub_journal_lost_records", (), journal.records_lost
+    yield "oraclehub_journal_lost_bytes", (), journal.bytes_lost
+    yield "oraclehub_journal_buffered_bytes", (), journal.buffered_bytes
+    yield "oraclehub_journal_lag_seconds", (), journal.lag_us / 1e6
+    yield "oraclehub_journal_sync_age_seconds", (), journal.sync_age_us / 1e6
+    yield "oraclehub_journal_segments", (), journal.segments
+    yield "oraclehub_journal_failures", ("write",), journal.write_failures
+    yield "oraclehub_journal_failures", ("sync",), journal.sync_failures
+    yield "oraclehub_journal_failures", ("seal",), journal.seal_failures
