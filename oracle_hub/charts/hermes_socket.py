@@ -69,6 +69,16 @@ class _Client:
         self.wanted: dict[str, tuple[str, Subscribe]] = {}
         """Feed to its id and the options."""
 
+    def ended(self, task: asyncio.Task[None]) -> None:
+        """A part of the connection is over. Where it failed, so is the rest: silence would look like no news."""
+        if not task.cancelled() and task.exception() is not None:
+            self.cut()
+
+    def cut(self) -> None:
+        """End it at once. Nothing of what waits for this client is worth being read."""
+        if self.request.transport is not None:
+            self.request.transport.abort()
+
 
 class HermesSocket:
     """The door."""
@@ -85,8 +95,9 @@ class HermesSocket:
                 426, ChartsCode.UPGRADE_REQUIRED, "this is a websocket; see /v2/updates/price/stream for events"
             )
         with self._context.listener(request):
+            # Not compressed: that takes longer than writing so short a message.
             ws = web.WebSocketResponse(
-                max_msg_size=MAX_MESSAGE_BYTES, heartbeat=2 * self._limits.ping_s, timeout=CLOSE_S
+                max_msg_size=MAX_MESSAGE_BYTES, heartbeat=2 * self._limits.ping_s, timeout=CLOSE_S, compress=False
             )
             await ws.prepare(request)
             hide_little(request.transport)
@@ -95,6 +106,8 @@ class HermesSocket:
                 tasks = [
                     asyncio.create_task(part(client), name="hermes websocket") for part in (self._tell, self._ping)
                 ]
+                for task in tasks:
+                    task.add_done_callback(client.ended)
                 try:
                     await self._hear(client)
                 except ConnectionError:
@@ -127,6 +140,7 @@ class HermesSocket:
             except (msgspec.DecodeError, BadId, _NotFound, Refused) as error:
                 answer, wake = failure(str(error)), ()
             await self._send(client, answer)
+            client.listener.follow(client.wanted)  # so that no price comes before the answer
             client.listener.mark(wake)
 
     async def _subscribe(self, client: _Client, message: Subscribe) -> tuple[str, ...]:
@@ -138,14 +152,12 @@ class HermesSocket:
         for feed, price_id in found.items():
             client.wanted[feed] = (price_id, message)
             client.news.forget(feed)
-        client.listener.follow(client.wanted)
         return tuple(found)
 
     def _unsubscribe(self, client: _Client, message: Unsubscribe) -> None:
         found, _ = self._quotes.sort(map(parse_id, message.ids))
         for feed in found:
             client.wanted.pop(feed, None)
-        client.listener.follow(client.wanted)
 
     async def _tell(self, client: _Client) -> None:
         """News as it comes. A slow client gets the newest of each feed."""
@@ -183,8 +195,7 @@ class HermesSocket:
                 await writing
             await taken(client.request.transport, self._limits.write_s)
         except TimeoutError:
-            if client.request.transport is not None:
-                client.request.transport.abort()
+            client.cut()
             raise ConnectionResetError("the client takes nothing") from None
 
 

@@ -87,6 +87,7 @@ def _announce(charts: Charts, hub: str, *, as_json: bool) -> None:
     out = console()
     out.print(f"charts     {charts.url}/")
     out.print(f"bars       {charts.url}/v1/bars/SOL-USD?resolution=1")
+    out.print(f"hermes     {charts.url}/hermes")
     out.print(f"readiness  {charts.url}/readyz")
     out.print(f"hub        {hub}")
     out.print("Ctrl-C ends it.")
