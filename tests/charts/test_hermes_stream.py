@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -63,6 +64,42 @@ async def message(ws: aiohttp.ClientWebSocketResponse) -> dict[str, Any]:
 async def subscribe(ws: aiohttp.ClientWebSocketResponse, *ids: str, **options: object) -> dict[str, Any]:
     await ws.send_json({"type": "subscribe", "ids": ids, **options})
     return await message(ws)
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_every_door_tells_the_last_decision_or_nothing(stage: ChartsStage, seed: int) -> None:
+    """Whatever happens: a price is told while its decision holds, by all of them alike, and never after."""
+    chance = random.Random(seed)
+    sources = ((), ("chainlink", "pyth"), ("doves",), ("pyth",))
+    async with beside(stage) as (charts, http), http.ws_connect("/ws") as ws:
+        told: dict[str, str] = {}
+        priced: set[int] = set()
+        await subscribe(ws, SOL, BTC, oracle_hub=True)
+        for _ in range(40):
+            if chance.random() < 0.3:
+                stage.wait(chance.randrange(1, 12) * SECOND_US)
+            else:
+                feed, mantissa = chance.choice((("SOL/USD", 15_000_000_000), ("BTC/USD", 6_000_000_000_000)))
+                mantissa += mantissa * chance.choice((0, 1, 2, 100)) // 10_000
+                stage.tick(feed, mantissa, *chance.choice(sources), after_us=chance.randrange(1, 4 * SECOND_US))
+            await stage.heard(charts)
+            decided = stage.hub.service.decisions
+            holds = {price_id: decided[feed] for feed, price_id in (("SOL/USD", SOL), ("BTC/USD", BTC))}
+            wanted = {one: str(held.mantissa) for one, held in holds.items() if held.mantissa is not None}
+            priced.add(len(wanted))
+            query = f"ids[]={SOL}&ids[]={BTC}"
+            status, body = await get(http, f"/v2/updates/price/latest?{query}&ignore_invalid_price_ids=true")
+            assert {one["id"]: one["price"]["price"] for one in body["parsed"]} == wanted
+            assert set(body["oracle_hub"]["absent"]) == {SOL, BTC} - set(wanted)
+            strict, _ = await get(http, f"/v2/updates/price/latest?{query}")
+            assert (status, strict) == (200, 200 if len(wanted) == 2 else 404)
+            while told != wanted:
+                news = await message(ws)
+                if news["type"] == "price_absent":
+                    told.pop(news["id"], None)  # again where the reason is another one
+                else:
+                    told[news["price_feed"]["id"]] = news["price_feed"]["price"]["price"]
+        assert priced == {0, 1, 2}  # all of it happened
 
 
 # Events.
@@ -143,6 +180,28 @@ async def test_a_reader_that_takes_nothing_is_cut_off(stage: ChartsStage) -> Non
                 await asyncio.sleep(0)
         writer.close()
         assert charts.context.failures == 0 and reader is not None
+
+
+async def test_a_websocket_that_takes_nothing_is_cut_off(stage: ChartsStage) -> None:
+    async with beside(stage, hermes.Limits(write_s=0.05)) as (charts, _):
+        host, port = charts.url.removeprefix("http://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port), limit=1_024)
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        head = (
+            "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        )
+        text = json.dumps({"type": "subscribe", "ids": [SOL], "verbose": True}).encode()
+        frame = bytes([0x81, 0x80 | len(text)]) + bytes(4) + text  # masked with zeros
+        writer.write(head.encode() + b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" + frame)
+        await turns_until(lambda: charts.context.listening == 1)
+        step = 0
+        async with asyncio.timeout(60):
+            while charts.context.listening:
+                step += 1
+                stage.tick("SOL/USD", 15_000_000_000 + step)
+                await asyncio.sleep(0)
+        writer.close()
+        assert charts.context.failures == 0
 
 
 async def test_streams_are_bounded_and_refused_before_they_begin(stage: ChartsStage) -> None:
