@@ -33,7 +33,7 @@ def begin_epoch(directory: Path, wall_us: int, *, at_least: int = 0) -> Identity
             instance=stored.instance if stored else str(uuid.uuid4()),
             epoch=max(stored.epoch + 1 if stored else 0, wall_us // 1_000_000, at_least),
         )
-        _replace_durably(path, msgspec.json.encode(identity))
+        replace_durably(path, msgspec.json.encode(identity))
     except msgspec.MsgspecError as error:
         raise ConfigError(f"{path}: not an identity file ({error}); move it away to start as a new instance") from None
     except OSError as error:
@@ -41,13 +41,17 @@ def begin_epoch(directory: Path, wall_us: int, *, at_least: int = 0) -> Identity
     return identity
 
 
-def _replace_durably(path: Path, data: bytes) -> None:
+def replace_durably(path: Path, data: bytes, *, sync: bool = True) -> None:
+    """Put a file in place of another as a whole. Without ``sync`` it survives the process, not a loss of power."""
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
         file.write(data)
         file.flush()
-        os.fsync(file.fileno())
+        if sync:
+            os.fsync(file.fileno())
     temporary.replace(path)
+    if not sync:
+        return
     directory = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(directory)

@@ -8,6 +8,7 @@ from oracle_hub.core.hub import Batch
 from oracle_hub.metrics import Sample
 from oracle_hub.server.http import Server
 from oracle_hub.server.service import ServerSettings, Service
+from oracle_hub.stream.messages import AlertChange
 
 __all__ = ["OwnServer", "Publisher", "server_samples", "server_settings"]
 
@@ -21,6 +22,10 @@ class Publisher(Protocol):
 
     def publish(self, batch: Batch, *, journaled: bool = True) -> None:
         """Send a batch, right after it was journaled, in order. Never waits, never raises."""
+        ...
+
+    def alert(self, change: AlertChange) -> None:
+        """Tell of an alert that begins, gets worse or ends. Never waits, never raises."""
         ...
 
     def config_changed(self) -> None:
@@ -54,7 +59,7 @@ class OwnServer:
         self.server = Server(service, settings)
         self.start, self.publish = self.server.start, self.server.publish
         self.config_changed, self.stop = self.server.config_changed, self.server.stop
-        self.renew = self.server.renew
+        self.renew, self.alert = self.server.renew, self.server.alert
 
     def evidence(self) -> dict[str, object]:
         return {}

@@ -13,7 +13,9 @@ import msgspec
 
 import oracle_hub
 from feeds.emulator.emulator import Emulator, EmulatorSettings, EmulatorUrls
+from oracle_hub.alerts.alert import Kind
 from oracle_hub.app import samples
+from oracle_hub.app.alerting import Alerting
 from oracle_hub.app.doors import server_settings
 from oracle_hub.app.engine import Engine
 from oracle_hub.app.explain import explain_feed, readiness
@@ -99,6 +101,9 @@ class Application:
         run = RunStart(self.instance, identity.epoch, version, simulated, wall_us, monotonic_us)
         self.pump.begin(run, started_us)
         self.publisher = self._make_publisher()
+        self.alerting = Alerting(state, engine.alerts, show=self.publisher.alert)
+        self.alerting.resume()
+        self.pump.tell = self.alerting.tell
         self.supervisor = Supervisor(self.pump, clock=self.clock.now_us)
         self.pump.carry_out = self.supervisor.carry_out
         self.pump.restart_links = self.supervisor.restart
@@ -202,6 +207,15 @@ class Application:
         while True:
             await asyncio.sleep(CLOCK_CHECK_S)
             self.pump.check_clock()
+            self._check_journal()
+
+    def _check_journal(self) -> None:
+        """Tell of a journal that can't be written. Not part of what follows from it."""
+        journal, now_us = self.journal, self.clock.now_us()
+        if journal is not None:
+            text = f"{journal.last_error}; {journal.records_lost} records lost so far"
+            self.alerting.condition(now_us, Kind.JOURNAL_LAG, journal.failing, text)
+        self.alerting.advance(now_us)
 
     async def _keep_journal(self) -> None:
         journal = self.journal

@@ -19,6 +19,7 @@ from oracle_hub.app.publisher import server_samples
 from oracle_hub.errors import ConfigError, OracleHubError, PipeError
 from oracle_hub.server.fed_service import FedService
 from oracle_hub.server.feed_pipe import (
+    Alerted,
     Answer,
     Changed,
     Listening,
@@ -115,6 +116,9 @@ class Worker(asyncio.Protocol):
                 self._tick(message)
             case Answer():
                 self._serving().answered(message)
+            case Alerted():
+                if self.server is not None:
+                    self.server.alert(message.change)
             case Changed():
                 self._serving().learn(message.facts)
                 if message.reloaded and self.server is not None:

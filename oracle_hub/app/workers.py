@@ -25,6 +25,7 @@ from oracle_hub.errors import ConfigError
 from oracle_hub.ingest.backoff import Backoff
 from oracle_hub.metrics import SPECS, Sample
 from oracle_hub.server.feed_pipe import (
+    Alerted,
     Answer,
     Ask,
     Changed,
@@ -40,7 +41,7 @@ from oracle_hub.server.feed_pipe import (
     pack,
 )
 from oracle_hub.server.service import ServerSettings, Service
-from oracle_hub.stream.messages import encode
+from oracle_hub.stream.messages import AlertChange, encode
 
 log = logging.getLogger(__name__)
 
@@ -101,6 +102,8 @@ class Workers:
         self._facts: Facts | None = None
         self._offset_us: int | None = None
         self._stopping = False
+        self._open_alerts: dict[str, AlertChange] = {}
+        """By id, as they were told last."""
 
     # Life.
 
@@ -249,6 +252,14 @@ class Workers:
         self.recent.append(batch, frame)
         self._send(frame)
 
+    def alert(self, change: AlertChange) -> None:
+        """Tell every worker of a change of an alert; a later one is told of what is open."""
+        if change.change == "resolved":
+            self._open_alerts.pop(change.alert.id, None)
+        else:
+            self._open_alerts[change.alert.id] = change
+        self._send(pack(Alerted(change)))
+
     def config_changed(self) -> None:
         """Tell of a reload."""
         self._tell_facts(facts_of(self._service), reloaded=True)
@@ -299,7 +310,8 @@ class Workers:
     def how_things_stand(self, number: int) -> bytes:
         service = self._service
         live = Live(self._share(number), facts_of(service), service.seq, tuple(service.decisions.values()))
-        return self._tick_message() + pack(live)
+        alerts = b"".join(pack(Alerted(change)) for change in self._open_alerts.values())
+        return self._tick_message() + pack(live) + alerts
 
     async def answer(self, question: Ask) -> Answer:
         service, number = self._service, question.number

@@ -10,6 +10,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from oracle_hub.app.alert_settings import alert_settings
 from oracle_hub.app.doors import server_settings
 from oracle_hub.app.independence import dependent_verifiers
 from oracle_hub.app.lineup import all_addresses, catalog_of, endpoints_of, readers_of
@@ -43,6 +44,7 @@ def examine(config: Config) -> dict[str, object]:
         ConfigError: it cannot be used.
     """
     catalog = catalog_of(config)
+    alert_settings(config)
     addresses = all_addresses(config)
     readers = readers_of(config)
     feeds: dict[str, object] = {}

@@ -18,6 +18,7 @@ import msgspec
 from oracle_hub.core.hub import Batch, Decision
 from oracle_hub.errors import PipeError
 from oracle_hub.server.service import ServerSettings, Service
+from oracle_hub.stream.messages import AlertChange
 
 LENGTH_BYTES = 4
 MAX_MESSAGE_BYTES = 64 << 20
@@ -62,6 +63,12 @@ class Live(msgspec.Struct, frozen=True, gc=False, tag="live"):
     seq: int
     decisions: tuple[Decision, ...]
     """Every feed as it stands after batch ``seq``, in catalog order."""
+
+
+class Alerted(msgspec.Struct, frozen=True, gc=False, tag="alert"):
+    """An alert began, got worse or ended."""
+
+    change: AlertChange
 
 
 class Changed(msgspec.Struct, frozen=True, gc=False, tag="facts"):
@@ -120,7 +127,7 @@ class Ask(msgspec.Struct, frozen=True, gc=False, tag="ask"):
     feed: str = ""
 
 
-ToWorker: TypeAlias = Start | Published | Live | Changed | Renew | Tick | Answer | Stop
+ToWorker: TypeAlias = Start | Published | Live | Alerted | Changed | Renew | Tick | Answer | Stop
 ToHub: TypeAlias = Listening | Report | Ask
 
 _encoder = msgspec.msgpack.Encoder()

@@ -23,9 +23,10 @@ from oracle_hub.server.frames import binary_frame, text_frame
 from oracle_hub.server.service import ServerSettings, Service
 from oracle_hub.server.tokens import Tokens
 from oracle_hub.server.websocket import Subscribers
+from oracle_hub.stream.alerts import envelope
 from oracle_hub.stream.board import Board
 from oracle_hub.stream.history import History
-from oracle_hub.stream.messages import encode, feed_entry, view
+from oracle_hub.stream.messages import AlertChange, encode, feed_entry, view
 
 __all__ = ["Server", "ServerSettings", "Service"]
 
@@ -54,6 +55,8 @@ class Server:
         )
         self._listener: asyncio.Server | None = None
         self._failures = 0
+        self._early_alerts: list[AlertChange] = []
+        """What was open before there was anybody to tell."""
         self._tls: ssl.SSLContext | None = None
         self._tokens = Tokens(self._settings.tokens, required=self._settings.require_token)
         self._refusals: Counter[str] = Counter()
@@ -149,6 +152,9 @@ class Server:
         for batch, journaled in past:  # they lead to the decisions in force, from which the board began
             self._board.apply(batch, batch.now_us, journaled=journaled)
         self._board.reorder(service.decisions)
+        for change in self._early_alerts:
+            self._board.alerts.take(change)
+        self._early_alerts.clear()
         self._subscribers = Subscribers(service, settings, self._board, self._tokens)
         return self._subscribers
 
@@ -194,6 +200,7 @@ class Server:
         app.router.add_get("/v1/prices", self._prices)
         app.router.add_get("/v1/prices/{feed:.+}", self._price)
         app.router.add_get("/v1/explain/{feed:.+}", self._explain)
+        app.router.add_get("/v1/alerts", self._alerts)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._metrics)
@@ -221,6 +228,13 @@ class Server:
         """
         if self._subscribers is not None:
             self._subscribers.publish(batch, journaled)
+
+    def alert(self, change: AlertChange) -> None:
+        """Tell of an alert that begins, gets worse or ends. Never waits, never raises."""
+        if self._subscribers is None:
+            self._early_alerts.append(change)
+        else:
+            self._subscribers.alert(change)
 
     def heartbeat(self) -> None:
         """Send heartbeats now, beside those of the timer."""
@@ -298,6 +312,9 @@ class Server:
         if explained is None:
             return self._unknown_feed(request)
         return bytes_answer(encode(explained))
+
+    async def _alerts(self, request: web.Request) -> web.Response:
+        return bytes_answer(encode({**self._envelope(self._service.now_us()), **envelope(self._published().alerts)}))
 
     def _find(self, name: str) -> Decision | None:
         """A feed by its name, where ``-`` may stand for ``/``."""

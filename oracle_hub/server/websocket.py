@@ -27,6 +27,7 @@ from oracle_hub.stream.board import Board
 from oracle_hub.stream.messages import (
     BINARY_SUBPROTOCOL,
     SUBPROTOCOL,
+    AlertChange,
     AuthRequired,
     CloseCode,
     Config,
@@ -370,6 +371,14 @@ class Subscribers:
         n_written = len(sessions) - (len(late) - n_late)
         self.writes += n_written
         self.bytes_sent += n_written * len(frame)
+
+    def alert(self, change: AlertChange) -> None:
+        """Make a change of an alert what everybody sees, and send it to whoever follows alerts."""
+        board, now_us = self._board.alerts, self._service.now_us()
+        board.take(change)
+        for session in tuple(board.sessions):
+            client: Client = session.peer
+            self._attempt(client, partial(session.alert, change, now_us, client.unsent_bytes()))
 
     def flush(self) -> None:
         """Send what was held back and may go now."""

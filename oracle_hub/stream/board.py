@@ -15,6 +15,7 @@ import msgspec
 from oracle_hub.core.hub import Batch, Decision
 from oracle_hub.core.selector import State
 from oracle_hub.stream import binary
+from oracle_hub.stream.alerts import AlertBoard
 from oracle_hub.stream.groups import Beat, Group, GroupKey, rotated
 from oracle_hub.stream.history import History
 from oracle_hub.stream.messages import (
@@ -186,6 +187,7 @@ class Board:
         self.conflated = 0
         """Feed entries that were sent merged: their subscriber was slow, or did not want more."""
         self.frame = frame
+        self.alerts = AlertBoard(history.epoch, frame)
         self._json = Form(encode_entry, encode, frame, lambda now_us: b"%d" % now_us, _json_time_at)
         self._binary = Form(
             binary.encode_entry, binary.encode_message, binary_frame, binary.encode_time, lambda _: binary.TIME_AT

@@ -255,9 +255,61 @@ class GoAway(_Message, frozen=True, kw_only=True, gc=False, tag="goaway"):
     retry_after_ms: int
 
 
+class AlertEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One alert. Channel ``alerts``; ``docs/alerts.md`` has the kinds."""
+
+    id: str
+    """Of kind, feed and sources: the same whenever this goes wrong, in every run."""
+    occurrence: str
+    """This time: id and start. Deduplicate by it."""
+    kind: str
+    feed: str | None
+    """Null: of no single feed."""
+    sources: list[str]
+    severity: str
+    started_us: int
+    told_us: int
+    ended_us: int | None
+    summary: str
+    evidence: dict[str, Any]
+    """What stands behind it: value and threshold, the inputs, ages, distances; of a group its feeds."""
+
+
+class AlertChange(msgspec.Struct, frozen=True, gc=False):
+    """An alert that begins (``firing``), gets worse (``escalated``) or ends (``resolved``)."""
+
+    change: str
+    at_us: int
+    alert: AlertEntry
+
+
+class Alerts(_Message, frozen=True, kw_only=True, gc=False, tag="alerts"):
+    """All alerts that are open for a subscription. Replaces whatever the client held."""
+
+    sub: int
+    epoch: int
+    n: int
+    sent_us: int
+    open: list[msgspec.Raw]
+
+
+class AlertMessage(_Message, frozen=True, kw_only=True, gc=False, tag="alert"):
+    """One change of one alert. Something was lost exactly when ``prev_n`` is greater than the ``n`` that is held."""
+
+    sub: int
+    epoch: int
+    n: int
+    """Number of the change in this epoch."""
+    prev_n: int
+    sent_us: int
+    at_us: int
+    change: str
+    alert: msgspec.Raw
+
+
 ServerMessage: TypeAlias = (
     Hello | AuthRequired | Subscribed | Unsubscribed | Snapshot | Update | Heartbeat | Config | Pong | Error | GoAway
-)
+) | (Alerts | AlertMessage)
 
 encode = msgspec.json.Encoder().encode
 """Any message or entry to JSON bytes."""

@@ -10,6 +10,7 @@ import msgspec
 
 from oracle_hub.core.hub import Batch
 from oracle_hub.errors import StreamError
+from oracle_hub.stream.alerts import AlertSubscription
 from oracle_hub.stream.backlog import Backlog
 from oracle_hub.stream.board import Board, Publication
 from oracle_hub.stream.groups import Group, GroupKey, Subscription
@@ -17,6 +18,7 @@ from oracle_hub.stream.messages import (
     BINARY_SUBPROTOCOL,
     MAX_NAME_LENGTH,
     SUBPROTOCOL,
+    AlertChange,
     Auth,
     ClientMessage,
     CloseCode,
@@ -69,6 +71,8 @@ class SessionLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 DEFAULT_LIMITS = SessionLimits()
 
+CHANNELS = ("prices", "alerts")
+
 Kind: TypeAlias = Literal["keeper", "throttled", "all", "none"]
 """Of a subscriber: wants the newest at once; the newest, but not oftener than ``max_hz``; everything; nothing yet."""
 
@@ -83,8 +87,8 @@ class Session:
     """State of one subscriber between its socket and the board."""
 
     __slots__ = (
-        "_allowance_at_us", "_allowance_us", "_backlog", "_board", "_last_number", "_limits", "_subscriptions",
-        "close_code", "dirty", "errors", "peer", "protocol",
+        "_alerts", "_allowance_at_us", "_allowance_us", "_backlog", "_board", "_last_number", "_limits",
+        "_subscriptions", "close_code", "dirty", "errors", "peer", "protocol",
     )  # fmt: skip
 
     def __init__(
@@ -97,6 +101,7 @@ class Session:
         self._board = board
         self._limits = limits
         self._subscriptions: dict[int, Subscription] = {}
+        self._alerts: dict[int, AlertSubscription] = {}
         self._last_number = 0
         self._backlog: Backlog | None = None
         """Kept from the first subscription of mode ``all`` on."""
@@ -116,11 +121,12 @@ class Session:
             self._board.leave(subscription.group)
         self.dirty = False
         self._subscriptions.clear()
+        self._leave_alerts()
 
     @property
     def subscriptions(self) -> int:
         """How many subscriptions it has."""
-        return len(self._subscriptions)
+        return len(self._subscriptions) + len(self._alerts)
 
     @property
     def kind(self) -> Kind:
@@ -173,6 +179,10 @@ class Session:
         return self._board.frame(encode(Pong(id=message.id, received_us=received_us, sent_us=now_us)))
 
     def _unsubscribe(self, message: Unsubscribe) -> bytes:
+        if self._alerts.pop(message.sub, None) is not None:
+            if not self._alerts:
+                self._leave_alerts()
+            return self._board.frame(encode(Unsubscribed(id=message.id, sub=message.sub)))
         subscription = self._subscriptions.pop(message.sub, None)
         if subscription is None:
             raise StreamError(ErrorCode.UNKNOWN_SUBSCRIPTION, f"no subscription {message.sub} in this session")
@@ -183,6 +193,9 @@ class Session:
     def _subscribe(self, message: Subscribe, received_us: int, now_us: int) -> bytes:
         self._check(message)
         accepted, rejected, follows_all = self._admit(message.feeds)
+        if message.channel == "alerts":
+            feeds = None if follows_all else frozenset(accepted)
+            return self._subscribe_alerts(message, accepted, rejected, feeds, received_us, now_us)
         sub: Subscription | None = None
         recovered: bool | None = None
         tail = b""
@@ -208,19 +221,22 @@ class Session:
         return self._board.frame(encode(answer)) + tail
 
     def _check(self, message: Subscribe) -> None:
-        if message.channel != "prices":
-            raise StreamError(
-                ErrorCode.UNKNOWN_CHANNEL, f"no channel {message.channel[:MAX_NAME_LENGTH]!r}; try prices"
-            )
+        if message.channel not in CHANNELS:
+            channel = message.channel[:MAX_NAME_LENGTH]
+            raise StreamError(ErrorCode.UNKNOWN_CHANNEL, f"no channel {channel!r}; there are {' and '.join(CHANNELS)}")
         if not message.feeds:
             raise StreamError(ErrorCode.BAD_MESSAGE, 'feeds is empty; ["*"] is all feeds - at `$.feeds`')
         if len(message.feeds) > self._limits.max_feeds:
             raise StreamError(ErrorCode.TOO_MANY_FEEDS, f"more than {self._limits.max_feeds} feeds in one subscribe")
-        if len(self._subscriptions) >= self._limits.max_subscriptions:
+        if self.subscriptions >= self._limits.max_subscriptions:
             limit = self._limits.max_subscriptions
             raise StreamError(ErrorCode.TOO_MANY_SUBSCRIPTIONS, f"at most {limit} subscriptions in one session")
         if message.mode == "all" and message.max_hz is not None:
             raise StreamError(ErrorCode.UNSUPPORTED_OPTION, "max_hz merges, so it goes with mode latest, not with all")
+        priced = (message.max_hz, message.max_age_ms, message.resume)
+        if message.channel == "alerts" and (priced != (None, None, None) or message.mode == "all"):
+            text = "alerts have no mode, max_hz, max_age_ms or resume: all that is open is told first"
+            raise StreamError(ErrorCode.UNSUPPORTED_OPTION, text)
 
     def _admit(self, feeds: list[object]) -> tuple[list[str], list[Rejected], bool]:
         """Sort the wanted feeds into those that exist and those that don't; and whether all feeds are wanted."""
@@ -258,6 +274,38 @@ class Session:
         self._subscriptions[subscription.number] = subscription
         self._stand_at(subscription, self._board.seq)
         return subscription
+
+    def _subscribe_alerts(
+        self,
+        message: Subscribe,
+        accepted: list[str],
+        rejected: list[Rejected],
+        feeds: frozenset[str] | None,
+        received_us: int,
+        now_us: int,
+    ) -> bytes:
+        """Follow the alerts of these feeds (None: all); what is open comes first."""
+        board, tail, number = self._board.alerts, b"", None
+        if feeds is None or feeds:
+            self._last_number = number = self._last_number + 1
+            sub = self._alerts[number] = AlertSubscription(number, feeds)
+            board.sessions[self] = None
+            tail = board.snapshot(sub, now_us)
+        answer = Subscribed(
+            id=message.id,
+            sub=number,
+            channel=message.channel,
+            accepted=accepted,
+            rejected=rejected,
+            recovered=None,
+            received_us=received_us,
+            sent_us=now_us,
+        )
+        return self._board.frame(encode(answer)) + tail
+
+    def _leave_alerts(self) -> None:
+        self._alerts.clear()
+        self._board.alerts.sessions.pop(self, None)
 
     def _stand_at(self, sub: Subscription, seq: int) -> None:
         sub.stand_at(seq, alone=len(self._subscriptions) == 1)
@@ -338,6 +386,22 @@ class Session:
         limits = self._limits
         return unsent_bytes > (limits.max_unsent_bytes if sub.replays else limits.conflate_above_bytes)
 
+    def alert(self, change: AlertChange, now_us: int, unsent_bytes: int) -> bytes:
+        """What to send for a change that the board of alerts took. Who does not read is told later, all at once."""
+        if unsent_bytes > self._limits.conflate_above_bytes:
+            for sub in self._alerts.values():
+                sub.behind = True
+            self.dirty = True
+            return b""
+        board = self._board.alerts
+        return self._noted(b"".join(board.change(sub, change, now_us) for sub in self._alerts.values()), now_us)
+
+    def _behind_on_alerts(self, now_us: int, unsent_bytes: int) -> list[bytes]:
+        """All that is open, for subscriptions that were not told of a change, once it can be taken."""
+        if unsent_bytes > self._limits.conflate_above_bytes:
+            return []
+        return [self._board.alerts.snapshot(sub, now_us) for sub in self._alerts.values() if sub.behind]
+
     def flush(self, now_us: int, unsent_bytes: int) -> bytes:
         """What was held back and may go now. To be called every few milliseconds while :attr:`dirty`."""
         frames = [
@@ -345,7 +409,10 @@ class Session:
             for sub in self._subscriptions.values()
             if sub.dirty and now_us >= sub.next_us and not self._unread(sub, unsent_bytes)
         ]
-        self.dirty = any(sub.dirty for sub in self._subscriptions.values())
+        frames += self._behind_on_alerts(now_us, unsent_bytes)
+        self.dirty = any(sub.dirty for sub in self._subscriptions.values()) or any(
+            sub.behind for sub in self._alerts.values()
+        )
         return self._noted(b"".join(frames), now_us)
 
     def heartbeat(self, now_us: int, unsent_bytes: int) -> bytes:
@@ -358,11 +425,14 @@ class Session:
             if sub.dirty:
                 frames.append(self._flush(sub, now_us))
             frames.append(self._board.heartbeat(sub.group, sub.number, sub.last_seq, now_us))
+        if self._alerts and unsent_bytes <= self._limits.conflate_above_bytes:
+            frames += self._behind_on_alerts(now_us, unsent_bytes)
+            frames += [self._board.alerts.heartbeat(sub, now_us) for sub in self._alerts.values()]
         return self._noted(b"".join(frames), now_us)
 
     def beat_in_step(self, now_us: int) -> bytes | None:
         """The same, sooner, for who has one subscription that is in step, and left nothing unsent; else None."""
-        if len(self._subscriptions) != 1 or self._backlog is not None:
+        if len(self._subscriptions) != 1 or self._backlog is not None or self._alerts:
             return None
         for sub in self._subscriptions.values():
             if sub.in_step:

@@ -78,6 +78,14 @@ GOLDEN: list[tuple[m.ServerMessage, bytes]] = [
         b'{"type":"heartbeat","sub":1,"epoch":5,"seq":8,"server_time_us":9,"not_live":["BTC/USD"],"digest":"00ff"}',
     ),
     (
+        m.Alerts(sub=2, epoch=5, n=3, sent_us=9, open=[msgspec.Raw(b"{}")]),
+        b'{"type":"alerts","sub":2,"epoch":5,"n":3,"sent_us":9,"open":[{}]}',
+    ),
+    (
+        m.AlertMessage(sub=2, epoch=5, n=4, prev_n=3, sent_us=9, at_us=8, change="firing", alert=msgspec.Raw(b"{}")),
+        b'{"type":"alert","sub":2,"epoch":5,"n":4,"prev_n":3,"sent_us":9,"at_us":8,"change":"firing","alert":{}}',
+    ),
+    (
         m.Config(epoch=5, seq=8, policy="quorum", config_hash="d", feeds=[], simulated=None),
         b'{"type":"config","epoch":5,"seq":8,"policy":"quorum","config_hash":"d","feeds":[],"simulated":null}',
     ),

@@ -37,7 +37,9 @@ def test_every_field_of_a_client_message_is_in_its_section(message: type[msgspec
     assert fields <= set(re.findall(r"`([a-z_]+)`", section))
 
 
-@pytest.mark.parametrize("struct", [m.FeedEntry, m.InputEntry, m.Rejected, m.Resume], ids=lambda s: s.__name__)
+@pytest.mark.parametrize(
+    "struct", [m.FeedEntry, m.InputEntry, m.Rejected, m.Resume, m.AlertEntry], ids=lambda s: s.__name__
+)
 def test_every_field_of_a_part_is_documented(struct: type[msgspec.Struct]) -> None:
     assert {field.name for field in msgspec.structs.fields(struct)} <= WORDS
 

@@ -157,7 +157,7 @@ def test_ping_is_answered_with_times() -> None:
     ("message", "code"),
     [
         ({"type": "subscribe", "feeds": []}, "bad_message"),
-        ({"type": "subscribe", "feeds": ["*"], "channel": "alerts"}, "unknown_channel"),
+        ({"type": "subscribe", "feeds": ["*"], "channel": "bars"}, "unknown_channel"),
         ({"type": "subscribe", "feeds": ["*"], "mode": "all", "max_hz": 4}, "unsupported_option"),
         ({"type": "subscribe", "feeds": ["X"] * 6}, "too_many_feeds"),
         ({"type": "order"}, "unknown_type"),
