@@ -6,14 +6,22 @@ from the first byte to the last one handed to the kernel. None compresses, none 
 
 import asyncio
 import gc
+import itertools
+import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from importlib.metadata import version
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
+import picows
+import uvicorn
+import uvloop
 from aiohttp import web
+from starlette.applications import Starlette
+from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocket
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 
 from benchmarks.wire import raise_file_limit, settle
@@ -29,7 +37,10 @@ from oracle_hub.stream.session import Session
 EPOCH = 1_790_000_000
 FIRST_SEQ = 1_000_000
 NO_HEARTBEAT_MS = 3_600_000
+OURS, OURS_LIVE, PEER = "oracle-hub", "oracle-hub as run", "websockets.broadcast"
 Round = Callable[[], Awaitable[None]]
+Running: TypeAlias = tuple[int, Round, Callable[[], int]]
+"""A server that serves: its port, what sends one message to all clients, and what counts them."""
 
 
 def feeds(n_feeds: int) -> list[str]:
@@ -85,12 +96,13 @@ class Source:
     async def metrics(self) -> bytes:
         return b""
 
-    def next_batch(self) -> Batch:
-        """All feeds, at another price."""
+    def next_batch(self, number: int | None = None) -> Batch:
+        """All feeds at another price, or the one of this number."""
         self.seq += 1
         self._mantissa += 1
         at_us = now_us()
-        decisions = tuple(decision(name, self._mantissa, at_us) for name in self._feeds)
+        names = self._feeds if number is None else self._feeds[number : number + 1]
+        decisions = tuple(decision(name, self._mantissa, at_us) for name in names)
         return Batch(self.epoch, self.seq, at_us, self.config_hash, decisions)
 
 
@@ -111,7 +123,7 @@ def _cut(size: int | None) -> Callable[[bytes], bytes]:
     return lambda payload: text_frame(payload[: size - 4] if payload.startswith(b'{"type":"update"') else payload)
 
 
-async def _ours(n_feeds: int, size: int | None) -> tuple[int, Round, Callable[[], int]]:
+async def _ours(n_feeds: int, size: int | None) -> Running:
     source = Source(n_feeds)
     vars(http)["text_frame"] = _cut(size)
     settings = ServerSettings(
@@ -126,12 +138,27 @@ async def _ours(n_feeds: int, size: int | None) -> tuple[int, Round, Callable[[]
     return port, publish, lambda: server.clients
 
 
-async def _websockets(n_feeds: int, size: int | None) -> tuple[int, Round, Callable[[], int]]:
+async def _live(n_feeds: int, n_changing: int, heartbeat_ms: int | None) -> Running:
+    """Our server as it is run; a round is one new price, of the first ``n_changing`` feeds in turn."""
+    source = Source(n_feeds)
+    settings = ServerSettings(port=0, heartbeat_ms=heartbeat_ms or NO_HEARTBEAT_MS, max_clients_per_ip=20_000)
+    server = http.Server(source, settings)
+    _, port = await server.start()
+    turns = itertools.cycle(range(n_changing))
+
+    async def publish() -> None:
+        server.publish(source.next_batch(next(turns)))
+
+    return port, publish, lambda: server.clients
+
+
+async def _websockets(n_feeds: int, size: int | None) -> Running:
     connections: set[ServerConnection] = set()
     text = message(n_feeds, size).decode()
 
     async def handle(connection: ServerConnection) -> None:
-        connections.add(connection)
+        if connection.request is not None and connection.request.path == "/":
+            connections.add(connection)
         try:
             await connection.wait_closed()
         finally:
@@ -146,14 +173,15 @@ async def _websockets(n_feeds: int, size: int | None) -> tuple[int, Round, Calla
     return port, publish, lambda: len(connections)
 
 
-async def _aiohttp(n_feeds: int, size: int | None) -> tuple[int, Round, Callable[[], int]]:
+async def _aiohttp(n_feeds: int, size: int | None) -> Running:
     connections: set[web.WebSocketResponse] = set()
     text = message(n_feeds, size).decode()
 
     async def handle(request: web.Request) -> web.WebSocketResponse:
         ws = web.WebSocketResponse(compress=False)
         await ws.prepare(request)
-        connections.add(ws)
+        if request.path == "/":
+            connections.add(ws)
         try:
             async for _ in ws:
                 pass
@@ -162,7 +190,7 @@ async def _aiohttp(n_feeds: int, size: int | None) -> tuple[int, Round, Callable
         return ws
 
     app = web.Application()
-    app.router.add_get("/", handle)
+    app.router.add_get("/{rest:.*}", handle)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, backlog=1024)
@@ -182,19 +210,86 @@ def stamped(text: str) -> str:
     return f"{head}{found}{now_us():016d}{tail[16:]}" if found else text
 
 
-SERVERS = {"oracle-hub": _ours, "websockets.broadcast": _websockets, "aiohttp send_str": _aiohttp}
-SKIPPED = {
-    "picows": "not in the project's locked environment",
-    "starlette/uvicorn": "not in the project's locked environment",
+async def _picows(n_feeds: int, size: int | None) -> Running:
+    connections: set[picows.WSTransport] = set()
+    text = message(n_feeds, size).decode()
+
+    class Listener(picows.WSListener):
+        def on_ws_disconnected(self, transport: picows.WSTransport) -> None:
+            connections.discard(transport)
+
+        def on_ws_connected(self, transport: picows.WSTransport) -> None:
+            if transport.request.path == b"/":
+                connections.add(transport)
+
+    server = await picows.ws_create_server(lambda _: Listener(), "127.0.0.1", 0, backlog=1024)
+    port = server.sockets[0].getsockname()[1]
+
+    async def publish() -> None:
+        sent = stamped(text).encode()
+        for transport in connections:
+            transport.send(picows.WSMsgType.TEXT, sent)
+
+    return port, publish, lambda: len(connections)
+
+
+async def _starlette(n_feeds: int, size: int | None) -> Running:
+    connections: set[WebSocket] = set()
+    text = message(n_feeds, size).decode()
+
+    async def handle(ws: WebSocket) -> None:
+        await ws.accept()
+        if ws.url.path == "/":
+            connections.add(ws)
+        try:
+            while (await ws.receive())["type"] != "websocket.disconnect":
+                pass
+        finally:
+            connections.discard(ws)
+
+    app = Starlette(routes=[WebSocketRoute("/{rest:path}", handle)])
+    sock = socket.create_server(("127.0.0.1", 0), backlog=1024)
+    config = uvicorn.Config(
+        app, log_level="critical", lifespan="off", ws="websockets-sansio", http="httptools", ws_ping_interval=None,
+        ws_per_message_deflate=False, access_log=False,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    serving = asyncio.get_running_loop().create_task(server.serve([sock]))
+    while not server.started:  # noqa: ASYNC110 - it has no event for this
+        await asyncio.sleep(0.01)
+
+    async def publish() -> None:
+        assert not serving.done()
+        sent = stamped(text)
+        for ws in connections:
+            await ws.send_text(sent)
+
+    return sock.getsockname()[1], publish, lambda: len(connections)
+
+
+SERVERS: Mapping[str, Callable[..., Awaitable[Running]]] = {
+    OURS: _ours,
+    PEER: _websockets,
+    "aiohttp send_str": _aiohttp,
+    "picows": _picows,
+    "starlette/uvicorn": _starlette,
 }
+LIVE: Mapping[str, Callable[..., Awaitable[Running]]] = {OURS_LIVE: _live}
+LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "picows": uvloop.new_event_loop,
+    "starlette/uvicorn": uvloop.new_event_loop,
+}
+"""What is faster on another event loop than asyncio's own."""
 
 
 class Told(msgspec.Struct, frozen=True):
-    """One answer of a broadcaster: time of a round, and how large its process is."""
+    """One answer of a broadcaster: time of the rounds, and of everything it did meanwhile; how large its process is."""
 
     cpu_ns: int
     wall_ns: int
     resident_bytes: int
+    process_ns: int
+    """Processor time of the whole process, the pauses between rounds included."""
 
 
 def resident_bytes() -> int:
@@ -202,18 +297,19 @@ def resident_bytes() -> int:
         return int(file.read().split()[1]) * 4096
 
 
-def serve_rounds(pipe: Connection, name: str, n_feeds: int, size: int | None) -> None:
+def serve_rounds(pipe: Connection, name: str, *arguments: Any) -> None:
     """A process: send the port, then for every number received do so many rounds at that pace, until None comes.
 
-    A number is ``(rounds, interval_s)``; between rounds the loop goes on serving.
+    A number is ``(rounds, interval_s)``; between rounds the loop goes on serving. No rounds: serve for that long.
     """
     raise_file_limit(25_000)
     settle(0, reads=False)
-    asyncio.run(_serve_rounds(pipe, name, n_feeds, size))
+    with asyncio.Runner(loop_factory=LOOPS.get(name)) as runner:
+        runner.run(_serve_rounds(pipe, name, *arguments))
 
 
-async def _serve_rounds(pipe: Connection, name: str, n_feeds: int, size: int | None) -> None:
-    port, publish, count = await SERVERS[name](n_feeds, size)
+async def _serve_rounds(pipe: Connection, name: str, *arguments: Any) -> None:
+    port, publish, count = await {**SERVERS, **LIVE}[name](*arguments)
     pipe.send(port)
     asked = asyncio.Event()
     asyncio.get_running_loop().add_reader(pipe.fileno(), asked.set)
@@ -235,7 +331,10 @@ async def _serve_rounds(pipe: Connection, name: str, n_feeds: int, size: int | N
 async def _rounds(publish: Round, n_rounds: int, interval_s: float) -> Told:
     loop = asyncio.get_running_loop()
     cpu_ns = wall_ns = 0
+    process_ns = time.process_time_ns()
     due_s = loop.time()
+    if not n_rounds:
+        await asyncio.sleep(interval_s)
     for _ in range(n_rounds):
         cpu, wall = time.thread_time_ns(), time.perf_counter_ns()
         await publish()
@@ -243,9 +342,10 @@ async def _rounds(publish: Round, n_rounds: int, interval_s: float) -> Told:
         wall_ns += time.perf_counter_ns() - wall
         due_s += interval_s
         await asyncio.sleep(max(0.0, due_s - loop.time()))
-    return Told(cpu_ns, wall_ns, resident_bytes())
+    return Told(cpu_ns, wall_ns, resident_bytes(), time.process_time_ns() - process_ns)
 
 
 def version_note() -> str:
     """Of the peers, for a report."""
-    return ", ".join(f"{name} {version(name)}" for name in ("websockets", "aiohttp")) + "."
+    peers = ("websockets", "aiohttp", "picows", "starlette", "uvicorn", "uvloop")
+    return ", ".join(f"{name} {version(name)}" for name in peers) + "."

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from benchmarks import broadcasters, wire
+from benchmarks.broadcasters import OURS, OURS_LIVE, PEER
 from benchmarks.report import Figure, Report, Table, Value, main
 from oracle_hub.server.frames import text_frame
 
@@ -28,7 +29,6 @@ N_BURST = 10
 N_DROPPED = 1
 PATIENCE_S = 30.0
 FLOOR = "C send()"
-OURS, PEER = "oracle-hub", "websockets.broadcast"
 SUBSCRIBE = '{"type":"subscribe","feeds":["*"]}'
 
 
@@ -98,11 +98,11 @@ class PythonServer(Server):
 
 
 @contextmanager
-def broadcaster(name: str, n_feeds: int, size: int | None) -> Iterator[tuple[Any, int]]:
+def broadcaster(name: str, *arguments: object) -> Iterator[tuple[Any, int]]:
     """A process of :func:`benchmarks.broadcasters.serve_rounds`: a function that asks it, and its port."""
     context = multiprocessing.get_context("spawn")
     pipe, theirs = context.Pipe()
-    process = context.Process(target=broadcasters.serve_rounds, args=(theirs, name, n_feeds, size), daemon=True)
+    process = context.Process(target=broadcasters.serve_rounds, args=(theirs, name, *arguments), daemon=True)
     process.start()
     theirs.close()
 
@@ -127,17 +127,35 @@ def broadcaster(name: str, n_feeds: int, size: int | None) -> Iterator[tuple[Any
 
 
 @contextmanager
-def sink_of(programs: wire.Programs, name: str, port: int, n_clients: int, *, acks: bool = True) -> Iterator[wire.Sink]:
-    """A sink for one of the servers: ours sends hello, subscribed and snapshot before anything else."""
-    ours = name == OURS
+def sink_of(
+    programs: wire.Programs,
+    name: str,
+    port: int,
+    n_clients: int,
+    *,
+    acks: bool = True,
+    request: str = SUBSCRIBE,
+    path: str = "/",
+    late_us: int = 0,
+    per_second: int = 0,
+    pause_us: int = 0,
+) -> Iterator[wire.Sink]:
+    """A sink for one of the servers: ours takes requests, and sends hello, subscribed and snapshot at first.
+
+    Peers send to those who come to the path ``/`` only.
+    """
+    ours = name in (OURS, OURS_LIVE)
     sink = wire.Sink(
         programs,
         port,
         n_clients,
         setup=3 if ours else 0,
-        path="/v1/stream" if ours else "/",
-        request=SUBSCRIBE if ours else "",
+        path="/v1/stream" if ours else path,
+        request=request if ours else "",
         acks=acks,
+        late_us=late_us,
+        per_second=per_second,
+        pause_us=pause_us,
     )
     try:
         yield sink
@@ -229,7 +247,6 @@ def run(repetitions: int, *, n_clients: int = N_CLIENTS, n_bursts: int = N_BURST
         "214 bytes: the same path, the message cut to that size; the other cases send the message as it is.",
         broadcasters.version_note(),
     ]
-    notes += [f"{name} is left out: {reason}." for name, reason in broadcasters.SKIPPED.items()]
     tables = tuple(table_of(case, outcomes[case.name]) for case in CASES)
     return Report("fanout", figures, tables, tuple(notes))
 

@@ -6,6 +6,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -84,6 +85,12 @@ class Report(msgspec.Struct, frozen=True):
     figures: tuple[Figure, ...]
     tables: tuple[Table, ...]
     notes: tuple[str, ...] = ()
+
+
+def progress(line: str) -> None:
+    """Say on standard error how far a benchmark is, where somebody looks on."""
+    if sys.stderr.isatty():
+        print(line, file=sys.stderr, flush=True)
 
 
 def environment() -> dict[str, Value]:

@@ -18,7 +18,8 @@ from pathlib import Path
 import msgspec
 
 from benchmarks import broadcasters, wire
-from benchmarks.fanout import OURS, PEER, SUBSCRIBE, broadcaster, sink_of
+from benchmarks.broadcasters import OURS, PEER
+from benchmarks.fanout import SUBSCRIBE, broadcaster, sink_of
 from benchmarks.report import Figure, Report, Table, Value, main
 
 N_FEEDS = 1

@@ -26,15 +26,32 @@ SINK_SOURCE = r"""
 #include <sys/epoll.h>
 #include <time.h>
 #include <unistd.h>
-/* sink PORT CLIENTS SETUP_FRAMES PATH REQUEST ACKS: connect, send REQUEST (if any) in one masked frame, read and count.
-   REQUEST may be lines: each client sends the next one.
-   Prints "ready", then "round FRAMES READS" after every CLIENTS frames (with ACKS), and at the end of standard input
-   "end FRAMES READS P50_US P99_US MAX_US": latencies from "sent_us" of the first message of a read to that read. */
-struct peer { int fd, http, have, setup; uint64_t skip; unsigned char head[10]; };
+/* sink PORT CLIENTS SETUP_FRAMES PATH REQUEST ACKS LATE_US RATE PAUSE_US: connect, send REQUEST (if any) in one masked
+   frame, read and count. REQUEST may be lines: each client sends the next one.
+   Prints "ready", then "round FRAMES READS" after every CLIENTS frames (with ACKS); for every line of standard input,
+   and at its end, "lap FRAMES READS P50_US P99_US MAX_US LATE GAP_US OPEN" of the time since the last: latencies from
+   "sent_us" of the first message of a read to that read; how often a client read nothing for longer than LATE_US, and
+   the longest that one did; clients that are set up.
+   After each round of reads it sleeps for PAUSE_US. With a RATE, so many clients a second connect from the first line
+   on, until all have. */
+struct peer { int fd, http, have, setup; uint64_t skip; unsigned char head[10]; int64_t read_us; };
 static char buffer[1 << 18];
 static uint64_t frames, reads;
 static uint32_t *samples;
 static size_t n_samples, max_samples = 4u << 20;
+static int64_t late_us, late, longest_us;
+static int n_open;
+static int64_t clock_us(clockid_t id) {
+    struct timespec now;
+    clock_gettime(id, &now);
+    return now.tv_sec * 1000000LL + now.tv_nsec / 1000;
+}
+static void mark(struct peer *p, int64_t now_us) {
+    int64_t gap_us = now_us - p->read_us;
+    if (gap_us > longest_us) longest_us = gap_us;
+    late += gap_us > late_us;
+    p->read_us = now_us;
+}
 static int by_value(const void *a, const void *b) {
     uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
     return (x > y) - (x < y);
@@ -42,9 +59,7 @@ static int by_value(const void *a, const void *b) {
 static void sample(const char *data, size_t size) {
     const char *at = memmem(data, size, "\"sent_us\":", 10);
     if (!at || n_samples == max_samples || at + 30 > data + size) return;
-    struct timespec now;
-    clock_gettime(CLOCK_REALTIME, &now);
-    int64_t us = now.tv_sec * 1000000LL + now.tv_nsec / 1000 - strtoll(at + 10, NULL, 10);
+    int64_t us = clock_us(CLOCK_REALTIME) - strtoll(at + 10, NULL, 10);
     samples[n_samples++] = us < 0 ? 0 : us;
 }
 static int take(struct peer *p, const unsigned char *data, size_t size) {  /* how many frames begin in the data */
@@ -72,8 +87,11 @@ static int receive(struct peer *p) {
     if (size <= 0) return -1;
     int n = take(p, (unsigned char *)buffer, size);
     reads++;
-    if (p->setup <= 0) { frames += n; sample(buffer, size); }
+    int waits = p->setup > 0;
+    if (!waits) { frames += n; sample(buffer, size); }
+    if (late_us && !waits) mark(p, clock_us(CLOCK_MONOTONIC));
     p->setup -= n;
+    if (waits && p->setup <= 0) { n_open++; p->read_us = clock_us(CLOCK_MONOTONIC); }
     return n;
 }
 static void greet(struct peer *p, int port, const char *path, const char *request) {
@@ -94,46 +112,80 @@ static void greet(struct peer *p, int port, const char *path, const char *reques
         memcpy(text + size, request, length); size += length;
     }
     if (send(p->fd, text, size, 0) != size) { perror("sink: send"); exit(1); }
+}
+static void await_setup(struct peer *p) {
     while (p->http < 4 || p->setup > 0)
         if (receive(p) < 0) { fprintf(stderr, "sink: refused\n"); exit(1); }
 }
+static void lap(struct peer *peers, int n) {
+    if (late_us) for (int i = 0; i < n; i++) if (peers[i].fd && peers[i].setup <= 0) {
+        int64_t read_us = peers[i].read_us;
+        mark(&peers[i], clock_us(CLOCK_MONOTONIC));
+        peers[i].read_us = read_us;
+    }
+    qsort(samples, n_samples, sizeof *samples, by_value);
+    printf("lap %lu %lu %u %u %u %ld %ld %d\n", (unsigned long)frames, (unsigned long)reads,
+        n_samples ? samples[n_samples / 2] : 0, n_samples ? samples[n_samples * 99 / 100] : 0,
+        n_samples ? samples[n_samples - 1] : 0, (long)late, (long)longest_us, n_open);
+    fflush(stdout);
+    n_samples = 0; frames = reads = 0; late = longest_us = 0;
+}
 int main(int argc, char **argv) {
-    if (argc != 7) return 2;
+    if (argc != 10) return 2;
     int port = atoi(argv[1]), n = atoi(argv[2]), setup = atoi(argv[3]), acks = atoi(argv[6]), open = 1;
+    int rate = atoi(argv[8]), greeted = 0, going = 0, pause_us = atoi(argv[9]);
+    int64_t due_us = 0;
+    late_us = atoll(argv[7]);
     const char *request = argv[5];
     struct peer *peers = calloc(n, sizeof *peers);
     struct epoll_event event = {.events = EPOLLIN}, events[256];
     samples = malloc(max_samples * sizeof *samples);
     int poll = epoll_create1(0);
-    for (int i = 0; i < n; i++) {
-        peers[i].setup = setup;
-        greet(&peers[i], port, argv[4], request);
+    while (!rate && greeted < n) {
+        struct peer *p = &peers[greeted++];
+        p->setup = setup;
+        greet(p, port, argv[4], request);
+        await_setup(p);
+        n_open += !setup;
         request += strcspn(request, "\n");
         request = *request ? request + 1 : argv[5];
-        event.data.ptr = &peers[i];
-        epoll_ctl(poll, EPOLL_CTL_ADD, peers[i].fd, &event);
+        event.data.ptr = p;
+        epoll_ctl(poll, EPOLL_CTL_ADD, p->fd, &event);
     }
     event.data.ptr = NULL;
     epoll_ctl(poll, EPOLL_CTL_ADD, 0, &event);
     frames = reads = n_samples = 0;
+    late = longest_us = 0;
+    for (int i = 0; i < n; i++) peers[i].read_us = clock_us(CLOCK_MONOTONIC);
     printf("ready\n"); fflush(stdout);
     uint64_t told = 0;
     while (open) {
-        int ready = epoll_wait(poll, events, 256, -1);
+        while (going && greeted < n && clock_us(CLOCK_MONOTONIC) >= due_us) {
+            struct peer *p = &peers[greeted++];
+            p->setup = setup;
+            greet(p, port, argv[4], request);
+            n_open += !setup;
+            event.data.ptr = p;
+            epoll_ctl(poll, EPOLL_CTL_ADD, p->fd, &event);
+            due_us += 1000000 / rate;
+        }
+        int ready = epoll_wait(poll, events, 256, going && greeted < n ? 1 : -1);
         for (int i = 0; i < ready; i++) {
             struct peer *p = events[i].data.ptr;
-            if (!p) { if (read(0, buffer, 16) <= 0) open = 0; }
+            if (!p) {
+                if (read(0, buffer, 1) <= 0) open = 0;
+                else if (rate && !going) { going = 1; due_us = clock_us(CLOCK_MONOTONIC); }
+                else { lap(peers, n); told = 0; }
+            }
             else if (receive(p) < 0) epoll_ctl(poll, EPOLL_CTL_DEL, p->fd, NULL);
         }
+        if (pause_us) usleep(pause_us);
         while (acks && frames / n > told) {
             told++;
             printf("round %lu %lu\n", (unsigned long)frames, (unsigned long)reads); fflush(stdout);
         }
     }
-    qsort(samples, n_samples, sizeof *samples, by_value);
-    printf("end %lu %lu %u %u %u\n", (unsigned long)frames, (unsigned long)reads,
-        n_samples ? samples[n_samples / 2] : 0, n_samples ? samples[n_samples * 99 / 100] : 0,
-        n_samples ? samples[n_samples - 1] : 0);
+    lap(peers, n);
     return 0;
 }
 """
@@ -200,6 +252,14 @@ def raise_file_limit(wanted: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, highest), hard))
 
 
+def require_file_limit(wanted: int) -> None:
+    """As :func:`raise_file_limit`; ends the benchmark where the system does not allow so many."""
+    raise_file_limit(wanted)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < wanted:
+        raise SystemExit(f"{wanted} open files are needed and {hard} allowed: raise the hard limit (ulimit -Hn)")
+
+
 def settle(pid: int, *, reads: bool) -> None:
     """Put a sender on one core and its reader on another: left alone, they share one now and then, which is cheaper."""
     cores = sorted(os.sched_getaffinity(0))
@@ -245,11 +305,15 @@ class Program:
             raise SystemExit(f"the {self.name} ended early")
         return words
 
-    def ask(self) -> list[str]:
-        """Send an empty line and give the answer."""
+    def tell(self) -> None:
+        """Send an empty line."""
         assert self._process.stdin is not None
         self._process.stdin.write(b"\n")
         self._process.stdin.flush()
+
+    def ask(self) -> list[str]:
+        """Send an empty line and give the answer."""
+        self.tell()
         return self.line()
 
     def finish(self) -> list[str]:
@@ -273,28 +337,57 @@ class Program:
 
 
 class SinkCounts(msgspec.Struct, frozen=True):
-    """What a sink counted, and latencies from ``sent_us`` of a message to its read, in microseconds."""
+    """What a sink counted since the last time, and latencies from ``sent_us`` of a message to its read."""
 
     frames: int
     reads: int
     p50_us: int
     p99_us: int
     max_us: int
+    late: int
+    """How often a client read nothing for longer than ``late_us``."""
+    longest_gap_us: int
+    open: int
+    """Clients that are set up."""
 
 
 class Sink(Program):
-    """Reads for ``n_clients`` connected clients; constructed when all of them are set up."""
+    """Reads for ``n_clients`` clients. Constructed when all of them are set up.
+
+    With ``per_second`` they connect later: so many a second from :meth:`begin` on. With ``pause_us`` it sleeps for so
+    long after each round of reads: then nobody pays for waking it with every frame.
+    """
 
     def __init__(
-        self, programs: Programs, port: int, n_clients: int, *, setup: int, path: str, request: str, acks: bool = True
+        self,
+        programs: Programs,
+        port: int,
+        n_clients: int,
+        *,
+        setup: int,
+        path: str,
+        request: str,
+        acks: bool = True,
+        late_us: int = 0,
+        per_second: int = 0,
+        pause_us: int = 0,
     ) -> None:
-        super().__init__(programs.sink, (port, n_clients, setup, path, request, int(acks)))
+        arguments = (port, n_clients, setup, path, request, int(acks), late_us, per_second, pause_us)
+        super().__init__(programs.sink, arguments)
         if self.line() != ["ready"]:
             raise SystemExit("the sink did not get ready")
 
     def round(self) -> None:
         """Wait until every client has read one more frame."""
         self.line()
+
+    def begin(self) -> None:
+        """Let the first client connect."""
+        self.tell()
+
+    def lap(self) -> SinkCounts:
+        """What it counted since it began, or since the last lap. Not together with rounds."""
+        return SinkCounts(*map(int, self.ask()[1:]))
 
     def counts(self) -> SinkCounts:
         """End it, and give what it counted."""

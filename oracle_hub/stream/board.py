@@ -59,7 +59,7 @@ class Form(NamedTuple):
         payload = self.encode(message)
         frame, size = self.frame(payload), len(self.stamp(message.server_time_us))
         at = frame.index(payload) + self.beat_time_at(payload)
-        return Beat(frame[:at], frame[at + size :], size)
+        return Beat(message.sub, message.seq, frame[:at], frame[at + size :], size)
 
 
 def _json_time_at(heartbeat: bytes) -> int:
@@ -201,6 +201,9 @@ class Board:
         """Place of each feed among the decisions; None when it must be counted again."""
         self._lines: dict[str, tuple[Decision, str]] = {}
         """Lines of the digest, for those without a max age of their own, while the decision is the same."""
+        self._stamped_us = -1
+        self._stamps = b"", b""
+        """That time, as each form writes it."""
         self._turn = 0
         self._next_end_us: int | None = None
         self._next_end_stale = False
@@ -389,10 +392,18 @@ class Board:
         """The heartbeat for subscriptions of a group that have this number and stand at ``seq``."""
         if now_us >= group.beat_until_us:
             self._sum_up(group, now_us)
-        form = self._binary if group.key.binary else self._json
-        stamp = form.stamp(now_us)
+        if now_us != self._stamped_us:
+            self._stamped_us = now_us
+            self._stamps = self._json.stamp(now_us), self._binary.stamp(now_us)
+        stamp = self._stamps[group.key.binary]
+        beat = group.last_beat
+        if beat is None or beat.number != number or beat.seq != seq or beat.stamp_size != len(stamp):
+            beat = group.last_beat = self._kept_beat(group, number, seq, now_us, len(stamp))
+        return b"%b%b%b" % (beat.head, stamp, beat.tail)
+
+    def _kept_beat(self, group: Group, number: int, seq: int, now_us: int, stamp_size: int) -> Beat:
         beat = group.beats.get((number, seq))
-        if beat is None or beat.stamp_size != len(stamp):
+        if beat is None or beat.stamp_size != stamp_size:
             message = Heartbeat(
                 sub=number,
                 epoch=self.epoch,
@@ -403,8 +414,8 @@ class Board:
             )
             if len(group.beats) >= group.members:
                 group.beats.clear()  # of those who were here before
-            beat = group.beats[number, seq] = form.beat(message)
-        return b"%b%b%b" % (beat.head, stamp, beat.tail)
+            beat = group.beats[number, seq] = self.form(group.key).beat(message)
+        return beat
 
     def _sum_up(self, group: Group, now_us: int) -> None:
         lines, not_live, holds_until_us = [], [], 2**63
@@ -421,6 +432,7 @@ class Board:
                 holds_until_us = min(holds_until_us, shown.valid_until_us)
         group.not_live, group.digest, group.beat_until_us = not_live, digest(lines), holds_until_us
         group.beats.clear()
+        group.last_beat = None
 
     def _line(self, decision: Decision, shown: View, now_us: int, max_age_us: int | None) -> str:
         """A line of the digest, for a decision that holds."""

@@ -33,6 +33,8 @@ class GroupKey(NamedTuple):
 class Beat(NamedTuple):
     """A heartbeat without its time."""
 
+    number: int
+    seq: int
     head: bytes
     tail: bytes
     stamp_size: int
@@ -43,8 +45,8 @@ class Group:
     """Subscriptions with equal keys. They share encoded bytes."""
 
     __slots__ = (
-        "beat_until_us", "beats", "digest", "ends", "in_step", "keepers_apart", "key", "last_seq", "members",
-        "not_live", "others",
+        "beat_until_us", "beats", "digest", "ends", "in_step", "keepers_apart", "key", "last_beat", "last_seq",
+        "members", "not_live", "others",
     )  # fmt: skip
 
     def __init__(self, key: GroupKey, seq: int) -> None:
@@ -64,7 +66,9 @@ class Group:
         self.not_live: list[str] = []
         self.digest = ""
         self.beats: dict[tuple[int, int], Beat] = {}
-        """Heartbeats for who stands where, while ``not_live`` and ``digest`` hold."""
+        """Heartbeats by number and sequence, while ``not_live`` and ``digest`` hold."""
+        self.last_beat: Beat | None = None
+        """The one of these that was used last: mostly the one that is wanted next."""
 
     def has(self, feed: str) -> bool:
         """Whether the group follows a feed."""

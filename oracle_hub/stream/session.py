@@ -87,7 +87,7 @@ class Session:
     """State of one subscriber between its socket and the board."""
 
     __slots__ = (
-        "_alerts", "_allowance_at_us", "_allowance_us", "_backlog", "_board", "_last_number", "_limits",
+        "_alerts", "_allowance_at_us", "_allowance_us", "_backlog", "_board", "_last_number", "_limits", "_lone",
         "_subscriptions", "close_code", "dirty", "errors", "peer", "protocol",
     )  # fmt: skip
 
@@ -102,6 +102,8 @@ class Session:
         self._limits = limits
         self._subscriptions: dict[int, Subscription] = {}
         self._alerts: dict[int, AlertSubscription] = {}
+        self._lone: Subscription | None = None
+        """Its subscription, where there is one and nothing else to be looked after."""
         self._last_number = 0
         self._backlog: Backlog | None = None
         """Kept from the first subscription of mode ``all`` on."""
@@ -188,6 +190,7 @@ class Session:
             raise StreamError(ErrorCode.UNKNOWN_SUBSCRIPTION, f"no subscription {message.sub} in this session")
         subscription.end()
         self._board.leave(subscription.group)
+        self._count()
         return self._board.frame(encode(Unsubscribed(id=message.id, sub=message.sub)))
 
     def _subscribe(self, message: Subscribe, received_us: int, now_us: int) -> bytes:
@@ -273,6 +276,7 @@ class Session:
         )
         self._subscriptions[subscription.number] = subscription
         self._stand_at(subscription, self._board.seq)
+        self._count()
         return subscription
 
     def _subscribe_alerts(
@@ -290,6 +294,7 @@ class Session:
             self._last_number = number = self._last_number + 1
             sub = self._alerts[number] = AlertSubscription(number, feeds)
             board.sessions[self] = None
+            self._count()
             tail = board.snapshot(sub, now_us)
         answer = Subscribed(
             id=message.id,
@@ -306,6 +311,11 @@ class Session:
     def _leave_alerts(self) -> None:
         self._alerts.clear()
         self._board.alerts.sessions.pop(self, None)
+        self._count()
+
+    def _count(self) -> None:
+        lone = len(self._subscriptions) == 1 and self._backlog is None and not self._alerts
+        self._lone = next(iter(self._subscriptions.values())) if lone else None
 
     def _stand_at(self, sub: Subscription, seq: int) -> None:
         sub.stand_at(seq, alone=len(self._subscriptions) == 1)
@@ -432,12 +442,11 @@ class Session:
 
     def beat_in_step(self, now_us: int) -> bytes | None:
         """The same, sooner, for who has one subscription that is in step, and left nothing unsent; else None."""
-        if len(self._subscriptions) != 1 or self._backlog is not None or self._alerts:
+        sub = self._lone
+        if sub is None or not sub.in_step:
             return None
-        for sub in self._subscriptions.values():
-            if sub.in_step:
-                return self._board.heartbeat(sub.group, sub.number, sub.group.last_seq, now_us)
-        return None
+        group = sub.group
+        return self._board.heartbeat(group, sub.number, group.last_seq, now_us)
 
     def expire(self, ended: dict[Group, list[str]], now_us: int, unsent_bytes: int) -> bytes:
         """What to send when prices became too old for subscriptions with a max age of their own."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import broadcasters, fanout, latency, stall, workers
+from benchmarks import broadcasters, connections, fanout, heartbeats, latency, stall, workers
 from benchmarks.report import main
 
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="the sink is in C, and there is no C compiler (cc)")
@@ -58,3 +58,43 @@ def test_workers(capsys: pytest.CaptureFixture[str]) -> None:
     assert {"p50_ratio", "p99_ratio", "p50_ratio_3_clients", "p99_ratio_3_clients"} <= set(figures_of(printed))
     (rows,) = json.loads(printed)["tables"].values()
     assert [row["clients"] for row in rows] == [1, 3]
+
+
+def test_connections(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {name: broadcasters.SERVERS[name] for name in ("oracle-hub", "websockets.broadcast", "picows")}
+    monkeypatch.setattr(broadcasters, "SERVERS", few)
+    sizes = connections.Sizes(30, 1.2, 3, 50, 40, 0.5)
+    main("connections", "", partial(connections.run, sizes=sizes), ["--json", "--repetitions", "1"])
+    report = json.loads(capsys.readouterr().out)
+    assert {name: (figure["at_most"], figure["at_least"]) for name, figure in report["figures"].items()} == {
+        "kib_per_connection": (24.0, None),
+        "idle_heartbeats": (None, None),
+        "idle_late": (0.0, None),
+        "idle_cpu": (None, None),
+        "p99_ratio_with_arrivals": (2.0, None),
+        "arrived_per_second": (None, 38.0),
+    }
+    ours, _, picows = report["tables"]["30 idle connections"]
+    assert (ours["server"], picows["server"]) == ("oracle-hub as run", "picows")
+    assert 20 <= ours["heartbeats"] <= 80  # two or three for each of the twenty that are looked at
+    arrivals, peer = report["tables"]["3 keepers, 50 batches a second"]
+    assert arrivals["arrived per s"] == peer["arrived per s"] == 40
+
+
+def test_heartbeats(capsys: pytest.CaptureFixture[str]) -> None:
+    run = partial(heartbeats.run, n_clients=5, n_feeds=1_000, seconds=0.6)
+    main("heartbeats", "", run, ["--json", "--repetitions", "1"])
+    report = json.loads(capsys.readouterr().out)
+    bounds = {name: figure["at_most"] for name, figure in report["figures"].items() if figure["at_most"] is not None}
+    assert bounds == {
+        "heartbeats_cpu": 1.0, "late": 0.0, "heartbeats_cpu_while_prices_change": 1.0,
+        "late_while_prices_change": 0.0, "late_with_wakes": 0.0,
+    }  # fmt: skip
+    quiet, *_ = report["tables"]["Cost of heartbeats"]
+    assert 0 < quiet["frames/s"] <= 20
+
+
+def test_subscribers_of_heartbeats_share_no_group() -> None:
+    asked = heartbeats.requests(1_000, 2_000).splitlines()
+    assert len({tuple(sorted(json.loads(line)["feeds"])) for line in asked}) == 1_000
+    assert max(map(len, asked)) <= 125

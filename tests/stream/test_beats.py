@@ -77,6 +77,11 @@ def test_only_who_is_in_step_is_served_in_step() -> None:
     assert two.beat_in_step(1) is not None
     two.receive(ALL, 0, stage.service.clock_us)
     assert two.beat_in_step(1) is None
+    three = stage.join()
+    three.receive('{"type":"subscribe","channel":"alerts","feeds":["*"]}', 0, stage.service.clock_us)
+    assert three.beat_in_step(1) is None
+    three.receive('{"type":"unsubscribe","sub":2}', 0, stage.service.clock_us)
+    assert three.beat_in_step(1) == three.heartbeat(1, 0)
     behind = stage.join()
     stage.sessions.remove(behind)
     publication = stage.board.apply(stage.service.tick(SOL, 151), stage.service.clock_us)
