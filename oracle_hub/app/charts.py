@@ -9,6 +9,7 @@ import oracle_hub
 from oracle_hub.charts import bars_http, bars_socket, description, hermes, sse, udf
 from oracle_hub.charts.app import Charts
 from oracle_hub.charts.app import Door as ChartsDoor
+from oracle_hub.charts.dashboard import hub_door, pages
 from oracle_hub.charts.hermes_ids import pyth_ids
 from oracle_hub.charts.resolutions import parse_resolution
 from oracle_hub.charts.settings import Settings
@@ -20,6 +21,7 @@ from oracle_hub.server.door import Door
 DOORS: tuple[ChartsDoor, ...] = (
     *(sse.routes, bars_http.routes, bars_socket.routes, description.routes),
     *(udf.routes, hermes.routes),
+    *(pages.routes, hub_door.routes),
 )
 """Everything that is served, beside health."""
 

@@ -47,9 +47,11 @@ class Recorder:
         headers: Mapping[str, str] | None = None,
         clock_us: Callable[[], int] = boot_time_us,
     ) -> None:
-        self._headers = headers
+        self.hub = hub
+        """Address of the hub's stream."""
+        self.headers = dict(headers or {})
+        """Sent to the hub: a token, for one. Never printed."""
         self._clock_us = clock_us
-        self._hub = hub
         self._store = store
         self._live = live
         self._builder: Builder | None = None
@@ -111,14 +113,14 @@ class Recorder:
         at = self._position
         turned = self._live.turned
         prices = connect(
-            self._hub,
+            self.hub,
             ["*"],
             mode="all",
             detail="full",
             resume=None if at is None else Resume(at.epoch, at.seq, at.instance),
             on_live=turned,
             on_none=turned,
-            headers=self._headers,
+            headers=self.headers,
             clock_us=self._clock_us,
             wait=False,
         )
@@ -217,7 +219,7 @@ class Recorder:
                 log.info("following the hub at %s (instance %s).%s", status.url, status.instance, marked)
                 told = True
             elif not status.connected and told is not False and (status.last_error or told):
-                why = status.last_error or f"{self._hub}: no answer yet"
+                why = status.last_error or f"{self.hub}: no answer yet"
                 log.warning("no hub at %s; trying on, and serving history meanwhile", why)
                 told = False
             await asyncio.sleep(0.5)

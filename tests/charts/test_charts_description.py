@@ -15,8 +15,8 @@ from oracle_hub.charts.app import application
 from oracle_hub.charts.description import asyncapi, openapi
 from tests.charts.charts_stage import SECOND_US, ChartsStage, bars_client
 
-OTHERS = ("/udf", "/v1/shims", "/hermes", "/v2/", "/api/", "/ws")
-"""Doors whose form somebody else has described."""
+OTHERS = ("/udf", "/v1/shims", "/hermes", "/v2/", "/api/", "/ws", "/dashboard/")
+"""Doors whose form somebody else has described, and the files of the dashboard."""
 
 HTTP, STREAMS = openapi("1.2.3"), asyncapi("1.2.3")
 
@@ -68,9 +68,10 @@ async def test_every_native_path_is_described(stage: ChartsStage) -> None:
     async with stage.charts() as charts:
         app = application(charts.context, charts._doors)
         paths = {route.resource.canonical for route in app.router.routes() if route.resource is not None}
-        native = {path for path in paths if not path.startswith(OTHERS) and path not in ("/v1/bars", "/live", "/ready")}
+        sockets = {channel["address"] for channel in STREAMS["channels"].values()}
+        assert sockets == {"/v1/bars", "/v1/stream"} and sockets < paths
+        native = {path for path in paths - sockets if not path.startswith(OTHERS)} - {"/", "/live", "/ready"}
         assert native == set(HTTP["paths"])
-        assert STREAMS["channels"]["bars"]["address"] in paths
     await stage.stop()
 
 
@@ -89,6 +90,7 @@ async def test_real_answers_are_as_described(stage: ChartsStage) -> None:
             ("/v1/bars/SOL-USD?fill=up", "/v1/bars/{feed}", 400),
             ("/v1/bars/XRP-USD", "/v1/bars/{feed}", 404),
             ("/v1/marks/SOL-USD", "/v1/marks/{feed}", 200),
+            ("/v1/hub", "/v1/hub", 200),
             ("/v1/sse?feeds=XRP-USD", "/v1/sse", 404),
             ("/openapi.json", "/openapi.json", 200),
             ("/asyncapi.json", "/asyncapi.json", 200),

@@ -1,0 +1,195 @@
+"""The hub through this process, for a page that may talk to nobody else: its stream, and what it says of its health.
+
+``/v1/stream`` passes frames both ways as they are. So the page judges leases as every client does, with the stamps of
+the hub's clock: a frame that waited here is known to be old. A page that does not read makes the relay wait, and that
+is, to the hub, a slow client like any other.
+"""
+
+import asyncio
+import contextlib
+import logging
+import time
+from urllib.parse import urlsplit, urlunsplit
+
+import aiohttp
+import msgspec
+from aiohttp import WSMsgType, web
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, WebSocketException
+from websockets.typing import Subprotocol
+
+from oracle_hub.charts.answers import ChartsCode, Refused, json_answer
+from oracle_hub.charts.context import Context
+from oracle_hub.client.dialing import RECEIVE_BUFFER_BYTES, connected_socket, wire_log
+from oracle_hub.stream.messages import CloseCode
+
+log = logging.getLogger(__name__)
+
+SUBPROTOCOL = "oraclehub.v1"
+MAX_REQUEST_BYTES = 65_536
+"""Of a page's message."""
+DIAL_TIMEOUT_S = 5.0
+ASK_TIMEOUT_S = 2.0
+KEPT_S = 1.0
+"""So long one answer about the hub's health serves everybody."""
+
+Ending = tuple[int, str]
+
+
+class HubReport(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``/v1/hub``: what the hub's own ``/readyz`` says, if it can be asked."""
+
+    reachable: bool
+    status: int | None
+    """Of the hub's answer: 200 ready, 503 not."""
+    error: str | None
+    """Why there is no answer."""
+    readiness: msgspec.Raw | None
+    """The hub's answer as it is."""
+    alerts: bool
+    """Whether this process serves ``/v1/alerts``."""
+
+
+class HubDoor:
+    """The door."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._relays: set[asyncio.Task[Ending]] = set()
+        self._asking = asyncio.Lock()
+        self._asked_s = -KEPT_S
+        self._answer: tuple[int | None, bytes | None, str | None] = (None, None, None)
+        context.on_stop(self._stop)
+
+    def _stop(self) -> None:
+        for relay in self._relays:
+            relay.cancel()
+
+    # The stream.
+
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        """``GET /v1/stream``: a connection to the hub for this page alone."""
+        if request.headers.get("Upgrade", "").lower() != "websocket":
+            raise Refused(426, ChartsCode.UPGRADE_REQUIRED, "this is a websocket; /v1/sse is for those without")
+        with self._context.listener(request):
+            page = web.WebSocketResponse(
+                protocols=(SUBPROTOCOL,), max_msg_size=MAX_REQUEST_BYTES, heartbeat=20.0, timeout=0.5
+            )
+            await page.prepare(request)
+            relay = asyncio.create_task(self._relay(page), name="relay of the stream")
+            self._relays.add(relay)
+            try:
+                await asyncio.wait([relay])
+            finally:
+                self._relays.discard(relay)
+                relay.cancel()
+                await asyncio.wait([relay])
+            code, reason = (CloseCode.SHUTDOWN, "shutdown") if relay.cancelled() else relay.result()
+            await page.close(code=code, message=reason.encode()[:120])
+        return page
+
+    async def _relay(self, page: web.WebSocketResponse) -> Ending:
+        """Until one of the two ends it; returns how the page is to be told."""
+        recorder = self._context.recorder
+        try:
+            async with asyncio.timeout(DIAL_TIMEOUT_S):
+                sock = await connected_socket(recorder.hub, RECEIVE_BUFFER_BYTES)
+                hub = await connect(
+                    recorder.hub,
+                    sock=sock,
+                    subprotocols=[Subprotocol(SUBPROTOCOL)],
+                    additional_headers=recorder.headers,
+                    compression=None,
+                    max_size=None,
+                    close_timeout=0.5,
+                    logger=wire_log,
+                )
+        except (OSError, TimeoutError, WebSocketException) as error:
+            log.debug("the hub's stream cannot be had for a page: %s", error)
+            return CloseCode.SHUTDOWN, "the hub cannot be reached"
+        up = asyncio.create_task(_up(page, hub), name="relay to the hub")
+        try:
+            return await _down(hub, page)
+        finally:
+            up.cancel()
+            await asyncio.wait([up])
+            await hub.close()
+
+    # Health.
+
+    async def report(self, request: web.Request) -> web.Response:
+        """``GET /v1/hub``."""
+        status, body, error = await self._readiness()
+        paths = {resource.canonical for resource in request.app.router.resources()}
+        return json_answer(
+            HubReport(
+                reachable=status is not None,
+                status=status,
+                error=error,
+                readiness=None if body is None else msgspec.Raw(body),
+                alerts="/v1/alerts" in paths,
+            )
+        )
+
+    async def _readiness(self) -> tuple[int | None, bytes | None, str | None]:
+        """What the hub says, asked once a second at most, whoever asks here."""
+        async with self._asking:
+            if time.monotonic() - self._asked_s >= KEPT_S:
+                self._answer = await self._ask()
+                self._asked_s = time.monotonic()
+            return self._answer
+
+    async def _ask(self) -> tuple[int | None, bytes | None, str | None]:
+        recorder = self._context.recorder
+        timeout = aiohttp.ClientTimeout(total=ASK_TIMEOUT_S)
+        try:
+            async with (
+                aiohttp.ClientSession(timeout=timeout, headers=recorder.headers, trust_env=True) as http,
+                http.get(readiness_url(recorder.hub), allow_redirects=False) as response,
+            ):
+                body = await response.read()
+                if response.status not in (200, 503):
+                    return None, None, f"the hub answers with HTTP {response.status}"
+                msgspec.json.decode(body)
+                return response.status, body, None
+        except (aiohttp.ClientError, TimeoutError, OSError, msgspec.MsgspecError):
+            return None, None, "the hub cannot be reached"
+
+
+def readiness_url(stream_url: str) -> str:
+    """Where the hub says how it is, from the address of its stream."""
+    parts = urlsplit(stream_url)
+    scheme = "https" if parts.scheme == "wss" else "http"
+    return urlunsplit((scheme, parts.netloc, parts.path.removesuffix("/v1/stream") + "/readyz", "", ""))
+
+
+async def _up(page: web.WebSocketResponse, hub: ClientConnection) -> None:
+    """What the page asks. When the page leaves, the hub's connection is closed, which ends the other direction."""
+    with contextlib.suppress(ConnectionClosed):
+        async for frame in page:
+            if frame.type is not WSMsgType.TEXT:
+                break
+            await hub.send(frame.data)
+    await hub.close()
+
+
+async def _down(hub: ClientConnection, page: web.WebSocketResponse) -> Ending:
+    """What the hub tells. Each frame is taken when the page has taken the one before."""
+    try:
+        while True:
+            frame = await hub.recv()
+            if isinstance(frame, str):
+                await page.send_str(frame)
+    except ConnectionClosed as closed:
+        received = closed.rcvd
+        if received is not None and 4000 <= received.code < 5000:
+            return received.code, received.reason
+        return CloseCode.SHUTDOWN, "the connection to the hub was lost"
+    except ConnectionError:
+        return CloseCode.SHUTDOWN, "the page left"
+
+
+def routes(context: Context) -> list[web.RouteDef]:
+    """``/v1/stream`` and ``/v1/hub``."""
+    door = HubDoor(context)
+    return [web.get("/v1/stream", door.stream, allow_head=False), web.get("/v1/hub", door.report)]

@@ -1,0 +1,138 @@
+// Divergence and age of each source over time, as this page has seen them. Where a source was not usable there is a gap.
+
+import { DASH, duration, element } from "./format.mjs";
+import { chartLook, colour } from "./theme.mjs";
+import { createChart, LineSeries } from "./vendor/lightweight-charts.standalone.production.mjs";
+
+const KEPT = 900; // one a second
+const MAX_FEEDS = 100; // beyond it only of the feed that is looked at
+const COLOURS = ["series-1", "series-2", "series-3", "series-4"];
+
+export class Trends {
+  #legend;
+  #charts;
+  #samples = new Map();
+  #shown = null;
+  #drawn = "";
+
+  constructor(divergence, ages, legend) {
+    this.#legend = legend;
+    this.#charts = [
+      new Trend(divergence, (source) => source.divergenceBps, (value) => value.toFixed(value < 10 ? 2 : 1)),
+      new Trend(ages, (source) => source.ageUs === null ? null : source.ageUs / 1e6, (value) => value.toFixed(1)),
+    ];
+  }
+
+  restyle() {
+    for (const chart of this.#charts) chart.restyle();
+    this.#drawn = "";
+  }
+
+  /** Another feed is looked at. */
+  show(feed) {
+    this.#shown = feed;
+    if (this.#samples.size > MAX_FEEDS) this.#samples.clear();
+    for (const chart of this.#charts) chart.fill(this.#samples.get(feed) ?? []);
+  }
+
+  /** Whether samples of this feed are wanted. */
+  wants(feed, feeds) {
+    return feed === this.#shown || feeds <= MAX_FEEDS;
+  }
+
+  /** The sources of a feed at this second of the hub's clock. */
+  sample(feed, timeS, sources) {
+    if (!this.#samples.has(feed)) this.#samples.set(feed, []);
+    const samples = this.#samples.get(feed);
+    if (samples.length && timeS <= samples.at(-1).timeS) return; // a clock that was set back
+    const sample = { timeS, sources };
+    samples.push(sample);
+    if (samples.length > KEPT) samples.shift();
+    if (feed === this.#shown) for (const chart of this.#charts) chart.add(sample);
+  }
+
+  /** The newest values beside the colours. */
+  tell(sources) {
+    const parts = sources.map(({ name, divergenceBps, ageUs }) => [
+      name,
+      divergenceBps === null ? DASH : `${divergenceBps.toFixed(1)} bps`,
+      ageUs === null ? DASH : duration(ageUs),
+    ]);
+    const text = JSON.stringify(parts);
+    if (text === this.#drawn) return;
+    this.#drawn = text;
+    this.#legend.replaceChildren(
+      ...parts.map(([name, divergence, age], at) => {
+        const key = element("i", { class: "key" });
+        key.style.background = colour(COLOURS[at % COLOURS.length]);
+        return element("span", {}, key, element("b", {}, name), ` ${divergence} · ${age}`);
+      }),
+    );
+  }
+}
+
+class Trend {
+  #chart;
+  #value;
+  #format;
+  #series = new Map();
+
+  constructor(node, value, format) {
+    this.#value = value;
+    this.#format = format;
+    this.#chart = createChart(node, { autoSize: true, ...this.#look() });
+    node.chartData = () => Object.fromEntries([...this.#series].map(([name, series]) => [name, series.data()]));
+  }
+
+  #look() {
+    const look = chartLook();
+    return {
+      ...look,
+      handleScroll: false,
+      handleScale: false,
+      grid: { ...look.grid, vertLines: { visible: false } },
+      rightPriceScale: { ...look.rightPriceScale, scaleMargins: { top: 0.12, bottom: 0.04 }, borderVisible: false },
+      timeScale: { ...look.timeScale, timeVisible: true, secondsVisible: true, borderVisible: false },
+    };
+  }
+
+  restyle() {
+    this.#chart.applyOptions(this.#look());
+    [...this.#series.values()].forEach((series, at) => series.applyOptions({ color: colour(COLOURS[at % COLOURS.length]) }));
+  }
+
+  fill(samples) {
+    for (const series of this.#series.values()) this.#chart.removeSeries(series);
+    this.#series.clear();
+    const names = [...new Set(samples.flatMap(({ sources }) => sources.map(({ name }) => name)))];
+    for (const name of names) {
+      this.#of(name).setData(samples.map(({ timeS, sources }) => this.#point(timeS, sources.find((one) => one.name === name))));
+    }
+    this.#chart.timeScale().fitContent();
+  }
+
+  add({ timeS, sources }) {
+    for (const source of sources) this.#of(source.name).update(this.#point(timeS, source));
+    this.#chart.timeScale().fitContent();
+  }
+
+  #of(name) {
+    if (!this.#series.has(name)) {
+      const options = {
+        color: colour(COLOURS[this.#series.size % COLOURS.length]),
+        lineWidth: 2,
+        priceLineVisible: false,
+        lastValueVisible: false,
+        crosshairMarkerRadius: 3,
+        priceFormat: { type: "custom", minMove: 0.01, formatter: this.#format },
+      };
+      this.#series.set(name, this.#chart.addSeries(LineSeries, options));
+    }
+    return this.#series.get(name);
+  }
+
+  #point(time, source) {
+    const value = source ? this.#value(source) : null;
+    return value === null ? { time } : { time, value };
+  }
+}

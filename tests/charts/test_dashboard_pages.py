@@ -1,0 +1,122 @@
+"""The files of the dashboard: what is served, under which policy, and that a wheel has all of it."""
+
+import re
+import zipfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+from yarl import URL
+
+from oracle_hub.app.charts import DOORS
+from oracle_hub.charts.answers import json_answer
+from oracle_hub.charts.context import Context
+from oracle_hub.charts.dashboard.pages import CLIENT, CONTENT_TYPES, POLICY, STATIC, served
+from tests.charts.browser import chromium
+from tests.charts.charts_stage import charts_beside
+from tests.client.client_stage import HubStage
+from tests.project.test_packaging import wheel as wheel  # a fixture, by its name
+
+TEXTS = {path: path.read_text("utf-8") for path in STATIC.iterdir() if path.is_file()}
+ALERTS = [
+    {
+        "id": "a1",
+        "kind": "pair_diverged",
+        "feed": "SOL/USD",
+        "severity": "critical",
+        "started_us": 1_790_000_000_000_000,
+        "summary": "doves and pyth are <b>80</b> bps apart",
+    }
+]
+
+
+@pytest.fixture
+async def url(tmp_path: Path) -> AsyncIterator[str]:
+    hub = await HubStage().start()
+    async with charts_beside(hub, tmp_path / "charts.sqlite") as charts:
+        yield charts.url
+    await hub.server.stop("the test is over")
+
+
+async def test_every_file_is_served_under_the_policy(url: str) -> None:
+    async with aiohttp.ClientSession(url) as http:
+        for path, file in served().items():
+            async with http.get(path) as answer:
+                assert answer.status == 200, path
+                assert await answer.read() == file.read_bytes()
+                assert answer.headers["Content-Security-Policy"] == POLICY
+                assert answer.headers["X-Content-Type-Options"] == "nosniff"
+                assert answer.content_type == CONTENT_TYPES[file.suffix].split(";")[0]
+                again = {"If-None-Match": answer.headers["ETag"]}
+            async with http.get(path, headers=again) as answer:
+                assert answer.status == 304
+    assert "default-src 'self'" in POLICY and "unsafe" not in POLICY
+
+
+@pytest.mark.parametrize("path", ["/dashboard/", "/dashboard/../pages.py", "/dashboard/pages.py", "/index.html"])
+async def test_nothing_else_is(url: str, path: str) -> None:
+    async with aiohttp.ClientSession() as http, http.get(URL(url + path, encoded=True)) as answer:
+        assert answer.status == 404
+
+
+def test_files_name_only_each_other() -> None:
+    """What is asked for is relative and there, so nothing comes from another server, wherever the page is mounted."""
+    names = {path.removeprefix("/dashboard/") for path in served()}
+    for path, text in TEXTS.items():
+        if path.suffix == ".mjs":
+            assert {found.removeprefix("./") for found in re.findall(r'from "([^"]+)"', text)} <= names, path.name
+        if path.suffix in (".mjs", ".html", ".css"):
+            asked = re.findall(r'(?:src|href)="(?!https://www\.tradingview\.com/|#|v1/)([^"]+)"', text)
+            assert {one.removeprefix("dashboard/") for one in asked} <= names, path.name
+            assert not re.search(r"@import|url\(|innerHTML|insertAdjacentHTML|\beval\(", text), path.name
+
+
+def test_what_is_from_others_is_named_with_its_version_and_licence() -> None:
+    vendor = STATIC / "vendor"
+    code = (vendor / "lightweight-charts.standalone.production.mjs").read_text("utf-8")
+    version = re.findall(r"Lightweight Charts™ v([\d.]+)", code[:300])[0]
+    assert f"Lightweight Charts™ **{version}**" in (vendor / "README.md").read_text("utf-8")
+    assert f"Lightweight Charts™ {version}" in TEXTS[STATIC / "index.html"]
+    assert "Apache License" in (vendor / "lightweight-charts.LICENSE").read_text("utf-8")
+
+
+def test_no_file_is_too_long() -> None:
+    assert {path.name: lines for path, text in TEXTS.items() if (lines := len(text.splitlines())) > 600} == {}
+
+
+def test_a_wheel_has_all_of_it(wheel: zipfile.ZipFile) -> None:
+    for file in (CLIENT, *STATIC.rglob("*")):
+        if file.is_file():
+            name = "oracle_hub/" + file.as_posix().rsplit("/oracle_hub/", 1)[1]
+            assert wheel.read(name) == file.read_bytes()
+
+
+async def test_alerts_are_listed_where_they_are_served(tmp_path: Path) -> None:
+    told: list[object] = []
+
+    def door(context: Context) -> list[web.RouteDef]:
+        async def alerts(request: web.Request) -> web.Response:
+            return json_answer({"alerts": told})
+
+        return [web.get("/v1/alerts", alerts)]
+
+    hub = await HubStage().start()
+    async with charts_beside(hub, tmp_path / "charts.sqlite", doors=(*DOORS, door)) as charts, chromium() as page:
+        panel = "document.querySelector('#alerts-panel')"
+        await page.open(charts.url)
+        await page.until(f"{panel}.checkVisibility() && {panel}.innerText.includes('no alerts')")
+        told.extend(ALERTS)
+        row = await page.until(f"{panel}.querySelector('[data-alert=a1]')?.innerText")
+        assert "pair diverged · SOL/USD" in row and "critical since 14:13:20 UTC" in row
+        assert "<b>80</b>" in row  # text, whatever it is
+        assert page.errors == []
+    await hub.server.stop("the test is over")
+
+
+async def test_without_alerts_there_is_no_panel(url: str) -> None:
+    async with chromium() as page:
+        await page.open(url)
+        await page.until("document.querySelector('#health-badge').textContent !== ''")
+        assert not await page.value("document.querySelector('#alerts-panel').checkVisibility()")
