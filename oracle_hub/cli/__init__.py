@@ -26,6 +26,7 @@ COMMANDS: dict[str, Command] = {
     "explain": Command("explain", "show why a feed has the price it has: inputs, ages, divergences, the rule"),
     "replay": Command("replay", "run a journal through the same code and compare what it published"),
     "prove": Command("prove", "show the frames, inputs and rule behind one published price, from the journal"),
+    "whatif": Command("whatif", "decide a recorded history again under other limits, and compare them"),
     "rebuild-bars": Command("rebuild_bars", "make the bars of charts anew from a journal"),
     "import-bars": Command("import_bars", "load somebody else's history into the bars of charts"),
     "export": Command("export", "write bars or decisions of charts as CSV or Parquet"),

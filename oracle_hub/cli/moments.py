@@ -14,3 +14,8 @@ def moment_us(text: str) -> int:
         raise argparse.ArgumentTypeError(f"{text!r}: neither ISO 8601 nor seconds since 1970") from None
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
     return int(moment.replace(microsecond=0).timestamp()) * 1_000_000 + moment.microsecond
+
+
+def moment_text(at_us: int) -> str:
+    """UTC to the second, for people to follow."""
+    return datetime.fromtimestamp(at_us // 1_000_000, UTC).strftime("%Y-%m-%d %H:%M:%S")

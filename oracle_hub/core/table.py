@@ -235,6 +235,17 @@ class Table:
         recency_us = publish_us if publish_us < received_us else received_us
         return (0, recency_us + self._max_age_us[cell], mantissa, recency_us)
 
+    def standing(self, cell: int) -> tuple[int, int, int, int]:
+        """The cell before any limit that can be tuned: 1 where an age and a confidence can make it usable (else 0),
+        mantissa, confidence (-1 where the source gives none), recency.
+        """
+        flags = self._flags[cell]
+        if flags & UNUSABLE or not flags & HELD:
+            return (0, 0, -1, 0)
+        return (
+            1, self._mantissa[cell], self._conf[cell], min(self._publish_us[cell], self._received_us[cell])
+        )  # fmt: skip
+
     def input_columns(self, cells: npt.NDArray[np.int64], max_conf_bps: npt.NDArray[np.int64]) -> ColumnInputs:
         """:meth:`input` for many cells at once.
 
