@@ -20,7 +20,7 @@ import msgspec
 
 from benchmarks import broadcasters, wire
 from benchmarks.broadcasters import OURS, OURS_LIVE, PEER
-from benchmarks.report import Figure, Report, Table, Value, main
+from benchmarks.report import Figure, Report, Table, Value, main, progress
 from oracle_hub.server.frames import text_frame
 
 N_CLIENTS = 1_000
@@ -185,7 +185,8 @@ def measure_case(
         servers += [PythonServer(stack, programs, n_clients, name, case) for name in broadcasters.SERVERS]
         cpu_us: dict[str, list[float]] = {server.name: [] for server in servers}
         wall_us: dict[str, list[float]] = {server.name: [] for server in servers}
-        for _ in range(repetitions):
+        for number in range(repetitions):
+            progress(f"fanout: {case.name}: repetition {number + 1} of {repetitions}")
             for server in servers:
                 times = [server.burst(N_BURST) for _ in range(N_DROPPED + n_bursts)][N_DROPPED:]
                 cpu_us[server.name].append(statistics.median(cpu for cpu, _ in times) / 1e3 / N_BURST / n_clients)

@@ -67,29 +67,29 @@ class Traffic(msgspec.Struct, frozen=True):
     received_us: list[int]
 
 
-def fresh_engine(config: Config) -> tuple[Engine, dict[str, int]]:
+def fresh_engine(config: Config, start_s: int = START_S) -> tuple[Engine, dict[str, int]]:
     """An engine whose link is connected and whose every feed is live; and the link's subscription by address."""
     lineup = build_lineup(config, endpoints_of(config))
-    engine = Engine(lineup, epoch=1, started_us=START_S * 1_000_000, warmup_us=10_000_000)
+    engine = Engine(lineup, epoch=1, started_us=start_s * 1_000_000, warmup_us=10_000_000)
     subscriptions: dict[str, int] = {}
-    waiting: list[Effect] = list(engine.connect(LINK, START_S * 1_000_000))
+    waiting: list[Effect] = list(engine.connect(LINK, start_s * 1_000_000))
     while waiting:
-        frame = answer(waiting.pop(0), subscriptions)
+        frame = answer(waiting.pop(0), subscriptions, start_s)
         if frame is not None:
-            waiting.extend(engine.frame(LINK, frame, START_S * 1_000_000))
-    engine.step(START_S * 1_000_000)
+            waiting.extend(engine.frame(LINK, frame, start_s * 1_000_000))
+    engine.step(start_s * 1_000_000)
     assert all(decision.mantissa for decision in engine.hub.decisions.values())
     engine.applied.clear()
     return engine, subscriptions
 
 
-def answer(effect: Effect, subscriptions: dict[str, int]) -> Frame | None:
+def answer(effect: Effect, subscriptions: dict[str, int], start_s: int) -> Frame | None:
     """What the chain says to a request, or to a message on the websocket."""
     if isinstance(effect, Fetch):
         request = orjson.loads(effect.body)
         result: object = chain.GENESIS_HASH
         if request["method"] == "getMultipleAccounts":
-            states = accounts(0, dict.fromkeys(chain.FEEDS, 0))
+            states = accounts(0, dict.fromkeys(chain.FEEDS, 0), start_s)
             result = {"context": {"slot": 1}, "value": [states[address] for address in request["params"][0]]}
         return Frame("http", chain.reply(request["id"], result), effect.fetch_id, 200)
     if isinstance(effect, Send):
@@ -100,13 +100,13 @@ def answer(effect: Effect, subscriptions: dict[str, int]) -> Frame | None:
     return None
 
 
-def accounts(tick: int, moved: dict[str, int]) -> dict[str, dict[str, object]]:
+def accounts(tick: int, moved: dict[str, int], start_s: int = START_S) -> dict[str, dict[str, object]]:
     """Every account by its address, as of a tick; ``moved`` is how far each feed's price is from its start, in bps."""
     states: dict[str, dict[str, object]] = {}
     for feed, asset in ASSETS.items():
         price = chain.start_price(feed) // 10_000 * (10_000 + moved[feed]) + tick
         for offset, kind in enumerate(chain.KINDS):
-            states[kind.address(asset)] = chain.value(kind, asset, price + offset, START_S + tick, tick + 1)
+            states[kind.address(asset)] = chain.value(kind, asset, price + offset, start_s + tick, tick + 1)
     return states
 
 
