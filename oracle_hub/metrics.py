@@ -87,6 +87,8 @@ SPECS: tuple[MetricSpec, ...] = (
     MetricSpec("oraclehub_journal_segments", "gauge", "Segments in the journal's directory."),
     MetricSpec("oraclehub_journal_failures", "counter", "Failed operations on the journal.", ("operation",)),
     MetricSpec("oraclehub_journal_ok", "gauge", "1 if the last write to the journal succeeded."),
+    MetricSpec("oraclehub_alerts_open", "gauge", "Alerts that were told and have not ended.", ("kind", "severity")),
+    MetricSpec("oraclehub_alert_transitions", "counter", "What was told of alerts.", ("kind", "change")),
     MetricSpec("oraclehub_clock_skew_seconds", "gauge", "Wall clock minus ours."),
 )
 

@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from oracle_hub.alerts.alert import Transition
+from oracle_hub.alerts.alert import Change, Kind, Transition
 from oracle_hub.app.checkpoint import checkpoint
 from oracle_hub.app.engine import Engine, Lineup
 from oracle_hub.clock import AnchoredClock
@@ -49,6 +49,8 @@ class Pump:
         self.latencies = latencies
         self.decisions: Counter[tuple[str, str, str]] = Counter()
         """Published decisions by (feed, rule, source)."""
+        self.told: Counter[tuple[Kind, Change]] = Counter()
+        """Transitions of alerts by (kind, change)."""
         self.carry_out: Callable[[str, Sequence[Effect]], None] = lambda link, effects: None
         self.tell: Callable[[Sequence[Transition]], None] = lambda transitions: None
         """Called with alerts that begin, get worse or end."""
@@ -255,6 +257,7 @@ class Pump:
     def _tell(self) -> None:
         """Hand on what the engine has to tell of alerts: after the prices, before anything else."""
         transitions, self.engine.transitions = self.engine.transitions, []
+        self.told.update((transition.alert.kind, transition.change) for transition in transitions)
         self.tell(transitions)
 
     def _arm_alerts(self) -> None:

@@ -64,6 +64,21 @@ async def test_without_a_price_distances_are_from_the_first_usable_source(rig: R
     assert ("oraclehub_source_deviation_ratio", SOL, "pyth") not in told
 
 
+async def test_alerts_are_counted_by_kind_and_each_series_is_there_before_them(rig: Rig) -> None:
+    told = scrape(rig)
+    assert told["oraclehub_alert_transitions_total", "firing", "no_price"] == 0
+    assert told["oraclehub_alerts_open", "no_price", "critical"] == 0
+    live(rig)
+    rig.manual.advance(60_000_000)
+    rig.pump.step()
+    rig.manual.advance(10_000_000)
+    rig.pump._alerts_due()
+    told = scrape(rig)
+    assert told["oraclehub_alert_transitions_total", "firing", "no_price"] >= 1
+    assert told["oraclehub_alerts_open", "no_price", "critical"] >= 1
+    assert told["oraclehub_alert_transitions_total", "resolved", "no_price"] == 0
+
+
 async def test_every_way_to_lose_an_update_is_counted_by_its_reason(rig: Rig) -> None:
     live(rig)
     rig.deliver("hermes:1", hermes_event({SOL: (99_00000000, rig.now_s)}))
