@@ -14,7 +14,7 @@ import orjson
 from aiohttp import web
 
 from feeds.addresses import ASSETS
-from feeds.emulator.faults import Fault, FaultBook, load_script, parse_faults
+from feeds.emulator.faults import Fault, FaultBook, check_target, load_script, parse_faults
 from feeds.emulator.hermes import HermesServer
 from feeds.emulator.oracles import ORACLES
 from feeds.emulator.solana import SolanaServer
@@ -141,6 +141,7 @@ class Emulator:
                     drivers[feed, oracle] = self._playback.points(feed, oracle)
         world = World(start_us, drivers, book, derive_aggregate=self._tape is None)
         for fault in (*settings.faults, *self._script):
+            self._check_target(fault)
             book.add(fault, start_us)
         return world
 
@@ -279,10 +280,16 @@ class Emulator:
         Raises:
             ConfigError: it makes no sense.
         """
+        self._check_target(fault)
         active = self.world.faults.add(fault, self._now_us())
         self.tick()
         self._wake.set()
         return active.number
+
+    def _check_target(self, fault: Fault) -> None:
+        settings = self.settings
+        feeds = settings.feeds if self._tape is None else [f for f, _ in self._tape.series if f in settings.feeds]
+        check_target(fault, dict.fromkeys(feeds), (*settings.rpc_names, *settings.hermes_names, "control"))
 
     def clear(self, number: int | None = None) -> int:
         """Take back one fault, or all of them; how many."""
@@ -339,6 +346,8 @@ class Emulator:
         try:
             raw = orjson.loads(await request.read())
             faults = parse_faults(raw if isinstance(raw, list) else [raw], origin="fault")
+            for fault in faults:  # all of them or none
+                self._check_target(fault)
             numbers = [self.inject(fault) for fault in faults]
         except (orjson.JSONDecodeError, ConfigError) as error:
             return web.json_response({"error": str(error)}, status=400)

@@ -1,7 +1,7 @@
 """Scripted faults: what goes wrong, where, when, and for how long. Values only; who is hit acts on them."""
 
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -102,7 +102,20 @@ def check_fault(fault: Fault) -> Fault:
             raise ConfigError(f"fault spike: times {fault.times!r} is no decimal number") from None
         if factor <= 0:
             raise ConfigError("fault spike: times and bps must leave a positive price")
+        if factor == 1:
+            raise ConfigError("fault spike: moves no price; give bps, or times")
     return fault
+
+
+def check_target(fault: Fault, feeds: Collection[str], endpoints: Collection[str]) -> None:
+    """Look whether there is anything that the fault can hit.
+
+    Raises:
+        ConfigError: a feed or an endpoint that is not simulated.
+    """
+    for what, named, known in (("feed", fault.feed, feeds), ("endpoint", fault.endpoint, endpoints)):
+        if named is not None and named not in known:
+            raise ConfigError(f"fault {fault.kind}: no {what} {named!r} is simulated; there are {', '.join(known)}")
 
 
 def spike_factor(fault: Fault) -> Fraction:

@@ -66,9 +66,9 @@ class Alerting:
         """What is firing now."""
         return [*self._engine.open, *self.own.open]
 
-    def condition(self, now_us: int, kind: Kind, wrong: bool, text: str) -> None:
-        """Say that something of this process is wrong, or no longer."""
-        self.tell(self.own.condition(now_us, Key(kind, None), wrong, text))
+    def condition(self, now_us: int, kind: Kind, about: str, wrong: bool, text: str) -> None:
+        """Say that something of this process is wrong, or no longer; ``about`` tells several of one kind apart."""
+        self.tell(self.own.condition(now_us, Key(kind, None, (about,)), wrong, text))
 
     def advance(self, now_us: int) -> None:
         """Let time pass for what concerns this process."""

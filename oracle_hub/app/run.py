@@ -19,6 +19,7 @@ from oracle_hub.app.alerting import Alerting
 from oracle_hub.app.doors import server_settings
 from oracle_hub.app.engine import Engine
 from oracle_hub.app.explain import explain_feed, readiness
+from oracle_hub.app.journal_watch import JournalWatch
 from oracle_hub.app.lineup import EMULATED_RPC, Endpoints, HermesHost, build_lineup, endpoints_of, genesis_hash_of
 from oracle_hub.app.publisher import OwnServer, Publisher
 from oracle_hub.app.pump import Pump
@@ -56,6 +57,7 @@ class Application:
         self.clock = AnchoredClock(clock or SystemClock(), max_skew_us=config.hub.max_clock_skew_ms * 1_000)
         self.latencies = Latencies()
         self.emulator: Emulator | None = None
+        self._journal_watch: JournalWatch | None = None
         self.url = ""
         self.worker_command: Sequence[str] = COMMAND
         self.failed: str | None = None
@@ -103,6 +105,9 @@ class Application:
         self.publisher = self._make_publisher()
         self.alerting = Alerting(state, engine.alerts, show=self.publisher.alert)
         self.alerting.resume()
+        if self.journal is not None:
+            interval_us = config.journal.sync_interval_ms * 1_000
+            self._journal_watch = JournalWatch(self.journal, interval_us, self.clock.clock.monotonic_us)
         self.pump.tell = self.alerting.tell
         self.supervisor = Supervisor(self.pump, clock=self.clock.now_us)
         self.pump.carry_out = self.supervisor.carry_out
@@ -169,7 +174,6 @@ class Application:
             retention_s=section.retention_hours * 3_600,
             disk_budget_bytes=section.disk_budget_mib * 2**20,
             buffer_limit_bytes=section.buffer_limit_mib * 2**20,
-            fsync_interval_ms=section.sync_interval_ms,
         )
 
     def _close_journal(self) -> None:
@@ -211,10 +215,10 @@ class Application:
 
     def _check_journal(self) -> None:
         """Tell of a journal that can't be written. Not part of what follows from it."""
-        journal, now_us = self.journal, self.clock.now_us()
-        if journal is not None:
-            text = f"{journal.last_error}; {journal.records_lost} records lost so far"
-            self.alerting.condition(now_us, Kind.JOURNAL_LAG, journal.failing, text)
+        now_us = self.clock.now_us()
+        if self._journal_watch is not None:
+            for about, trouble in self._journal_watch.troubles().items():
+                self.alerting.condition(now_us, Kind.JOURNAL_LAG, about, trouble is not None, trouble or "")
         self.alerting.advance(now_us)
 
     async def _keep_journal(self) -> None:

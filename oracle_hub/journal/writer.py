@@ -43,6 +43,7 @@ from oracle_hub.journal.segments import (
     segment_name,
     sync_directory,
 )
+from oracle_hub.journal.soundness import check_segment
 
 _SLICE_BYTES = 2**20
 """A backlog is written in pieces of this size, so that a nearly full disk takes what it can."""
@@ -102,6 +103,7 @@ class JournalWriter:
     _gap: Gap | None = None
     _failing_since_us: int = 0
     _retry_at_us: int = 0
+    _slowest_write_us: int = 0
 
     def __init__(
         self,
@@ -113,7 +115,6 @@ class JournalWriter:
         retention_s: int | None = 7 * 86_400,
         disk_budget_bytes: int | None = 10 * 2**30,
         buffer_limit_bytes: int = 16 * 2**20,
-        fsync_interval_ms: int = 200,
         retry_interval_ms: int = 100,
         references: bool = True,
         opener: Callable[[Path], SegmentFile] = OsSegmentFile,
@@ -127,7 +128,6 @@ class JournalWriter:
         self.retention_s: Final = retention_s
         self.disk_budget_bytes: Final = disk_budget_bytes
         self.buffer_limit_bytes: Final = buffer_limit_bytes
-        self.fsync_interval_us: Final = fsync_interval_ms * 1_000
         self._retry_interval_us = retry_interval_ms * 1_000
         self._opener, self._clock, self._wall_clock = opener, clock, wall_clock
         self._run_start_us = wall_clock()
@@ -140,6 +140,7 @@ class JournalWriter:
         self._seen: dict[bytes, int] = {}
         self._remembered: deque[tuple[int, bytes]] = deque()
         self._file: SegmentFile | None = None
+        self._unsound: set[Path] = set()
         self._active: Path | None = None
         self._retired: list[SegmentFile] = []
         self._handover = threading.Lock()
@@ -262,6 +263,7 @@ class JournalWriter:
             raise JournalError(f"the journal in {self.directory} is closed: open a new writer under a greater epoch")
         if self.failing and self._clock() < self._retry_at_us:
             return
+        began_us = self._clock()
         try:
             if self._file is None:
                 self._open_segment()
@@ -271,6 +273,7 @@ class JournalWriter:
         else:
             self.failing = False
             self._sharing = self._references
+        self._slowest_write_us = max(self._slowest_write_us, self._clock() - began_us)
 
     def _write_pending(self) -> None:
         file = self._file
@@ -488,10 +491,10 @@ class JournalWriter:
         """Since the last successful :meth:`sync`, on the monotonic clock: what a loss of power may cost."""
         return 0 if self.last_sync_us is None else self._clock() - self.last_sync_us
 
-    @property
-    def sync_due(self) -> bool:
-        """Whether the interval since the last successful :meth:`sync` is over."""
-        return self.last_sync_us is None or self._clock() - self.last_sync_us >= self.fsync_interval_us
+    def take_slowest_write_us(self) -> int:
+        """How long the slowest write took since this was asked last."""
+        slowest_us, self._slowest_write_us = self._slowest_write_us, 0
+        return slowest_us
 
     # -- the slow part: may run in another thread --------------------------------------------------------------------
 
@@ -536,7 +539,10 @@ class JournalWriter:
         return True
 
     def seal_pending(self) -> int:
-        """Compress every closed segment; return how many were. A segment that fails stays plain and is tried again."""
+        """Check and compress every closed segment; return how many were.
+
+        One that is damaged stays as it is. One that the disk does not let be sealed stays plain and is tried again.
+        """
         with self._maintenance:
             active = self._active
             number = self._number
@@ -544,12 +550,15 @@ class JournalWriter:
             count = 0
             for segment in list_segments(self.directory):
                 current = (segment.epoch, segment.number) >= (self.epoch, number - 1)
-                if segment.sealed or segment.path == active or current:
+                if segment.sealed or segment.path == active or current or segment.path in self._unsound:
                     continue
                 try:
+                    check_segment(segment.path)
                     seal_segment(segment.path)
                     count += 1
                 except (OSError, JournalError) as error:
+                    if isinstance(error, JournalError):
+                        self._unsound.add(segment.path)  # kept plain, as it is, and not looked at again
                     self.seal_failures += 1
                     self.last_error = f"sealing {segment.path}: {error}"
             self.segments = len(list_segments(self.directory))

@@ -26,7 +26,6 @@ def test_constants_are_those_of_the_page() -> None:
 def test_defaults_are_those_of_the_page() -> None:
     parameters = inspect.signature(JournalWriter).parameters
     stated = {
-        "fsync_interval_ms": 200,
         "buffer_limit_bytes": 16 * 2**20,
         "max_segment_bytes": 64 * 2**20,
         "retention_s": 7 * 86_400,
