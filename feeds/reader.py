@@ -4,16 +4,18 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import ClassVar, TypeAlias
 
-from feeds.layout import MAX_TIMESTAMP_S
-from oracle_hub.core.price import rescale, rescale_conf
+from oracle_hub.core.price import INT64_MAX, rescale, rescale_conf
 from oracle_hub.core.source import Account, Condition, Event, Malformed, PriceUpdate, Rewatch, Status
 from oracle_hub.errors import ConfigError, DecodeError, PriceError
 
 CANONICAL_EXPO = -8
 """Exponent of a feed for which the catalogue gives none."""
+SECOND_US = 1_000_000
+MILLISECOND_US = 1_000
 
 Observation: TypeAlias = tuple[int, int, int, int | None]
-"""As on the wire: price, exponent, unix seconds, confidence (None where the layout has none)."""
+"""As on the wire: price, exponent, unix time (in seconds unless the reader says else), confidence (None where the
+layout has none)."""
 
 
 class Refused(Exception):
@@ -25,9 +27,18 @@ class Refused(Exception):
 
 
 def normalise(
-    source: str, feed: str, expo: int, observation: Observation, account: Account, transport: str, received_us: int
+    source: str,
+    feed: str,
+    expo: int,
+    observation: Observation,
+    account: Account,
+    transport: str,
+    received_us: int,
+    tick_us: int = SECOND_US,
 ) -> PriceUpdate:
     """One observation at the feed's canonical exponent ``expo``, whatever exponent it came with.
+
+    ``tick_us`` is the unit of the observation's timestamp.
 
     Raises:
         Refused: no positive price, never updated, or beyond what int64 holds.
@@ -35,8 +46,9 @@ def normalise(
     price, from_expo, timestamp, conf = observation
     if timestamp == 0:
         raise Refused(Condition.INVALID, f"{account.pubkey}: timestamp is 0: the account was never updated")
-    if not 0 < timestamp <= MAX_TIMESTAMP_S:
-        raise Refused(Condition.INVALID, f"{account.pubkey}: timestamp {timestamp} is no unix time in seconds")
+    if not 0 < timestamp <= INT64_MAX // tick_us:
+        unit = "seconds" if tick_us == SECOND_US else "milliseconds"
+        raise Refused(Condition.INVALID, f"{account.pubkey}: timestamp {timestamp} is no unix time in {unit}")
     try:
         mantissa = rescale(price, from_expo, expo)
         half_width = None if conf is None else rescale_conf(conf, from_expo, expo)
@@ -47,7 +59,7 @@ def normalise(
         transport,
         feed,
         mantissa,
-        timestamp * 1_000_000,
+        timestamp * tick_us,
         received_us,
         half_width,
         account.slot,
@@ -70,6 +82,8 @@ class PriceAccountReader(ABC):
 
     KIND: ClassVar[str]
     OWNERS: ClassVar[frozenset[str]]
+    TICK_US: ClassVar[int] = SECOND_US
+    """The unit of the layout's timestamp: :data:`SECOND_US` or :data:`MILLISECOND_US`."""
     CONFIGURED: ClassVar[frozenset[str]] = frozenset({"source", "_address", "_bound", "_accounts"})
 
     def __init__(self, source: str, accounts: Mapping[str, str], expos: Mapping[str, int] | None = None) -> None:
@@ -98,7 +112,8 @@ class PriceAccountReader(ABC):
             if account.owner not in self.OWNERS:
                 raise foreign_owner(self.KIND, account, self.OWNERS)
             observation = self._observe(feed, account)
-            return (normalise(self.source, feed, expo, observation, account, transport, received_us),)
+            update = normalise(self.source, feed, expo, observation, account, transport, received_us, self.TICK_US)
+            return (update,)
         except DecodeError as error:
             return (Malformed(self.source, transport, feed, f"{account.pubkey}: {error}", received_us),)
         except Refused as refused:

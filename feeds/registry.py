@@ -17,7 +17,9 @@ from feeds.layout import check_owner, check_price, json_value, padded_text
 from feeds.pyth.legacy import PROGRAMS as PYTH_LEGACY
 from feeds.pyth.legacy import PriceAccount, PriceReader, status_name
 from feeds.pyth.receiver import RECEIVERS, PriceUpdateReader, PriceUpdateV2
-from feeds.reader import PriceAccountReader
+from feeds.reader import MILLISECOND_US, PriceAccountReader
+from feeds.redstone import PROGRAM as REDSTONE
+from feeds.redstone import PriceData, PriceDataReader, check_price_data
 from oracle_hub.errors import ConfigError, DecodeError
 
 Decoder: TypeAlias = Callable[[bytes, str | None], dict[str, object]]
@@ -110,6 +112,24 @@ def decode_legacy_price(data: bytes, owner: str | None = None) -> dict[str, obje
     )
 
 
+def decode_redstone(data: bytes, owner: str | None = None) -> dict[str, object]:
+    """A RedStone price account. ``feed_id`` is RedStone's symbol; times in its own fields are milliseconds."""
+    check_owner(PriceData.KIND, owner, frozenset({REDSTONE}))
+    price = PriceData.decode(data)
+    check_price_data(price)
+    fields, at_us = price.fields(), price.timestamp * MILLISECOND_US
+    return _answer(
+        price.KIND,
+        price.value,
+        price.expo,
+        0,
+        fields,
+        publish_time_us=json_value(at_us),
+        feed_id=fields["feed_id"],
+        slot=fields["write_slot"],
+    )
+
+
 DECODERS: Mapping[str, Decoder] = {
     PriceFeed.KIND: decode_price_feed,
     AgPriceFeed.KIND: decode_ag_price_feed,
@@ -118,6 +138,7 @@ DECODERS: Mapping[str, Decoder] = {
     Transmissions.KIND: decode_transmissions,
     PriceUpdateV2.KIND: decode_price_update_v2,
     PriceAccount.KIND: decode_legacy_price,
+    PriceData.KIND: decode_redstone,
 }
 """Kind of account to a function of data and owner (None: not checked), which gives an object ready for JSON.
 
@@ -147,6 +168,7 @@ SOURCES: Mapping[str, SourceKind] = {
     "chainlink.store": SourceKind(TransmissionsReader, lambda asset: asset.chainlink_store, "Chainlink's public feeds"),
     "pyth.receiver": SourceKind(PriceUpdateReader, lambda asset: asset.pyth_new_push, "Pyth's sponsored accounts"),
     "pyth.legacy": SourceKind(PriceReader, lambda asset: asset.pyth_legacy, "Pyth's first push accounts"),
+    "redstone": SourceKind(PriceDataReader, lambda asset: asset.redstone, "RedStone's price accounts"),
 }
 """Kind of source, as a configuration names it, to its reader. Sources that are no accounts have links instead."""
 

@@ -129,6 +129,7 @@ KINDS: dict[str, tuple[int, bool]] = {
     "pyth.receiver": (90_000, True),
     "pyth.legacy": (5_000, False),
     "pyth.hermes": (5_000, False),
+    "redstone": (60_000, True),
 }
 """Per kind of source: default max age in ms (heartbeat plus margin for slow push accounts), and whether it is slow."""
 

@@ -14,6 +14,7 @@ from feeds.addresses import (
     PYTH_LEGACY,
     PYTH_NEW_RECEIVER,
     PYTH_OLD_RECEIVER,
+    REDSTONE,
     Asset,
     doves_ag_feed_bump,
     doves_feed_bump,
@@ -21,10 +22,13 @@ from feeds.addresses import (
 from feeds.chainlink.store import Transmission, Transmissions
 from feeds.doves import AgPriceFeed, PriceFeed
 from feeds.emulator.oracles import AGGREGATE, CHAINLINK_LEG, EDGE, LAZER, LEGACY, RECEIVER, STORE
+from feeds.emulator.oracles import REDSTONE as REDSTONE_ORACLE
 from feeds.jupiter import Custody, OracleParams, ParameterUpdateOracle, Pool
 from feeds.layout import UNSET_KEY, pad32, pubkey_bytes
 from feeds.pyth.legacy import Ema, PriceAccount, PriceInfo
 from feeds.pyth.receiver import PriceUpdateV2
+from feeds.reader import MILLISECOND_US
+from feeds.redstone import PriceData
 
 EXPO = -8
 CUSTODY = "jupiter.custody"
@@ -78,6 +82,7 @@ def places() -> dict[str, Place]:
             (RECEIVER, asset.pyth_new_push, PYTH_NEW_RECEIVER),
             (RECEIVER, asset.pyth_old_push, PYTH_OLD_RECEIVER),
             (LEGACY, asset.pyth_legacy, PYTH_LEGACY),
+            (REDSTONE_ORACLE, asset.redstone, REDSTONE),
             (CUSTODY, asset.custody, PERPS),
         ):
             found[address] = Place(oracle, feed, owner)
@@ -113,6 +118,8 @@ def encode_price(address: str, held: Held) -> bytes:
         return _transmissions(asset, held)
     if place.oracle == RECEIVER:
         return _price_update(address, asset, held)
+    if place.oracle == REDSTONE_ORACLE:
+        return _redstone(asset, held)
     return _legacy(asset, held)
 
 
@@ -170,6 +177,11 @@ def _price_update(address: str, asset: Asset, held: Held) -> bytes:
         ema_conf=held.ema_conf,
         posted_slot=held.slot,
     ).encode()
+
+
+def _redstone(asset: Asset, held: Held) -> bytes:
+    published_ms, written_ms = held.publish_us // MILLISECOND_US, held.emit_us // MILLISECOND_US
+    return PriceData(pad32(asset.symbol), held.mantissa, published_ms, written_ms, held.slot, -EXPO).encode()
 
 
 def _legacy(asset: Asset, held: Held) -> bytes:

@@ -10,8 +10,9 @@ STORE = "chainlink.store"
 RECEIVER = "pyth.receiver"
 LEGACY = "pyth.legacy"
 HERMES = "pyth.hermes"
+REDSTONE = "redstone"
 
-ORACLES: tuple[str, ...] = (EDGE, LAZER, CHAINLINK_LEG, AGGREGATE, STORE, RECEIVER, LEGACY, HERMES)
+ORACLES: tuple[str, ...] = (EDGE, LAZER, CHAINLINK_LEG, AGGREGATE, STORE, RECEIVER, LEGACY, HERMES, REDSTONE)
 """Every oracle; the aggregate after its legs."""
 
 GROUPS: dict[str, tuple[str, ...]] = {

@@ -1,4 +1,4 @@
-"""A seeded random walk: one true price per feed, and eight oracles that observe it late, seldom and inexactly.
+"""A seeded random walk: one true price per feed, and nine oracles that observe it late, seldom and inexactly.
 
 Everything follows from the seed and the start. Oracles of one feed see the same path; each has its own noise, cadence
 and delay. Simulated prices: they resemble the market in size and speed, and in nothing else.
@@ -9,7 +9,7 @@ from random import Random
 
 import msgspec
 
-from feeds.emulator.oracles import AGGREGATE, CHAINLINK_LEG, EDGE, HERMES, LAZER, LEGACY, RECEIVER, STORE
+from feeds.emulator.oracles import AGGREGATE, CHAINLINK_LEG, EDGE, HERMES, LAZER, LEGACY, RECEIVER, REDSTONE, STORE
 
 STEP_US = 100_000
 """Grid of the true price."""
@@ -45,6 +45,7 @@ MANNERS: dict[str, Manner] = {
     RECEIVER: Manner(100, 60_000_000, 1_000_000, 800_000),
     LEGACY: Manner(100, 400_000, 40_000, 300_000),
     HERMES: Manner(100, 400_000, 40_000, 300_000),
+    REDSTONE: Manner(150, 10_000_000, 500_000, 900_000),
 }
 """The aggregate computes from its legs: its noise is theirs."""
 CONF_CENTIBPS = 326

@@ -16,6 +16,7 @@ ORACLES = {
     "pyth.receiver": "Pyth",
     "pyth.legacy": "Pyth",
     "pyth.hermes": "Pyth",
+    "redstone": "RedStone",
 }
 """Whose price a kind carries, where it is one oracle's."""
 

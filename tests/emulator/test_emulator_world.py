@@ -240,4 +240,4 @@ def test_next_event_is_never_late() -> None:
 
 def test_groups_cover_every_oracle() -> None:
     assert select_oracles(None) == ORACLES
-    assert {one for name in ("doves", "chainlink", "pyth") for one in select_oracles(name)} == set(ORACLES)
+    assert {one for name in ("doves", "chainlink", "pyth", "redstone") for one in select_oracles(name)} == set(ORACLES)

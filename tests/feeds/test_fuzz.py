@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from itertools import cycle, islice
+from typing import TypeAlias
 
 import msgspec
 import orjson
@@ -16,6 +17,7 @@ from feeds.jupiter import Custody, Pool
 from feeds.layout import pad32, pubkey_bytes
 from feeds.pyth.legacy import PriceAccount, PriceInfo
 from feeds.pyth.receiver import PriceUpdateV2
+from feeds.redstone import PriceData
 from feeds.registry import DECODERS, SOURCES, default_account, make_reader
 from oracle_hub.core.source import Account, Malformed, PriceUpdate, Rewatch, Status
 from oracle_hub.errors import DecodeError
@@ -48,7 +50,12 @@ WHOLE: dict[str, list[bytes]] = {
     "pyth.legacy_price": [
         PriceAccount(exponent=-8, timestamp=1_790_000_000, num_components=2, agg=PriceInfo(10**10, 5)).encode()
     ],
+    "redstone.price": [
+        PriceData(pad32("SOL"), 10**10, 1_790_000_000_123, written, 5, decimals).encode()
+        for written, decimals in ((None, 8), (1_790_000_000_900, 8), (1_790_000_000_900, None))
+    ],
 }
+Layout: TypeAlias = PriceFeed | AgPriceFeed | Custody | Pool | Transmissions | PriceUpdateV2 | PriceAccount | PriceData
 OWNERS = tuple(PROGRAMS.values())
 
 
@@ -93,8 +100,8 @@ def test_decoders_refuse_cleanly_or_decode() -> None:
 @pytest.mark.parametrize("kind", DECODERS)
 def test_what_decodes_encodes_to_the_same_state(kind: str) -> None:
     chance = random.Random(SEED + 1)
-    layouts: tuple[type[PriceFeed | AgPriceFeed | Custody | Pool | Transmissions | PriceUpdateV2 | PriceAccount], ...]
-    layouts = (PriceFeed, AgPriceFeed, Custody, Pool, Transmissions, PriceUpdateV2, PriceAccount)
+    layouts: tuple[type[Layout], ...]
+    layouts = (PriceFeed, AgPriceFeed, Custody, Pool, Transmissions, PriceUpdateV2, PriceAccount, PriceData)
     layout = next(layout for layout in layouts if kind == layout.KIND)
     for _ in range(500):
         try:
