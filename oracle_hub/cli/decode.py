@@ -1,44 +1,122 @@
-"""``oracle-hub decode``: account data in, one JSON object out. A contract, for debugging and for checkers."""
+"""``oracle-hub decode``: account data or a signed message in, one JSON object out.
+
+A contract, for debugging and for checkers.
+"""
 
 import argparse
 import base64
 import binascii
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import orjson
 
 from feeds.registry import DECODERS
-from oracle_hub.errors import DecodeError
+from feeds.signed import SIGNED, decode_signed
+from feeds.signers import SignerSets, read_sets
+from feeds.verdict import Mode, Verdict, Why
+from oracle_hub.cli.moments import moment_us
+from oracle_hub.errors import ConfigError, DecodeError
+
+KINDS = sorted({*DECODERS, *SIGNED})
+_MAX_SIGNERS_BYTES = 2**20
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.description = "Reads account data in base64 or hex from standard input and writes one JSON object."
-    parser.add_argument("kind", metavar="KIND", choices=sorted(DECODERS), help=", ".join(sorted(DECODERS)))
+    parser.description = (
+        "Reads account data or a signed message in base64 or hex from standard input and writes one JSON object."
+    )
+    parser.add_argument("kind", metavar="KIND", choices=KINDS, help=", ".join(KINDS))
     parser.add_argument("--owner", metavar="PUBKEY", help="the account's owner: refused if it is not the right program")
     parser.add_argument("--lines", action="store_true", help='one input per line; errors as {"error": ...} lines')
     parser.add_argument("--json", action="store_true", help="accepted for uniformity: the output is always JSON")
+    signed = parser.add_argument_group("signed messages", f"for {', '.join(sorted(SIGNED))}")
+    signed.add_argument("--verify", action="store_true", help="check proofs, signatures, quorum and signer set")
+    signed.add_argument(
+        "--at",
+        metavar="TIME",
+        type=moment_us,
+        help="when the signer set must be in force: ISO 8601, or unix seconds, ms or us (default: the message's time)",
+    )
+    signed.add_argument(
+        "--signers",
+        metavar="SET",
+        help="who may sign: production (default) or another known name, or a file of signer sets (TOML or JSON)",
+    )
+    signed.add_argument("--mode", choices=[*Mode], help="strict (default) or lenient; see docs/signatures.md")
 
 
 def run(options: argparse.Namespace) -> int:
-    decoder: Callable[[bytes, str | None], dict[str, object]] = DECODERS[options.kind]
+    decoder = _decoder(options)
     if not options.lines:
-        _write(decoder(_bytes(sys.stdin.read()), options.owner))
+        answer = decoder(_bytes(sys.stdin.read()))
+        _write(answer)
+        if answer.get("verified", True) is not True:
+            print(f"oracle-hub decode: not verified: {answer['why']}: {answer['detail']}", file=sys.stderr)
+            return 1
         return 0
     for line in sys.stdin:
         if not line.strip():
             continue
         try:
-            _write(decoder(_bytes(line), options.owner))
+            _write(decoder(_bytes(line)))
         except DecodeError as error:
             _write({"error": str(error)})
     return 0
 
 
+def _decoder(options: argparse.Namespace) -> Callable[[bytes], dict[str, object]]:
+    """What to do with the bytes of one input.
+
+    Raises:
+        ConfigError: options that do not belong to the kind, or signer sets that can't be read.
+    """
+    kind: str = options.kind
+    asked = {"--at": options.at, "--signers": options.signers, "--mode": options.mode}
+    given = [name for name, value in asked.items() if value is not None]
+    if given and not options.verify:
+        raise ConfigError(f"{given[0]}: only with --verify")
+    if kind not in SIGNED:
+        decode, owner = DECODERS[kind], options.owner
+        unsigned = Verdict(Why.UNSIGNED, f"{kind} is account data, which holds no signature").fields()
+        added = unsigned | {"mode": str(options.mode or Mode.STRICT)} if options.verify else {}
+        return lambda data: decode(data, owner) | added
+    if options.owner is not None:
+        raise ConfigError(f"--owner: {kind} is a signed message, which no program owns; use --verify")
+    if not options.verify:
+        return lambda data: decode_signed(kind, data)
+    sets = _signers(kind, options.signers or "production")
+    mode = Mode(options.mode or Mode.STRICT)
+    return lambda data: _verified(kind, data, sets, options.at, mode)
+
+
+def _verified(kind: str, data: bytes, sets: SignerSets, at_us: int | None, mode: Mode) -> dict[str, object]:
+    """What is not even such a message is not verified either, and says so in the same words."""
+    try:
+        return decode_signed(kind, data, sets, at_us=at_us, mode=mode)
+    except DecodeError as error:
+        return {"kind": kind, "verified": False, "why": str(Why.MALFORMED), "detail": str(error), "mode": str(mode)}
+
+
+def _signers(kind: str, name: str) -> SignerSets:
+    known = SIGNED[kind].signers
+    if name in known:
+        return known[name]
+    path = Path(name)
+    try:
+        if path.stat().st_size > _MAX_SIGNERS_BYTES:
+            raise ConfigError(f"--signers: {name}: larger than {_MAX_SIGNERS_BYTES} bytes")
+        return read_sets(path.read_bytes(), name)
+    except OSError as error:
+        names = ", ".join(sorted(known))
+        raise ConfigError(f"--signers: {name}: neither a known set ({names}) nor a file: {error.strerror}") from None
+
+
 def _bytes(text: str) -> bytes:
     compact = "".join(text.split())
     if not compact:
-        raise DecodeError("standard input is empty; give account data in base64 or hex")
+        raise DecodeError("standard input is empty; give data in base64 or hex")
     digits = compact.removeprefix("0x")
     if len(digits) % 2 == 0 and all(character in "0123456789abcdefABCDEF" for character in digits):
         return bytes.fromhex(digits)

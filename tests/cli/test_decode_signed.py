@@ -1,0 +1,138 @@
+"""``decode`` of signed messages: output, exit status, and options that don't belong."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from feeds.emulator.pyth_signing import PythSigner
+from feeds.pyth.accumulator import PriceMessage
+from oracle_hub.cli import main
+
+PRICE = PriceMessage(b"\x07" * 32, 17_270_134_218, 5, -8, 1_789_248_348, 1_789_248_347, 17_270_000_000, 6)
+SIGNER = PythSigner()
+(UPDATE,) = SIGNER.updates([PRICE], 1_789_248_348)
+(SET,) = SIGNER.sets
+
+
+@pytest.fixture
+def signers(tmp_path: Path) -> Path:
+    """A file with the set of the test keys, which ends in a second."""
+    path = tmp_path / "signers.toml"
+    keys = ", ".join(f'"{key.hex()}"' for key in SET.keys)
+    path.write_text(
+        f'[[set]]\nkind = "{SET.kind}"\ngroup = "{SET.group}"\nkeys = [{keys}]\nquorum = 3\nuntil_s = 1789248349\n'
+    )
+    return path
+
+
+def decode(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes], text: str, *arguments: object
+) -> tuple[int, list[dict[str, Any]], str]:
+    """Exit status, lines of standard output, and standard error."""
+    monkeypatch.setattr("sys.stdin", io.StringIO(text))
+    status = main(["decode", *map(str, arguments)])
+    out, error = capfdbinary.readouterr()
+    return status, [json.loads(line) for line in out.splitlines()], error.decode()
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Any:
+    return lambda text, *arguments: decode(monkeypatch, capfdbinary, text, *arguments)
+
+
+def test_without_verify_it_says_nothing_of_signers(run: Any) -> None:
+    status, (answer,), error = run(UPDATE.hex(), "pyth.accumulator")
+    assert (status, error) == (0, "")
+    assert answer["kind"] == "pyth.accumulator" and "verified" not in answer
+    headline = {key: answer[key] for key in ("price", "expo", "publish_time_us", "conf", "feed_id", "slot")}
+    assert headline == {
+        "price": "17270134218",
+        "expo": -8,
+        "publish_time_us": 1_789_248_348_000_000,
+        "conf": "5",
+        "feed_id": "07" * 32,
+        "slot": 1_789_248_348 * 20,
+    }
+
+
+def test_a_verified_update(run: Any, signers: Path) -> None:
+    status, (answer,), error = run(UPDATE.hex(), "pyth.accumulator", "--verify", "--signers", signers)
+    assert (status, error) == (0, "")
+    verdict = {key: answer[key] for key in ("verified", "why", "quorum", "valid_signatures", "quorum_met", "mode")}
+    assert verdict == {
+        "verified": True,
+        "why": None,
+        "quorum": 3,
+        "valid_signatures": 3,
+        "quorum_met": True,
+        "mode": "strict",
+    }
+    assert answer["signers"] == [{"index": n, "key": SET.keys[n].hex(), "known": True} for n in range(3)]
+    assert answer["set_until_us"] == 1_789_248_349_000_000
+
+
+@pytest.mark.parametrize("at", ["1789248349", "1789248349000", "1789248349000000", "2026-09-12T21:25:49Z"])
+def test_a_set_that_is_over(run: Any, signers: Path, at: str) -> None:
+    arguments = ("pyth.accumulator", "--verify", "--signers", signers, "--at", at)
+    status, (answer,), error = run(UPDATE.hex(), *arguments)
+    assert (status, answer["verified"], answer["why"], answer["quorum_met"]) == (1, False, "expired_set", True)
+    assert error.startswith("oracle-hub decode: not verified: expired_set: set 26:") and error.count("\n") == 1
+    assert answer["judged_at_us"] == 1_789_248_349_000_000
+
+
+def test_strangers_and_nonsense_are_not_verified_and_say_why(run: Any) -> None:
+    status, (answer,), error = run(UPDATE.hex(), "pyth.accumulator", "--verify", "--mode", "lenient")
+    assert (status, answer["why"], answer["mode"]) == (1, "unknown_signer", "lenient")
+    assert [signer["known"] for signer in answer["signers"]] == [False] * 3
+    status, (answer,), error = run("ffff", "pyth.lazer", "--verify")
+    assert (status, answer["verified"], answer["why"]) == (1, False, "malformed")
+    assert error == (
+        "oracle-hub decode: not verified: malformed: "
+        "pyth.lazer: offset 2: expected a magic number of 4 bytes, found 2 bytes\n"
+    )
+    status, lines, error = run("ffff", "pyth.lazer")
+    assert (status, lines) == (1, []) and error.startswith("oracle-hub decode: pyth.lazer: offset 2:")
+
+
+def test_lines_go_on_after_what_is_refused(run: Any, signers: Path) -> None:
+    changed = bytearray(UPDATE)
+    changed[-2] ^= 1  # of the message
+    text = f"{UPDATE.hex()}\nzz\n{changed.hex()}\nabcd\n"
+    status, lines, error = run(text, "pyth.accumulator", "--lines", "--verify", "--signers", signers)
+    assert (status, error) == (0, "")
+    assert [line.get("verified") for line in lines] == [True, None, False, False]
+    assert lines[1] == {"error": "standard input is neither base64 nor hex"}
+    assert [line["why"] for line in lines[2:]] == ["bad_proof", "malformed"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["doves.price_feed", "--verify"], "--verify: doves.price_feed is account data, which holds no signature"),
+        (["doves.price_feed", "--at", "5"], "--at: doves.price_feed is account data, which holds no signature"),
+        (
+            ["pyth.lazer", "--owner", "x"],
+            "--owner: pyth.lazer is a signed message, which no program owns; use --verify",
+        ),
+        (["pyth.lazer", "--mode", "strict"], "--mode: only with --verify"),
+        (
+            ["pyth.lazer", "--verify", "--signers", "nowhere"],
+            "--signers: nowhere: neither a known set (production, staging) nor a file: No such file or directory",
+        ),
+    ],
+)
+def test_options_that_do_not_belong_are_refused(run: Any, arguments: list[str], told: str) -> None:
+    assert run("00", *arguments) == (1, [], f"oracle-hub decode: {told}\n")
+
+
+def test_a_file_that_is_no_set_is_refused(run: Any, tmp_path: Path) -> None:
+    path = tmp_path / "signers.toml"
+    path.write_text("[[set]]\n")
+    status, _, error = run("00", "pyth.lazer", "--verify", "--signers", path)
+    assert status == 1 and error.startswith(f"oracle-hub decode: signers {path}: Object missing required field")
+    path.write_bytes(b"#" * (2**20 + 1))
+    status, _, error = run("00", "pyth.lazer", "--verify", "--signers", path)
+    assert status == 1 and error.endswith("larger than 1048576 bytes\n")
