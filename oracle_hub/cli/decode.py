@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     if not options.lines:
         answer = decoder(_bytes(sys.stdin.read()))
         _write(answer)
-        if answer.get("verified", True) is not True:
+        if options.verify and answer["verified"] is not True:
             print(f"oracle-hub decode: not verified: {answer['why']}: {answer['detail']}", file=sys.stderr)
             return 1
         return 0
@@ -96,7 +96,7 @@ def _verified(kind: str, data: bytes, sets: SignerSets, at_us: int | None, mode:
     try:
         return decode_signed(kind, data, sets, at_us=at_us, mode=mode)
     except DecodeError as error:
-        return {"kind": kind, "verified": False, "why": str(Why.MALFORMED), "detail": str(error), "mode": str(mode)}
+        return {"kind": kind} | Verdict(Why.MALFORMED, str(error)).fields() | {"mode": str(mode)}
 
 
 def _signers(kind: str, name: str) -> SignerSets:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from feeds.doves import PriceFeed
 from feeds.emulator.pyth_signing import PythSigner
 from feeds.pyth.accumulator import PriceMessage
 from oracle_hub.cli import main
@@ -111,8 +112,7 @@ def test_lines_go_on_after_what_is_refused(run: Any, signers: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["doves.price_feed", "--verify"], "--verify: doves.price_feed is account data, which holds no signature"),
-        (["doves.price_feed", "--at", "5"], "--at: doves.price_feed is account data, which holds no signature"),
+        (["doves.price_feed", "--at", "5"], "--at: only with --verify"),
         (
             ["pyth.lazer", "--owner", "x"],
             "--owner: pyth.lazer is a signed message, which no program owns; use --verify",
@@ -126,6 +126,15 @@ def test_lines_go_on_after_what_is_refused(run: Any, signers: Path) -> None:
 )
 def test_options_that_do_not_belong_are_refused(run: Any, arguments: list[str], told: str) -> None:
     assert run("00", *arguments) == (1, [], f"oracle-hub decode: {told}\n")
+
+
+def test_account_data_is_unsigned(run: Any) -> None:
+    data = PriceFeed(b"SOL".ljust(32, b"\0"), bytes(33), 10**10, -8, 1_790_000_000).encode()
+    status, (answer,), error = run(data.hex(), "doves.price_feed", "--verify", "--mode", "lenient")
+    assert (status, answer["price"], answer["verified"], answer["why"]) == (1, "10000000000", False, "unsigned")
+    detail = "doves.price_feed is account data, which holds no signature"
+    assert error == f"oracle-hub decode: not verified: unsigned: {detail}\n"
+    assert (answer["signers"], answer["quorum_met"], answer["mode"]) == ([], False, "lenient")
 
 
 def test_a_file_that_is_no_set_is_refused(run: Any, tmp_path: Path) -> None:
