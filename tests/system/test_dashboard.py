@@ -112,6 +112,7 @@ async def test_history_and_live_bars_join(launch: Launch, page: Page) -> None:
     held = len(await page.until(f"{BARS}.length >= 3 && {BARS}"))
     await page.until(f"{BARS}.length >= {held + 3}")
     await drawn_as_kept(page, url, "SOL/USD", "1S")
+    assert await page.value("document.querySelector('#chart').chartPosition()") > 0, "the newest bar is not in sight"
     times = [point["time"] for point in await page.value("document.querySelector('#chart').chartData()")]
     assert times == [times[0] + at for at in range(len(times))]
     await page.value("document.querySelector('input[value=\"5S\"]').click()")
@@ -191,6 +192,10 @@ async def test_charts_that_end_and_come_back(chain: Emulator, launch: Launch, ch
     process, url = await charts(hub)
     await page.open(url + "/#resolution=1S")
     await page.until(f"{SHOWN} && {BARS}.length >= 2")
+    process.send_signal(signal.SIGSTOP)  # the connection stays, and nothing comes over it
+    await page.until("[...document.querySelectorAll('.price')].every((price) => price.textContent === '—')")
+    process.send_signal(signal.SIGCONT)
+    await page.until(SHOWN)
     process.kill()
     await page.until(f"{GONE} && document.querySelector('#outage').checkVisibility()")
     await process.wait()

@@ -21,7 +21,7 @@ const websocket = (path) => new URL(path, location.href).href.replace(/^http/, "
 
 const feeds = new Feeds(websocket("v1/stream"));
 const bars = new Bars(websocket("v1/bars"));
-const list = new FeedList(at("feeds"), choose);
+const list = new FeedList(at("feeds"), choose, (feed) => list.draw(feeds.view(feed), feeds.nowUs));
 const chart = new PriceChart(at("chart"), at("ohlc"), () => bars.earlier().then((more) => more && readMarks()));
 const trends = new Trends(at("divergence"), at("ages"), at("legend"));
 const chosen = { feed: null, resolution: remembered("resolution", RESOLUTIONS) ?? "1" };
@@ -45,6 +45,7 @@ function choose(feed) {
   list.chosen = feed;
   setText(at("feed-name"), feed);
   at("price").removeAttribute("data-mantissa"); // another feed's price is no move of this one
+  at("detail").setAttribute("aria-label", feed);
   at("chart").setAttribute("aria-label", `Candlestick chart of ${feed}`);
   at("sources").replaceChildren();
   trends.show(feed);
@@ -90,14 +91,14 @@ async function readMarks() {
 
 function draw() {
   const nowUs = feeds.nowUs;
-  for (const name of feeds.names) list.draw(feeds.view(name), nowUs);
+  for (const name of feeds.names) if (list.sees(name)) list.draw(feeds.view(name), nowUs);
   if (chosen.feed !== null) drawDetail(feeds.view(chosen.feed), nowUs);
   drawLink();
 }
 
 function drawDetail(view, nowUs) {
   const { price } = view;
-  at("detail").dataset.state = view.state;
+  at("hero").dataset.state = view.state;
   drawPrice(at("price"), price);
   const state = at("state");
   setText(state, STATES[view.state]);
@@ -195,7 +196,7 @@ feeds.addEventListener("feeds", () => {
 feeds.addEventListener("feed", ({ detail: { feed } }) => {
   const view = feeds.view(feed);
   const nowUs = feeds.nowUs;
-  list.draw(view, nowUs);
+  if (list.sees(feed)) list.draw(view, nowUs);
   if (feed === chosen.feed) drawDetail(view, nowUs);
   if (states.get(feed) === view.state) return;
   const known = states.has(feed);
@@ -223,6 +224,11 @@ function sample() {
     if (trends.wants(name, names.length)) trends.sample(name, Math.floor(nowUs / 1e6), feeds.sources(feeds.view(name)));
   }
 }
+
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address says what is looked at
+  at("detail").focus();
+});
 
 drawResolutions();
 followTheme(at("theme"), () => {

@@ -4,16 +4,21 @@ import { DASH, duration, element, priceParts, setText } from "./format.mjs";
 
 const STATES = { live: "live", degraded: "degraded", none: "no price" };
 
-/** Draws into a tablist; `choose(feed)` is called when another feed is wanted. */
+const LAZY_ABOVE = 60;
+
+/** Draws into a tablist; `choose(feed)` is called when another feed is wanted, `seen(feed)` when a card comes into sight. */
 export class FeedList {
   #list;
   #choose;
   #cards = new Map();
   #chosen = null;
+  #hidden = new Set();
+  #sight;
 
-  constructor(list, choose) {
+  constructor(list, choose, seen) {
     this.#list = list;
     this.#choose = choose;
+    this.#sight = new IntersectionObserver((changes) => this.#onSight(changes, seen), { rootMargin: "300px" });
     list.addEventListener("keydown", (event) => this.#onKey(event));
   }
 
@@ -22,13 +27,32 @@ export class FeedList {
     for (const [name, card] of this.#cards) {
       if (names.includes(name)) continue;
       card.root.remove();
+      this.#sight.unobserve(card.root);
       this.#cards.delete(name);
+      this.#hidden.delete(name);
     }
     for (const name of names) {
       if (!this.#cards.has(name)) this.#cards.set(name, this.#card(name));
       this.#list.append(this.#cards.get(name).root);
     }
     this.chosen = this.#chosen;
+  }
+
+  /** Whether a card is drawn: of very many, only those that are in sight. The others show no price at all. */
+  sees(name) {
+    return !this.#hidden.has(name);
+  }
+
+  #onSight(changes, seen) {
+    for (const { target, isIntersecting } of changes) {
+      const name = target.dataset.feed;
+      if (isIntersecting || this.#cards.size <= LAZY_ABOVE) {
+        if (this.#hidden.delete(name)) seen(name);
+      } else if (this.#cards.has(name)) {
+        this.#hidden.add(name);
+        drawPrice(this.#cards.get(name).price, null);
+      }
+    }
   }
 
   set chosen(feed) {
@@ -70,6 +94,7 @@ export class FeedList {
       element("span", { class: "meter", "aria-hidden": "true" }, made.bar),
     );
     made.root.addEventListener("click", () => this.#choose(name));
+    this.#sight.observe(made.root);
     return made;
   }
 

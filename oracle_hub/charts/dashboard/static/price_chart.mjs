@@ -29,12 +29,13 @@ export class PriceChart {
     this.#chart = createChart(node, { autoSize: true, ...chartLook() });
     this.#series = this.#chart.addSeries(CandlestickSeries, this.#look());
     this.#marks = createSeriesMarkers(this.#series, []);
-    this.#chart.timeScale().applyOptions({ timeVisible: true, secondsVisible: true, rightOffset: 4, minBarSpacing: 1 });
+    this.#chart.timeScale().applyOptions({ timeVisible: true, secondsVisible: true, rightOffset: 4, barSpacing: 8, minBarSpacing: 1 });
     this.#chart.timeScale().subscribeVisibleLogicalRangeChange((range) => {
       if (range !== null && range.from < EARLIER_BARS && this.#bars.length) wantEarlier();
     });
     this.#chart.subscribeCrosshairMove(({ time }) => this.#tellBar(time ?? null));
     node.chartData = () => this.#series.data(); // what is drawn, for the console and for tests
+    node.chartPosition = () => this.#chart.timeScale().scrollPosition(); // of the right edge, in bars after the last
   }
 
   restyle() {
@@ -66,9 +67,7 @@ export class PriceChart {
     this.#series.setData(this.#points(bars, null));
     if (this.#fresh && last) {
       this.#fresh = false;
-      const visible = Math.min(bars.length, Math.max(40, Math.floor(this.#node.clientWidth / 8)));
-      const count = this.#series.data().length;
-      this.#chart.timeScale().setVisibleLogicalRange({ from: count - visible, to: count + 3 });
+      this.#chart.timeScale().resetTimeScale(); // the newest bar is in sight, and stays there
     }
     this.#drawMarks();
     this.#tellBar(null);

@@ -15,6 +15,7 @@ export class Feeds extends EventTarget {
   #client;
   #entries = new Map();
   #closed = null;
+  #opening = false;
   #telling = false;
 
   constructor(url) {
@@ -27,14 +28,17 @@ export class Feeds extends EventTarget {
     this.#client.addEventListener("failed", ({ detail }) => {
       this.#closed = detail.message;
       this.#tell("link");
+      if (!this.#opening) setTimeout(() => this.follow(), AGAIN_MS); // what the hub refuses may be put right there
     });
   }
 
   /** Connect, and keep it so for as long as the page is open. */
   async follow() {
+    this.#opening = true;
     for (;;) {
       try {
         await this.#client.open();
+        this.#opening = false;
         this.#closed = null;
         this.#tell("link");
         return;
