@@ -13,7 +13,7 @@ from oracle_hub.charts import bars_messages
 from oracle_hub.charts.answers import ChartsCode, ErrorAnswer, json_answer
 from oracle_hub.charts.bars_http import BarsAnswer, MarksAnswer
 from oracle_hub.charts.context import Context
-from oracle_hub.charts.dashboard.hub_door import HubReport
+from oracle_hub.charts.dashboard.hub_door import AlertsAnswer, HubReport
 from oracle_hub.charts.health import Alive, Readiness
 from oracle_hub.charts.resolutions import RESOLUTIONS
 from oracle_hub.charts.sse import SseHeartbeat, SseSnapshot, SseUpdate
@@ -72,6 +72,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     Operation("/v1/marks/{feed}", "marks", "Changes of state.", {200: MarksAnswer, **_BAD}, (_FEED, _FROM, _TO)),
     Operation("/v1/hub", "hub", "What the hub says of its health.", {200: HubReport}),
+    Operation("/v1/alerts", "alerts", "Open alerts of the hub; null where it can't be asked.", {200: AlertsAnswer}),
     Operation(
         "/v1/sse",
         "sse",

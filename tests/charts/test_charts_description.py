@@ -91,6 +91,7 @@ async def test_real_answers_are_as_described(stage: ChartsStage) -> None:
             ("/v1/bars/XRP-USD", "/v1/bars/{feed}", 404),
             ("/v1/marks/SOL-USD", "/v1/marks/{feed}", 200),
             ("/v1/hub", "/v1/hub", 200),
+            ("/v1/alerts", "/v1/alerts", 200),
             ("/v1/sse?feeds=XRP-USD", "/v1/sse", 404),
             ("/openapi.json", "/openapi.json", 200),
             ("/asyncapi.json", "/asyncapi.json", 200),

@@ -9,7 +9,7 @@ import pytest
 from oracle_hub.charts import bars_messages as wire
 from oracle_hub.charts.answers import ChartsCode
 from oracle_hub.charts.bars_http import BarEntry, BarsAnswer, MarkEntry, MarksAnswer
-from oracle_hub.charts.dashboard.hub_door import HubReport
+from oracle_hub.charts.dashboard.hub_door import AlertsAnswer, HubReport, OpenAlert
 from oracle_hub.charts.sse import SseHeartbeat, SseSnapshot, SseUpdate
 from oracle_hub.charts.states import FeedState
 from tests.conftest import ROOT
@@ -19,7 +19,7 @@ SOCKET = TEXT[TEXT.index("### `/v1/bars`, the websocket") : TEXT.index("### `/v1
 WORDS = set(re.findall(r"`([a-z_]+)`", TEXT))
 MESSAGES: tuple[type[msgspec.Struct], ...] = (*get_args(wire.ClientMessage), *get_args(wire.ServerMessage))
 SHAPES: tuple[type[msgspec.Struct], ...] = (
-    *(BarEntry, BarsAnswer, MarkEntry, MarksAnswer, HubReport),
+    *(BarEntry, BarsAnswer, MarkEntry, MarksAnswer, HubReport, AlertsAnswer, OpenAlert),
     *(SseSnapshot, SseUpdate, SseHeartbeat, FeedState),
 )
 

@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from oracle_hub.charts.app import Charts
-from oracle_hub.charts.dashboard.hub_door import readiness_url
+from oracle_hub.charts.dashboard.hub_door import hub_url
 from oracle_hub.client import connect as connect_client
 from tests.charts.charts_stage import charts_beside
 from tests.client.client_stage import HubStage, turns_until
@@ -75,10 +75,13 @@ async def test_without_a_hub_a_page_is_told_to_come_back(tmp_path: Path) -> None
     async with charts_beside(hub, tmp_path / "charts.sqlite") as charts:
         await hub.server.stop("gone")
         assert await close_code(stream_of(charts)) == (4000, "the hub cannot be reached")
-        async with aiohttp.ClientSession(charts.url) as http, http.get("/v1/hub") as answer:
-            report = await answer.json()
-        assert (answer.status, report["reachable"], report["readiness"]) == (200, False, None)
-        assert report["error"] == "the hub cannot be reached"
+        async with aiohttp.ClientSession(charts.url) as http:
+            async with http.get("/v1/hub") as answer:
+                report = await answer.json()
+            assert (answer.status, report["reachable"], report["readiness"]) == (200, False, None)
+            assert report["error"] == "the hub cannot be reached"
+            async with http.get("/v1/alerts") as answer:
+                assert (answer.status, await answer.json()) == (200, {"alerts": None})
 
 
 async def test_its_end_and_the_hubs_end_are_told_with_a_code(tmp_path: Path) -> None:
@@ -113,4 +116,4 @@ async def test_other_origins_and_plain_requests_are_refused(charts: Charts) -> N
     ],
 )
 def test_where_the_hub_says_how_it_is(stream: str, readiness: str) -> None:
-    assert readiness_url(stream) == readiness
+    assert hub_url(stream, "/readyz") == readiness

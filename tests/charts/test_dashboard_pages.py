@@ -13,6 +13,7 @@ from yarl import URL
 from oracle_hub.app.charts import DOORS
 from oracle_hub.charts.answers import json_answer
 from oracle_hub.charts.context import Context
+from oracle_hub.charts.dashboard import hub_door
 from oracle_hub.charts.dashboard.pages import CLIENT, CONTENT_TYPES, POLICY, STATIC, served
 from tests.charts.browser import chromium
 from tests.charts.charts_stage import charts_beside
@@ -20,15 +21,23 @@ from tests.client.client_stage import HubStage
 from tests.project.test_packaging import wheel as wheel  # a fixture, by its name
 
 TEXTS = {path: path.read_text("utf-8") for path in STATIC.iterdir() if path.is_file()}
-ALERTS = [
+ALERTS: list[dict[str, object]] = [
+    {
+        "id": "a2",
+        "kind": "journal_lag",
+        "feed": None,
+        "severity": "warning",
+        "started_us": 1_790_000_001_000_000,
+        "summary": "the journal is behind",
+    },
     {
         "id": "a1",
         "kind": "pair_diverged",
         "feed": "SOL/USD",
         "severity": "critical",
         "started_us": 1_790_000_000_000_000,
-        "summary": "doves and pyth are <b>80</b> bps apart",
-    }
+        "summary": "SOL/USD: pair_diverged: doves and pyth are <b>80</b> bps apart",
+    },
 ]
 
 
@@ -93,30 +102,40 @@ def test_a_wheel_has_all_of_it(wheel: zipfile.ZipFile) -> None:
             assert wheel.read(name) == file.read_bytes()
 
 
-async def test_alerts_are_listed_where_they_are_served(tmp_path: Path) -> None:
-    told: list[object] = []
+def others(context: Context) -> list[web.RouteDef]:
+    """The hub's door without its alerts."""
+    return [route for route in hub_door.routes(context) if route.path != "/v1/alerts"]
+
+
+async def test_alerts_are_listed_the_worst_first(tmp_path: Path) -> None:
+    told: list[dict[str, object]] = []
 
     def door(context: Context) -> list[web.RouteDef]:
         async def alerts(request: web.Request) -> web.Response:
             return json_answer({"alerts": told})
 
-        return [web.get("/v1/alerts", alerts)]
+        return [*others(context), web.get("/v1/alerts", alerts)]
 
+    doors = (*(one for one in DOORS if one is not hub_door.routes), door)
     hub = await HubStage().start()
-    async with charts_beside(hub, tmp_path / "charts.sqlite", doors=(*DOORS, door)) as charts, chromium() as page:
+    async with charts_beside(hub, tmp_path / "charts.sqlite", doors=doors) as charts, chromium() as page:
         panel = "document.querySelector('#alerts-panel')"
         await page.open(charts.url)
         await page.until(f"{panel}.checkVisibility() && {panel}.innerText.includes('no alerts')")
         told.extend(ALERTS)
-        row = await page.until(f"{panel}.querySelector('[data-alert=a1]')?.innerText")
-        assert "pair diverged · SOL/USD" in row and "critical since 14:13:20 UTC" in row
-        assert "<b>80</b>" in row  # text, whatever it is
+        row = await page.until(f"{panel}.querySelector('li:first-child[data-alert=a1]')?.innerText")
+        assert "pair diverged · SOL/USD" in row and "critical" in row and "14:13:20" in row
+        assert "doves and pyth are <b>80</b> bps apart" in row  # text, whatever it is
+        assert "journal lag" in await page.value(f"{panel}.querySelector('li:last-child').innerText")
         assert page.errors == []
     await hub.server.stop("the test is over")
 
 
-async def test_without_alerts_there_is_no_panel(url: str) -> None:
-    async with chromium() as page:
-        await page.open(url)
+async def test_where_no_alerts_are_served_there_is_no_list(tmp_path: Path) -> None:
+    doors = (*(one for one in DOORS if one is not hub_door.routes), others)
+    hub = await HubStage().start()
+    async with charts_beside(hub, tmp_path / "charts.sqlite", doors=doors) as charts, chromium() as page:
+        await page.open(charts.url)
         await page.until("document.querySelector('#health-badge').textContent !== ''")
         assert not await page.value("document.querySelector('#alerts-panel').checkVisibility()")
+    await hub.server.stop("the test is over")

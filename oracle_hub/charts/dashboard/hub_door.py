@@ -1,4 +1,4 @@
-"""The hub through this process, for a page that may talk to nobody else: its stream, and what it says of its health.
+"""The hub through this process, for a page that may talk to nobody else: its stream, its health and its alerts.
 
 ``/v1/stream`` passes frames both ways as they are. So the page judges leases as every client does, with the stamps of
 the hub's clock: a frame that waited here is known to be old. A page that does not read makes the relay wait, and that
@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Container
+from typing import NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
@@ -20,6 +22,7 @@ from websockets.typing import Subprotocol
 
 from oracle_hub.charts.answers import ChartsCode, Refused, json_answer
 from oracle_hub.charts.context import Context
+from oracle_hub.charts.recorder import Recorder
 from oracle_hub.client.dialing import RECEIVE_BUFFER_BYTES, connected_socket, wire_log
 from oracle_hub.stream.messages import CloseCode
 
@@ -46,8 +49,28 @@ class HubReport(msgspec.Struct, frozen=True, kw_only=True):
     """Why there is no answer."""
     readiness: msgspec.Raw | None
     """The hub's answer as it is."""
-    alerts: bool
-    """Whether this process serves ``/v1/alerts``."""
+
+
+class OpenAlert(msgspec.Struct, frozen=True, kw_only=True):
+    """An alert that is open, in short."""
+
+    id: str
+    kind: str
+    feed: str | None
+    """None: of no single feed."""
+    severity: str
+    started_us: int
+    summary: str
+
+
+class AlertsAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of ``/v1/alerts``: what is open at the hub. Null: nothing is known, since it can't be asked."""
+
+    alerts: list[OpenAlert] | None
+
+
+class _HubAlerts(msgspec.Struct):
+    open: list[OpenAlert]
 
 
 class HubDoor:
@@ -56,9 +79,8 @@ class HubDoor:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._relays: set[asyncio.Task[Ending]] = set()
-        self._asking = asyncio.Lock()
-        self._asked_s = -KEPT_S
-        self._answer: tuple[int | None, bytes | None, str | None] = (None, None, None)
+        self._readiness = _Question(context.recorder, "/readyz", (200, 503))
+        self._alerts = _Question(context.recorder, "/v1/alerts", (200,))
         context.on_stop(self._stop)
 
     def _stop(self) -> None:
@@ -115,52 +137,73 @@ class HubDoor:
             await asyncio.wait([up])
             await hub.close()
 
-    # Health.
+    # Health and alerts.
 
     async def report(self, request: web.Request) -> web.Response:
         """``GET /v1/hub``."""
-        status, body, error = await self._readiness()
-        paths = {resource.canonical for resource in request.app.router.resources()}
+        said = await self._readiness.answer()
+        readiness = None if said.body is None else msgspec.Raw(said.body)
         return json_answer(
-            HubReport(
-                reachable=status is not None,
-                status=status,
-                error=error,
-                readiness=None if body is None else msgspec.Raw(body),
-                alerts="/v1/alerts" in paths,
-            )
+            HubReport(reachable=said.body is not None, status=said.status, error=said.error, readiness=readiness)
         )
 
-    async def _readiness(self) -> tuple[int | None, bytes | None, str | None]:
-        """What the hub says, asked once a second at most, whoever asks here."""
+    async def alerts(self, request: web.Request) -> web.Response:
+        """``GET /v1/alerts``."""
+        said = await self._alerts.answer()
+        try:
+            told = None if said.body is None else msgspec.json.decode(said.body, type=_HubAlerts).open
+        except msgspec.MsgspecError:
+            told = None  # a hub of another kind: nothing is known, which is not the same as no alerts
+        return json_answer(AlertsAnswer(alerts=told))
+
+
+class _Said(NamedTuple):
+    status: int | None
+    body: bytes | None
+    """JSON; None where there is no answer of use."""
+    error: str | None
+
+
+class _Question:
+    """One path of the hub, asked once a second at most, whoever asks here."""
+
+    def __init__(self, recorder: Recorder, path: str, statuses: Container[int]) -> None:
+        self._recorder = recorder
+        self._url = hub_url(recorder.hub, path)
+        self._statuses = statuses
+        self._asking = asyncio.Lock()
+        self._asked_s = -KEPT_S
+        self._said = _Said(None, None, None)
+
+    async def answer(self) -> _Said:
+        """What the hub says now, or said within the last second."""
         async with self._asking:
             if time.monotonic() - self._asked_s >= KEPT_S:
-                self._answer = await self._ask()
+                self._said = await self._ask()
                 self._asked_s = time.monotonic()
-            return self._answer
+            return self._said
 
-    async def _ask(self) -> tuple[int | None, bytes | None, str | None]:
-        recorder = self._context.recorder
+    async def _ask(self) -> _Said:
         timeout = aiohttp.ClientTimeout(total=ASK_TIMEOUT_S)
         try:
             async with (
-                aiohttp.ClientSession(timeout=timeout, headers=recorder.headers, trust_env=True) as http,
-                http.get(readiness_url(recorder.hub), allow_redirects=False) as response,
+                aiohttp.ClientSession(timeout=timeout, headers=self._recorder.headers, trust_env=True) as http,
+                http.get(self._url, allow_redirects=False) as response,
             ):
                 body = await response.read()
-                if response.status not in (200, 503):
-                    return None, None, f"the hub answers with HTTP {response.status}"
+                if response.status not in self._statuses:
+                    return _Said(response.status, None, f"the hub answers with HTTP {response.status}")
                 msgspec.json.decode(body)
-                return response.status, body, None
+                return _Said(response.status, body, None)
         except (aiohttp.ClientError, TimeoutError, OSError, msgspec.MsgspecError):
-            return None, None, "the hub cannot be reached"
+            return _Said(None, None, "the hub cannot be reached")
 
 
-def readiness_url(stream_url: str) -> str:
-    """Where the hub says how it is, from the address of its stream."""
+def hub_url(stream_url: str, path: str) -> str:
+    """Another path of the hub, from the address of its stream."""
     parts = urlsplit(stream_url)
     scheme = "https" if parts.scheme == "wss" else "http"
-    return urlunsplit((scheme, parts.netloc, parts.path.removesuffix("/v1/stream") + "/readyz", "", ""))
+    return urlunsplit((scheme, parts.netloc, parts.path.removesuffix("/v1/stream") + path, "", ""))
 
 
 async def _up(page: web.WebSocketResponse, hub: ClientConnection) -> None:
@@ -190,6 +233,10 @@ async def _down(hub: ClientConnection, page: web.WebSocketResponse) -> Ending:
 
 
 def routes(context: Context) -> list[web.RouteDef]:
-    """``/v1/stream`` and ``/v1/hub``."""
+    """``/v1/stream``, ``/v1/hub`` and ``/v1/alerts``."""
     door = HubDoor(context)
-    return [web.get("/v1/stream", door.stream, allow_head=False), web.get("/v1/hub", door.report)]
+    return [
+        web.get("/v1/stream", door.stream, allow_head=False),
+        web.get("/v1/hub", door.report),
+        web.get("/v1/alerts", door.alerts),
+    ]

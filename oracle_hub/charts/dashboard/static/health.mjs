@@ -10,7 +10,7 @@ export async function followHealth(nodes) {
   for (;;) {
     const report = await ask("v1/hub");
     draw(nodes, report);
-    await drawAlerts(nodes, report?.alerts === true);
+    await drawAlerts(nodes);
     await new Promise((resolve) => setTimeout(resolve, EVERY_MS));
   }
 }
@@ -66,18 +66,29 @@ function vitalRows(hub) {
   return rows.map(([name, text, good]) => element("div", {}, element("dt", {}, name), element("dd", { "data-state": good ? "live" : "degraded" }, text)));
 }
 
-async function drawAlerts({ alertsPanel, alerts }, served) {
-  const answer = served ? await ask("v1/alerts") : null;
-  alertsPanel.hidden = !Array.isArray(answer?.alerts);
-  if (alertsPanel.hidden) return;
-  const rows = answer.alerts.map(({ id, kind, feed, severity, started_us: startedUs, summary }) =>
-    element(
-      "li",
-      { "data-alert": id, "data-state": severity === "info" ? "live" : severity === "warning" ? "degraded" : "none" },
-      element("i", { class: "dot", "aria-hidden": "true" }),
-      element("b", {}, [words(kind), feed].filter(Boolean).join(" · ")),
-      element("span", { class: "quiet" }, `${severity} since ${clock(startedUs)} UTC · ${summary}`),
-    ),
+async function drawAlerts({ alertsPanel, alerts }) {
+  const answer = await ask("v1/alerts");
+  alertsPanel.hidden = answer === null; // nobody here knows of alerts, or the server is away, which the page says above
+  if (answer === null) return;
+  const open = answer.alerts?.toSorted((a, b) => rank(b) - rank(a) || b.started_us - a.started_us);
+  const rows = (open ?? []).map(alertRow);
+  const none = open === undefined ? "not known: the hub cannot be asked" : "no alerts";
+  alerts.replaceChildren(...(rows.length ? rows : [element("li", { class: "quiet" }, none)]));
+}
+
+function rank({ severity }) {
+  return ["info", "warning", "critical"].indexOf(severity);
+}
+
+function alertRow({ id, kind, feed, severity, started_us: startedUs, summary }) {
+  const state = ["live", "degraded", "none"][Math.max(0, rank({ severity }))];
+  return element(
+    "li",
+    { "data-alert": id, "data-state": state },
+    element("i", { class: "dot", "aria-hidden": "true" }),
+    element("b", {}, [words(kind), feed].filter(Boolean).join(" · ")),
+    element("span", { class: "chip" }, severity),
+    element("time", { class: "quiet", datetime: new Date(startedUs / 1000).toISOString() }, clock(startedUs)),
+    element("p", { class: "quiet" }, summary.replace(`${feed}: ${kind}: `, "")),
   );
-  alerts.replaceChildren(...(rows.length ? rows : [element("li", { class: "quiet" }, "no alerts")]));
 }
