@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -73,7 +74,9 @@ def matched_labels(expression: str) -> Iterator[tuple[str, str]]:
 
 def run(command: str, *arguments: object) -> str:
     """Run a program that checks, and return what it says; fails with that if it finds fault."""
-    require(shutil.which(command) is not None, command)
-    done = subprocess.run([command, *map(str, arguments)], capture_output=True, text=True, check=False, cwd=ROOT)
+    beside = Path(sys.executable).with_name(command)  # of our own environment, which need not be on PATH
+    program = str(beside) if beside.exists() else shutil.which(command)
+    require(program is not None, command)
+    done = subprocess.run([str(program), *map(str, arguments)], capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
