@@ -44,10 +44,12 @@ def test_stall(capsys: pytest.CaptureFixture[str]) -> None:
     scenario = stall.Scenario("few", 3, 400, 0.25)
     main("stall", "", partial(stall.run, scenarios=(scenario,)), ["--json", "--repetitions", "1"])
     printed = capsys.readouterr().out
-    (ours, peer) = json.loads(printed)["tables"]["One client stops reading"]
+    (ours, _, peer) = json.loads(printed)["tables"]["One client stops reading"]
     assert (ours["server"], peer["server"]) == ("oracle-hub", "websockets.broadcast")
     assert peer["messages on waking"] == 100
-    assert {"p99_ratio_0", "stale_kib_0", "memory_for_stalled_kib_0"} <= set(json.loads(printed)["figures"])
+    assert {"p99_ratio_0", "stale_kib_0", "stale_kib_buffer_left_alone_0", "memory_for_stalled_kib_0"} <= set(
+        json.loads(printed)["figures"]
+    )
 
 
 def test_workers(capsys: pytest.CaptureFixture[str]) -> None:
