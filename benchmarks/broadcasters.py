@@ -141,7 +141,12 @@ async def _ours(n_feeds: int, size: int | None) -> Running:
 async def _live(n_feeds: int, n_changing: int, heartbeat_ms: int | None) -> Running:
     """Our server as it is run; a round is one new price, of the first ``n_changing`` feeds in turn."""
     source = Source(n_feeds)
-    settings = ServerSettings(port=0, heartbeat_ms=heartbeat_ms or NO_HEARTBEAT_MS, max_clients_per_ip=20_000)
+    settings = ServerSettings(
+        port=0,
+        heartbeat_ms=heartbeat_ms or NO_HEARTBEAT_MS,
+        ping_interval_ms=NO_HEARTBEAT_MS,  # the sink answers none
+        max_clients_per_ip=20_000,
+    )
     server = http.Server(source, settings)
     _, port = await server.start()
     turns = itertools.cycle(range(n_changing))

@@ -83,7 +83,7 @@ class Hub:
             publish=self._publish,
             latencies=Latencies(),
         )
-        settings = ServerSettings(port=0, max_clients_per_ip=20_000)
+        settings = ServerSettings(port=0, ping_interval_ms=broadcasters.NO_HEARTBEAT_MS, max_clients_per_ip=20_000)
         self.server = Server(HubService(self._pump), settings)
         subscribers = self.server.load()
         self._wrap(engine, "step", "turn", "decide")
