@@ -11,6 +11,7 @@ OracleHubError
 ├── StreamError      a subscriber's message that cannot be accepted
 ├── SourceError      a source or its transport that cannot be used
 ├── PipeError        bytes between hub and worker that are no message
+├── IncidentError    an incident's script that cannot be played
 ├── NoAnswerError    a question that the hub did not answer in time
 └── ChartsError      a chart that cannot be given
     └── StoreError   bars that cannot be read or written on disk
@@ -54,6 +55,10 @@ class SourceError(OracleHubError):
 
 class PipeError(OracleHubError):
     """What came over the pipe between hub and worker is no message of it, or the other side is gone."""
+
+
+class IncidentError(OracleHubError):
+    """A script of an incident that cannot be played. The message names the file and the place in it."""
 
 
 class NoAnswerError(OracleHubError):

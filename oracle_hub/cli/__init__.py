@@ -27,6 +27,7 @@ COMMANDS: dict[str, Command] = {
     "replay": Command("replay", "run a journal through the same code and compare what it published"),
     "prove": Command("prove", "show the frames, inputs and rule behind one published price, from the journal"),
     "whatif": Command("whatif", "decide a recorded history again under other limits, and compare them"),
+    "incidents": Command("incidents", "play oracle disasters of the past, also with a configuration of your own"),
     "rebuild-bars": Command("rebuild_bars", "make the bars of charts anew from a journal"),
     "import-bars": Command("import_bars", "load somebody else's history into the bars of charts"),
     "export": Command("export", "write bars or decisions of charts as CSV or Parquet"),

@@ -18,6 +18,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "oracle_hub.ingest": ("oracle_hub.errors", "oracle_hub.core", "oracle_hub.stream"),
     "oracle_hub.journal": ("oracle_hub.errors", "oracle_hub.core", "oracle_hub.stream"),
     "oracle_hub.alerts": ("oracle_hub.errors", "oracle_hub.core", "oracle_hub.stream"),
+    "oracle_hub.incidents": ("oracle_hub.errors", "oracle_hub.core", "oracle_hub.alerts"),
     "oracle_hub.server": ("oracle_hub.errors", "oracle_hub.core", "oracle_hub.stream"),
     "oracle_hub.client": ("oracle_hub.errors", "oracle_hub.stream.messages", "oracle_hub.stream.binary"),
     "oracle_hub.charts": (

@@ -1,0 +1,1 @@
+"""Oracle disasters of the past as runnable cases: scripts, and a player over hub and alert engine."""
