@@ -63,6 +63,7 @@ lock:
 	$(LOCK) --all-extras --group dev $(ARGS) -o build/everything.txt
 	$(LOCK) -c build/everything.txt -o requirements/runtime.txt
 	$(LOCK) -c build/everything.txt --extra evm -o requirements/evm.txt
+	$(LOCK) -c build/everything.txt --extra notify -o requirements/notify.txt
 	$(LOCK) -c build/everything.txt --extra parquet -o requirements/parquet.txt
 	$(LOCK) -c build/everything.txt --group dev -o requirements/dev.txt
 

@@ -189,6 +189,36 @@ class ChartsSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     pyth_ids: dict[str, str] = {}
 
 
+class _Channel(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9_-]{1,32}$")]
+    url: str
+    min_severity: Literal["warning", "critical"] = "warning"
+    kinds: tuple[str, ...] = ()
+    timeout_ms: Annotated[int, msgspec.Meta(ge=100, le=600_000)] = 10_000
+
+
+class AlertmanagerSection(_Channel, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[[alerts.alertmanager]]``: an Alertmanager that is told of alerts."""
+
+    bearer: str | None = None
+    resend_ms: Annotated[int, msgspec.Meta(ge=1_000, le=3_600_000)] = 60_000
+    expire_ms: Annotated[int, msgspec.Meta(ge=10_000, le=86_400_000)] = 900_000
+    hub_alive: bool = True
+
+
+class WebhookSection(_Channel, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[[alerts.webhook]]``: a URL that is sent signed JSON."""
+
+    secret: str | None = None
+    heartbeat_ms: Annotated[int, msgspec.Meta(ge=0, le=3_600_000)] = 0
+
+
+class NotifySection(_Channel, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[[alerts.notify]]``: a service for people, by the notification library."""
+
+    timeout_ms: Annotated[int, msgspec.Meta(ge=100, le=600_000)] = 30_000
+
+
 class AlertsSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[alerts]``: what operators are told of, and when."""
 
@@ -211,6 +241,13 @@ class AlertsSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     hold_on_ms: dict[str, Annotated[int, msgspec.Meta(ge=0, le=86_400_000)]] = {}
     hold_off_ms: dict[str, Annotated[int, msgspec.Meta(ge=0, le=86_400_000)]] = {}
     escalate_ms: dict[str, Annotated[int, msgspec.Meta(ge=0, le=86_400_000)]] = {}
+    runbook_url: str = ""
+    max_queued: Annotated[int, msgspec.Meta(ge=10, le=100_000)] = 1_000
+    first_retry_ms: Annotated[int, msgspec.Meta(ge=10, le=60_000)] = 500
+    max_retry_ms: Annotated[int, msgspec.Meta(ge=10, le=3_600_000)] = 60_000
+    alertmanager: tuple[AlertmanagerSection, ...] = ()
+    webhook: tuple[WebhookSection, ...] = ()
+    notify: tuple[NotifySection, ...] = ()
 
 
 class EmulatorSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -323,6 +360,9 @@ _SECTIONS: dict[str, type[_Section]] = {
     "roles": RolesSection,
     "feeds": FeedSection,
     "alerts": AlertsSection,
+    "alerts.alertmanager": AlertmanagerSection,
+    "alerts.webhook": WebhookSection,
+    "alerts.notify": NotifySection,
     "charts": ChartsSection,
     "emulator": EmulatorSection,
 }
@@ -358,6 +398,7 @@ def _check(config: Config, origin: str) -> None:
     _check_server(config.server, origin)
     _check_endpoints(config, origin)
     _check_feeds(config, origin)
+    _check_channels(config.alerts, origin)
 
 
 def _check_feeds(config: Config, origin: str) -> None:
@@ -401,6 +442,24 @@ def _check_server(server: ServerSection, origin: str) -> None:
     if (server.tls_certificate is None) is not (server.tls_key is None):
         missing = "tls_key" if server.tls_key is None else "tls_certificate"
         raise ConfigError(f"{origin}: server.{missing}: certificate and key go together; this one is missing")
+
+
+def _check_channels(section: AlertsSection, origin: str) -> None:
+    channels: tuple[_Channel, ...] = (*section.alertmanager, *section.webhook, *section.notify)
+    names = [one.name for one in channels]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"{origin}: alerts: two channels have the name {twice}")
+    secrets = {f"alertmanager.{one.name}.bearer": one.bearer for one in section.alertmanager}
+    secrets |= {f"webhook.{one.name}.secret": one.secret for one in section.webhook}
+    secrets |= {f"notify.{one.name}.url": one.url for one in section.notify}
+    for key, value in secrets.items():
+        if value is not None and not value.startswith("env:"):
+            raise ConfigError(f'{origin}: alerts.{key}: write "env:NAME" and put the value in the environment')
+    urls = {f"alertmanager.{one.name}": one.url for one in section.alertmanager}
+    urls |= {f"webhook.{one.name}": one.url for one in section.webhook}
+    for key, url in urls.items():
+        _refuse_literal_key(url, key=f"{origin}: alerts.{key}.url")
 
 
 def feed_roles(config: Config, section: FeedSection) -> RolesSection:

@@ -89,6 +89,15 @@ SPECS: tuple[MetricSpec, ...] = (
     MetricSpec("oraclehub_journal_ok", "gauge", "1 if the last write to the journal succeeded."),
     MetricSpec("oraclehub_alerts_open", "gauge", "Alerts that were told and have not ended.", ("kind", "severity")),
     MetricSpec("oraclehub_alert_transitions", "counter", "What was told of alerts.", ("kind", "change")),
+    MetricSpec("oraclehub_alert_channel_ok", "gauge", "1 if the last attempt to send alerts succeeded.", ("channel",)),
+    MetricSpec("oraclehub_alert_messages_waiting", "gauge", "Alert messages that wait to be sent.", ("channel",)),
+    MetricSpec("oraclehub_alert_messages_sent", "counter", "Acknowledged alert messages.", ("channel", "change")),
+    MetricSpec("oraclehub_alert_send_failures", "counter", "Attempts to send alerts that failed.", ("channel",)),
+    MetricSpec("oraclehub_alerts_dropped", "counter", "Alerts dropped since too many waited.", ("channel",)),
+    MetricSpec("oraclehub_alert_messages_given_up", "counter", "Alert messages refused for good.", ("channel",)),
+    MetricSpec(
+        "oraclehub_alert_last_success_timestamp_seconds", "gauge", "When a channel last took something.", ("channel",)
+    ),
     MetricSpec("oraclehub_clock_skew_seconds", "gauge", "Wall clock minus ours."),
 )
 

@@ -349,6 +349,8 @@ def _only_at_start(before: Config, after: Config) -> list[str]:
     renewed = {"tokens": after.server.tokens, "require_token": after.server.require_token}
     if msgspec.structs.replace(before.server, **renewed) != after.server:
         differing.insert(0, "[server]")
+    delivery = ("runbook_url", "max_queued", "first_retry_ms", "max_retry_ms", "alertmanager", "webhook", "notify")
+    differing += [f"alerts.{key}" for key in delivery if getattr(before.alerts, key) != getattr(after.alerts, key)]
     keys = ("warmup_ms", "max_clock_skew_ms")
     return differing + [f"hub.{key}" for key in keys if getattr(before.hub, key) != getattr(after.hub, key)]
 

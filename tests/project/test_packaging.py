@@ -20,6 +20,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 LOCKS = {
     "runtime.txt": PROJECT["project"]["dependencies"],
     "evm.txt": PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["evm"],
+    "notify.txt": PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["notify"],
     "parquet.txt": PROJECT["project"]["dependencies"] + PROJECT["project"]["optional-dependencies"]["parquet"],
     "dev.txt": PROJECT["project"]["dependencies"] + PROJECT["dependency-groups"]["dev"],
 }
