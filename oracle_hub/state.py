@@ -16,6 +16,14 @@ class Identity(msgspec.Struct, frozen=True):
     epoch: int
 
 
+def instance_of(directory: Path) -> str:
+    """The instance that has this state directory; empty if none was started there yet."""
+    try:
+        return msgspec.json.decode((directory / "identity.json").read_bytes(), type=Identity).instance
+    except (OSError, msgspec.MsgspecError):
+        return ""
+
+
 def begin_epoch(directory: Path, wall_us: int, *, at_least: int = 0) -> Identity:
     """Load the instance, take the next epoch, and have both on disk before anything is published.
 

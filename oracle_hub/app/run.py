@@ -14,7 +14,9 @@ import msgspec
 import oracle_hub
 from feeds.emulator.emulator import Emulator, EmulatorSettings, EmulatorUrls
 from oracle_hub.alerts.alert import Kind
+from oracle_hub.alerts.notify.deliveries import Deliveries
 from oracle_hub.app import samples
+from oracle_hub.app.alert_channels import delivery_settings
 from oracle_hub.app.alerting import Alerting
 from oracle_hub.app.doors import server_settings
 from oracle_hub.app.engine import Engine
@@ -39,7 +41,7 @@ log = logging.getLogger(__name__)
 
 CLOCK_CHECK_S = 0.25
 MAINTENANCE_S = 5.0
-STOP_SERVER_S, STOP_LINKS_S, STOP_EMULATOR_S = 1.0, 0.4, 0.3
+STOP_SERVER_S, STOP_LINKS_S, STOP_EMULATOR_S, STOP_DELIVERIES_S = 0.9, 0.4, 0.3, 0.2
 """What each may take to end: together less than the two seconds that a supervisor of processes is patient for."""
 
 
@@ -105,6 +107,10 @@ class Application:
         self.publisher = self._make_publisher()
         self.alerting = Alerting(state, engine.alerts, show=self.publisher.alert)
         self.alerting.resume()
+        self.deliveries = Deliveries(delivery_settings(config), state, self.instance, self.clock)
+        await self.deliveries.start(self.alerting.open)
+        stack.push_async_callback(self.deliveries.stop, STOP_DELIVERIES_S)
+        self.alerting.deliver = self.deliveries.take
         if self.journal is not None:
             interval_us = config.journal.sync_interval_ms * 1_000
             self._journal_watch = JournalWatch(self.journal, interval_us, self.clock.clock.monotonic_us)
@@ -315,7 +321,9 @@ class Application:
     async def ready(self) -> tuple[bool, dict[str, object]]:
         health = self.supervisor.health()
         ready, evidence = readiness(self.pump, health, started=self._started, now_us=self.clock.now_us())
-        return ready, {**evidence, **self.publisher.evidence(), "simulated": self.simulated}
+        delivery = {"channels": msgspec.to_builtins(self.deliveries.health), "error": self.deliveries.kept}
+        evidence |= {**self.publisher.evidence(), "alerts": delivery, "simulated": self.simulated}
+        return ready, evidence
 
     async def metrics(self) -> bytes:
         return render(self._samples(), self.latencies)
@@ -327,6 +335,7 @@ class Application:
         yield from samples.of_links(self.supervisor, self.clock.now_us())
         yield from self.publisher.samples()
         yield from samples.of_journal(self.journal)
+        yield from self.deliveries.samples()
 
 
 def _words(error: OSError) -> str:

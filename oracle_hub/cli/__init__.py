@@ -31,7 +31,7 @@ COMMANDS: dict[str, Command] = {
     "rebuild-bars": Command("rebuild_bars", "make the bars of charts anew from a journal"),
     "import-bars": Command("import_bars", "load somebody else's history into the bars of charts"),
     "export": Command("export", "write bars or decisions of charts as CSV or Parquet"),
-    "alerts": Command("alerts", "what is wrong now, and what began and ended"),
+    "alerts": Command("alerts", "what is wrong now, what began and ended, and whether it is heard"),
     "decode": Command("decode", "decode account data from standard input into JSON"),
     "select": Command("select", "apply the rule to JSON lines from standard input"),
 }

@@ -1,6 +1,7 @@
-"""``oracle-hub alerts open|history``: what is wrong now, and what was."""
+"""``oracle-hub alerts open|history|test``: what is wrong now, what was, and whether those who must hear of it do."""
 
 import argparse
+import asyncio
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,24 +12,39 @@ import msgspec
 import orjson
 from rich.table import Table
 
+from oracle_hub.alerts.notify.deliveries import Deliveries, TestResult
+from oracle_hub.app.alert_channels import delivery_settings
 from oracle_hub.app.alerting import entry_of
 from oracle_hub.app.lineup import lineup_from_text
 from oracle_hub.app.replay import Replayer
 from oracle_hub.cli.console import console
 from oracle_hub.cli.explain import fetch_json
-from oracle_hub.errors import JournalError
+from oracle_hub.clock import SystemClock
+from oracle_hub.config import load_config
+from oracle_hub.errors import ConfigError, JournalError
 from oracle_hub.journal.reader import read_journal
+from oracle_hub.state import instance_of
 from oracle_hub.stream.messages import AlertChange
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=("open", "history"), help="open: firing now; history: what began and ended")
+    parser.add_argument(
+        "what",
+        choices=("open", "history", "test"),
+        help="open: firing now; history: what began and ended; test: send a test by the channels of CONFIG",
+    )
+    parser.add_argument("config", metavar="CONFIG", type=Path, nargs="?", help="test: the configuration file")
+    parser.add_argument("--channel", metavar="NAME", help="test: this channel only")
     parser.add_argument("--url", default="http://127.0.0.1:8080", help="where the hub is (default %(default)s)")
     parser.add_argument("--journal", metavar="DIR", type=Path, help="history: derive it from a journal, without a hub")
     parser.add_argument("--json", action="store_true", help="print JSON lines, one for each alert or change")
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.what == "test":
+        return _test(options)
+    if options.config is not None or options.channel is not None:
+        raise ConfigError("CONFIG and --channel go with alerts test")
     if options.what == "open":
         if options.journal is not None:
             raise JournalError("--journal goes with history; what is open now is the hub's to say")
@@ -36,6 +52,40 @@ def run(options: argparse.Namespace) -> int:
     else:
         _show_history(_history(options), as_json=options.json)
     return 0
+
+
+def _test(options: argparse.Namespace) -> int:
+    if options.config is None:
+        raise ConfigError("alerts test: name the configuration file: oracle-hub alerts test CONFIG")
+    config = load_config(options.config)
+    settings = delivery_settings(config)
+    if not settings.channels:
+        raise ConfigError(f"{options.config}: alerts: no channel to test; add [[alerts.webhook]] or another")
+    state = Path(config.state.directory)
+    results = asyncio.run(_send_tests(Deliveries(settings, state, instance_of(state), _Clock()), options.channel))
+    if options.json:
+        _print_lines([msgspec.to_builtins(result) for result in results])
+    else:
+        table = Table()
+        for column in ("channel", "way", "result", "ms"):
+            table.add_column(column)
+        for result in results:
+            shown = "[green]arrived[/]" if result.ok else f"[red]{result.error}[/]"
+            table.add_row(result.channel, result.way, shown, f"{result.elapsed_ms:.0f}")
+        console().print(table)
+    return 0 if all(result.ok for result in results) else 1
+
+
+async def _send_tests(deliveries: Deliveries, channel: str | None) -> list[TestResult]:
+    try:
+        return await deliveries.test(channel)
+    finally:
+        await deliveries.stop(0)
+
+
+class _Clock(SystemClock):
+    def now_us(self) -> int:
+        return self.wall_us()
 
 
 def _history(options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from oracle_hub.app.alert_channels import delivery_settings
 from oracle_hub.app.alert_settings import alert_settings
 from oracle_hub.app.doors import server_settings
 from oracle_hub.app.independence import dependent_verifiers
@@ -45,6 +46,7 @@ def examine(config: Config) -> dict[str, object]:
     """
     catalog = catalog_of(config)
     alert_settings(config)
+    delivery_settings(config)
     addresses = all_addresses(config)
     readers = readers_of(config)
     feeds: dict[str, object] = {}
