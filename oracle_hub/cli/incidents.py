@@ -21,9 +21,10 @@ from oracle_hub.config import Config, load_config
 from oracle_hub.core.selector import Policy
 from oracle_hub.core.stall import StallRule
 from oracle_hub.errors import IncidentError
-from oracle_hub.incidents.library import incident, library
+from oracle_hub.incidents.library import incident, library, tape_library
 from oracle_hub.incidents.player import Conditions, Played, play
 from oracle_hub.incidents.script import Fault, Feed, Point, Script
+from oracle_hub.incidents.tapes import loaded
 from oracle_hub.incidents.verdict import alert_counts, alert_lines, decision_lines, figures
 
 
@@ -39,20 +40,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     runner.add_argument(
         "--plot", metavar="FILE", type=Path, help="draw prices, truth, states and alerts (.svg or .html)"
     )
+    runner.add_argument(
+        "--tape-dir", metavar="DIR", type=Path, help="folder of recorded rows, for what is played from them"
+    )
     for each in (listing, show, runner):
         each.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(options: argparse.Namespace) -> int:
     if options.action == "list":
-        _list(library(), options.json)
+        _list({**library(), **tape_library()}, options.json)
         return 0
     if options.action == "show":
-        _show(incident(options.name), options.json)
+        _show(tape_library().get(options.name) or incident(options.name), options.json)
         return 0
     if options.plot is not None:
         check_plot_path(options.plot)
-    scripts = list(library().values()) if options.name == "all" else [incident(options.name)]
+    scripts = _scripts(options)
     results = [play(script, conditions) for script in scripts for conditions in _conditions(options)]
     if options.plot is not None:
         _plot(results, options.plot)
@@ -61,6 +65,19 @@ def run(options: argparse.Namespace) -> int:
     else:
         _show_results(results, console(), whole=options.name != "all")
     return 0
+
+
+def _scripts(options: argparse.Namespace) -> list[Script]:
+    """What is to be played. Tapes come along where their folder is named."""
+    tapes = tape_library()
+    if options.name in tapes:
+        if options.tape_dir is None:
+            raise IncidentError(f"{options.name} is played from recorded rows; name their folder by --tape-dir")
+        return [loaded(tapes[options.name], options.tape_dir)]
+    if options.name != "all":
+        return [incident(options.name)]
+    extra = [] if options.tape_dir is None else [loaded(script, options.tape_dir) for script in tapes.values()]
+    return [*library().values(), *extra]
 
 
 def _conditions(options: argparse.Namespace) -> list[Conditions]:
@@ -103,7 +120,8 @@ def _list(scripts: dict[str, Script], as_lines: bool) -> None:
     for column in ("name", "date", "asset", "what"):
         table.add_column(column)
     for script in scripts.values():
-        table.add_row(script.id, script.date if script.kind == "incident" else "a drill", script.asset, script.title)
+        when = "a drill" if script.kind == "drill" else script.date
+        table.add_row(script.id, when, script.asset, script.title)
     console().print(table)
 
 

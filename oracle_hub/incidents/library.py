@@ -25,6 +25,14 @@ def library() -> dict[str, Script]:
     return dict(sorted(found.items(), key=lambda item: (item[1].kind != "incident", item[1].start_us, item[0])))
 
 
+@lru_cache(maxsize=1)
+def tape_library() -> dict[str, Script]:
+    """What can be played from recorded rows, by id; :func:`~oracle_hub.incidents.tapes.loaded` puts the rows in."""
+    folder = files("oracle_hub.incidents").joinpath("scripts", "tapes")
+    scripts = [parse(entry.read_text(encoding="utf-8"), origin=entry.name) for entry in folder.iterdir()]
+    return {script.id: script for script in sorted(scripts, key=lambda script: script.id)}
+
+
 def incident(name: str) -> Script:
     """One incident.
 

@@ -55,6 +55,18 @@ class Fault(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     source: int | None = None
 
 
+class Tape(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Recorded rows that a series takes its points from (:mod:`oracle_hub.incidents.tapes`). Never shipped."""
+
+    file: str
+    stamp_ms: str
+    """Column of the observation's own time, unix ms."""
+    price: str
+    """Column of the price."""
+    rows: bool
+    """One update for each observation, at its own time. Else each value is told at the series' cadence."""
+
+
 class Series(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one role publishes for one feed."""
 
@@ -75,6 +87,9 @@ class Series(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Constructed noise, at most so far: no two observations of a live market are the same."""
     conf_bps: Annotated[int, msgspec.Meta(ge=0, le=10_000)] | None = None
     faults: tuple[Fault, ...] = ()
+    tape: Tape | None = None
+    only_points: bool = False
+    """Publishes at its points and at no other time, whatever the cadence."""
 
 
 class Feed(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -82,6 +97,8 @@ class Feed(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     truth: tuple[Point, ...]
     truth_shape: Literal["step", "linear"] = "linear"
+    truth_of: Role | None = None
+    """For tapes: whose rows count as the truth."""
     peg: str | None = None
     """Where it is a stable asset, its peg."""
     series: tuple[Series, ...]
@@ -106,8 +123,9 @@ class Script(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A whole incident."""
 
     id: Annotated[str, msgspec.Meta(pattern="^[a-z0-9-]{3,40}$")]
-    kind: Literal["incident", "drill"] = "incident"
-    """A drill is constructed from end to end: a case of the rule that no known incident shows alone."""
+    kind: Literal["incident", "drill", "tape"] = "incident"
+    """A tape takes its numbers from recorded rows that are not shipped. A drill is constructed from end to end: a case
+    of the rule that no known incident shows alone."""
     title: str
     date: Annotated[str, msgspec.Meta(pattern=r"^20\d\d-\d\d-\d\d$")]
     start: datetime

@@ -1,5 +1,6 @@
 """From a script to the events that a hub gets, in order of arrival. Pure; the same script, the same events."""
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from decimal import Decimal
 
@@ -24,13 +25,9 @@ class Arrival(msgspec.Struct, frozen=True):
 
 def value_at(points: tuple[Point, ...], shape: str, at_s: Decimal) -> tuple[Decimal, Decimal | None]:
     """Price and confidence of a series of points at an instant; after the last one that one stays."""
-    before = points[0]
-    after: Point | None = None
-    for point in points:
-        if Decimal(str(point.at_s)) > at_s:
-            after = point
-            break
-        before = point
+    index = bisect_right(points, at_s, key=lambda point: Decimal(str(point.at_s)))
+    before = points[max(0, index - 1)]
+    after = points[index] if index < len(points) else None
     conf = None if before.conf is None else decimal(before.conf)
     price = decimal(before.price)
     if after is None or shape == "step":
@@ -69,8 +66,7 @@ def _series(script: Script, spec: FeedSpec, feed: Feed, one: Series) -> Iterator
     role = ROLES.index(one.role)
     source = spec.roles[role]
     carried: int | None = None
-    for number in range(1 + (round(script.duration_s * 1_000) - one.phase_ms - 1) // one.cadence_ms):
-        at_us = (one.phase_ms + number * one.cadence_ms) * 1_000
+    for number, at_us in enumerate(_instants(script, one)):
         at_s = Decimal(at_us) / 1_000_000
         active = [fault for fault in one.faults if _within(fault, at_us)]
         kinds = {fault.kind for fault in active}
@@ -95,6 +91,15 @@ def _series(script: Script, spec: FeedSpec, feed: Feed, one: Series) -> Iterator
             conf = price * one.conf_bps / 10_000
         width = None if conf is None else mantissa_of(conf, spec.expo)
         yield received_us, PriceUpdate(source, f"{source}:1", spec.feed, mantissa, publish_us, received_us, width)
+
+
+def _instants(script: Script, one: Series) -> Iterator[int]:
+    """When a series publishes, in microseconds since the start."""
+    if one.only_points:
+        yield from (round(point.at_s * 1e6) for point in one.points)
+        return
+    for number in range(1 + (round(script.duration_s * 1_000) - one.phase_ms - 1) // one.cadence_ms):
+        yield (one.phase_ms + number * one.cadence_ms) * 1_000
 
 
 def _within(fault: Fault, at_us: int) -> bool:

@@ -9,7 +9,7 @@ import pytest
 
 from oracle_hub.cli import main
 from oracle_hub.cli.timeplots import Band, Line, Mark, Plot, lines_svg
-from oracle_hub.incidents.library import library
+from oracle_hub.incidents.library import library, tape_library
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = """
@@ -41,7 +41,7 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_list_and_show(capsys: pytest.CaptureFixture[str]) -> None:
     listed = printed(capsys, "list")
     assert all(name in listed for name in library()) and "a drill" in listed
-    assert [one["id"] for one in orjson.loads(printed(capsys, "list", "--json"))] == list(library())
+    assert [one["id"] for one in orjson.loads(printed(capsys, "list", "--json"))] == [*library(), *tape_library()]
     shown = printed(capsys, "show", "pyth-2021")
     assert (
         "100 s: 5402 ± 20000" in shown and "published [0]" in shown and "role played by Pyth's own aggregate" in shown
@@ -87,6 +87,8 @@ def test_plot(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         (["run", "bzx-1", "--plot", "a.png"], "plots are written as .svg or .html"),
         (["run", "all", "--policy", "strict", "--plot", "a.svg"], "one incident at a time"),
         (["run", "bzx-1", "--plot", "/nowhere/a.svg"], "cannot be written"),
+        (["run", "tape-oct10"], "--tape-dir"),
+        (["run", "tape-oct10", "--tape-dir", "nowhere"], "no such tape"),
         (["run", "bzx-1", "--config", "nowhere.toml"], "nowhere.toml: no such file"),
     ],
 )
