@@ -139,3 +139,31 @@ async def test_where_no_alerts_are_served_there_is_no_list(tmp_path: Path) -> No
         await page.until("document.querySelector('#health-badge').textContent !== ''")
         assert not await page.value("document.querySelector('#alerts-panel').checkVisibility()")
     await hub.server.stop("the test is over")
+
+
+async def test_of_very_many_feeds_only_those_in_sight_are_drawn(url: str) -> None:
+    async with chromium() as page:
+        await page.look()
+        await page.open(url)
+        await page.until("document.querySelector('#health-badge').textContent !== ''")
+        await page.value(
+            """(async () => {
+              const { FeedList } = await import("/dashboard/feed_list.mjs");
+              const root = document.body.appendChild(document.createElement("div"));
+              globalThis.seen = [];
+              globalThis.list = new FeedList(root, () => {}, (feed) => seen.push(feed));
+              list.show(Array.from({ length: 200 }, (_, at) => `F${at}/USD`));
+              globalThis.card = (at) => root.children[at];
+              card(0).scrollIntoView();
+            })()"""
+        )
+        await page.until("list.sees('F0/USD') && !list.sees('F199/USD')")
+        price = "{ mantissa: 12345678901n, expo: -8, source: 'doves', rule: 'R1', publishTimeUs: 0, leaseLeftUs: null }"
+        await page.value(f"list.draw({{ feed: 'F0/USD', state: 'live', reason: 'agreed', price: {price} }}, 0)")
+        shown = "card(0).querySelector('.price').textContent"
+        assert await page.value(shown) == "123.45678901"
+        await page.value("card(199).scrollIntoView()")
+        await page.until("seen.includes('F199/USD') && list.sees('F199/USD')")
+        assert not await page.value("list.sees('F0/USD')")
+        assert await page.value(shown) == "—"  # what nobody sees is not kept up to date, so it is no price
+        assert page.errors == []
