@@ -328,7 +328,9 @@ class Prices:
                 self._connections += 1
                 overdue = asyncio.get_running_loop().call_later(self._open_timeout_s, self._overdue)
                 try:
-                    return await self._read(socket)
+                    ended = await self._read(socket)
+                    socket.transport.abort()  # goodbyes can take half a second, in which there is no price
+                    return ended
                 finally:
                     overdue.cancel()
                     self._lose()
