@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import yaml
 
@@ -72,11 +72,13 @@ def matched_labels(expression: str) -> Iterator[tuple[str, str]]:
             yield name, label
 
 
-def run(command: str, *arguments: object) -> str:
+def run(command: str, *arguments: object, stdin: IO[bytes] | None = None) -> str:
     """Run a program that checks, and return what it says; fails with that if it finds fault."""
     beside = Path(sys.executable).with_name(command)  # of our own environment, which need not be on PATH
     program = str(beside) if beside.exists() else shutil.which(command)
     require(program is not None, command)
-    done = subprocess.run([str(program), *map(str, arguments)], capture_output=True, text=True, check=False, cwd=ROOT)
+    done = subprocess.run(
+        [str(program), *map(str, arguments)], stdin=stdin, capture_output=True, text=True, check=False, cwd=ROOT
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

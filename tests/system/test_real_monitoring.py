@@ -4,7 +4,7 @@ from pathlib import Path
 
 from feeds.emulator.emulator import Emulator
 from feeds.emulator.faults import Fault
-from tests.deploy.shipped import Tree
+from tests.deploy.shipped import Tree, run
 from tests.system.conftest import Launch
 from tests.system.monitors import monitored
 from tests.system.process import hub_config, subscriber
@@ -47,3 +47,12 @@ async def test_a_divergence_reaches_the_webhook_and_so_does_its_end(
         assert resolved["fingerprint"] == nowhere["fingerprint"]
     told = [alert["status"] for alert in webhook.alerts if alert["fingerprint"] == fired["fingerprint"]]
     assert told.index("resolved") == len(told) - 1 and told.count("resolved") == 1
+
+
+async def test_promtool_finds_no_fault_with_what_a_hub_exposes(launch: Launch, tmp_path: Path) -> None:
+    hub = await launch()
+    async with subscriber(hub) as client, hub.http.get(hub.url + "/metrics") as answer:
+        await client.all_in("live")
+        (tmp_path / "metrics.txt").write_bytes(await answer.read())
+    with (tmp_path / "metrics.txt").open("rb") as metrics:
+        assert run("promtool", "check", "metrics", stdin=metrics) == ""
