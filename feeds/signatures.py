@@ -45,13 +45,23 @@ def recover(digest: bytes, signature: bytes, recovery_id: int) -> bytes | None:
         The 20-byte address, or None when no key can have made it. A changed message or signature usually recovers to
         *some* address: what proves is that the address is an expected one.
     """
+    key = _recovered(digest, signature, recovery_id)
+    return None if key is None else address_of(key.format(compressed=False)[1:])
+
+
+def recover_key(digest: bytes, signature: bytes, recovery_id: int) -> bytes | None:
+    """As :func:`recover`, for those who know signers by their compressed public keys (33 bytes)."""
+    key = _recovered(digest, signature, recovery_id)
+    return None if key is None else key.format()
+
+
+def _recovered(digest: bytes, signature: bytes, recovery_id: int) -> PublicKey | None:
     if len(signature) != 64 or not 0 <= recovery_id <= 3:
         return None
     try:
-        key = PublicKey.from_signature_and_message(signature + bytes((recovery_id,)), digest, hasher=None)
+        return PublicKey.from_signature_and_message(signature + bytes((recovery_id,)), digest, hasher=None)
     except Exception:  # coincurve raises ValueError and a bare Exception for what libsecp256k1 refuses
         return None
-    return address_of(key.format(compressed=False)[1:])
 
 
 def ed25519_holds(public_key: bytes, signature: bytes, message: bytes) -> bool:

@@ -9,6 +9,10 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from feeds.chainlink import report
+from feeds.chainlink.signers import KNOWN as CHAINLINK_SIGNERS
+from feeds.edge import messages as edge
+from feeds.edge.signers import KNOWN as EDGE_SIGNERS
 from feeds.pyth import accumulator, lazer
 from feeds.pyth.signers import KNOWN as PYTH_SIGNERS
 from feeds.signers import SignerSets
@@ -27,6 +31,8 @@ class SignedKind(msgspec.Struct, frozen=True):
     signers: Mapping[str, SignerSets]
     """Known sets by name; ``production`` is among them."""
     summary: str
+    json: bool = False
+    """The bytes may also be JSON text."""
 
 
 def _decode_accumulator(data: bytes) -> dict[str, object]:
@@ -45,11 +51,35 @@ def _check_lazer(data: bytes, sets: SignerSets, at_us: int | None, mode: Mode) -
     return lazer.check(lazer.Lazer.decode(data), sets, at_us=at_us, mode=mode)
 
 
+def _decode_report(data: bytes) -> dict[str, object]:
+    return report.Report.decode(data).fields()
+
+
+def _check_report(data: bytes, sets: SignerSets, at_us: int | None, mode: Mode) -> Verdict:
+    return report.check(report.Report.decode(data), sets, at_us=at_us, mode=mode)
+
+
+def _edge(kind: edge.Kind) -> SignedKind:
+    forms = {"edge.svm": "Edge's prices and batches for Solana", "edge.evm": "Edge's prices for EVM chains"}
+    return SignedKind(
+        lambda data: edge.fields(edge.decode(kind, data)),
+        lambda data, sets, at_us, mode: edge.check(edge.decode(kind, data), sets, at_us=at_us, mode=mode),
+        EDGE_SIGNERS,
+        forms[kind],
+        json=True,
+    )
+
+
 SIGNED: Mapping[str, SignedKind] = {
     accumulator.KIND: SignedKind(
         _decode_accumulator, _check_accumulator, PYTH_SIGNERS, "Pyth's accumulator updates (Hermes' binary)"
     ),
     lazer.KIND: SignedKind(_decode_lazer, _check_lazer, PYTH_SIGNERS, "Pyth Pro's signed payloads"),
+    report.KIND: SignedKind(
+        _decode_report, _check_report, CHAINLINK_SIGNERS, "Chainlink Data Streams' full reports", json=True
+    ),
+    edge.SVM: _edge(edge.SVM),
+    edge.EVM: _edge(edge.EVM),
 }
 """Kind of message to what can be done with it."""
 

@@ -34,7 +34,8 @@ class SignerSet(msgspec.Struct, frozen=True):
     group: str
     index: int
     keys: tuple[bytes, ...]
-    """Addresses of 20 bytes (secp256k1) or keys of 32 (ed25519), in the order in which messages number them."""
+    """Addresses of 20 bytes or compressed keys of 33 (secp256k1), or keys of 32 (ed25519), in the order in which
+    messages number them."""
     quorum: int
     from_s: int = 0
     until_s: int | None = None
@@ -123,8 +124,10 @@ def _checked(entry: _Entry, where: str) -> SignerSet:
             key = bytes.fromhex(text.removeprefix("0x"))
         except ValueError:
             key = b""
-        if len(key) not in (20, 32):
-            raise ConfigError(f"{where}: {text[:80]!r} is no key: 40 hex digits (secp256k1 address) or 64 (ed25519)")
+        if len(key) not in (20, 32, 33):
+            raise ConfigError(
+                f"{where}: {text[:80]!r} is no key: 40 or 66 hex digits (secp256k1 address or key) or 64 (ed25519)"
+            )
         keys.append(key)
     if not 1 <= len(keys) <= _MAX_KEYS or len(set(keys)) != len(keys):
         raise ConfigError(f"{where}: keys: 1 to {_MAX_KEYS} different ones are needed")

@@ -20,14 +20,18 @@ class Why(StrEnum):
 
     MALFORMED = "malformed"
     UNSIGNED = "unsigned"
+    INCOMPLETE = "incomplete"
     BAD_PROOF = "bad_proof"
     UNKNOWN_SET = "unknown_set"
     UNKNOWN_SIGNER = "unknown_signer"
     BAD_SIGNATURE = "bad_signature"
+    DUPLICATE_SIGNER = "duplicate_signer"
     NO_QUORUM = "no_quorum"
     SIGNER_UNPROVED = "signer_unproved"
     EARLY_SET = "early_set"
     EXPIRED_SET = "expired_set"
+    EARLY = "early"
+    EXPIRED = "expired"
     TRAILING_BYTES = "trailing_bytes"
 
 
@@ -35,7 +39,7 @@ class Signer(msgspec.Struct, frozen=True, gc=False):
     """One signature: who made it, and whether that is who should have."""
 
     key: bytes | None
-    """Address (20 bytes) or public key (32 bytes); None when nobody can have made the signature."""
+    """Address (20 bytes) or public key (32 bytes, compressed secp256k1 33); None when nobody can have made it."""
     known: bool
     """It is in the signer set, at the place where it says to be."""
     index: int | None = None

@@ -49,8 +49,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     decoder = _decoder(options)
+    takes_json = options.kind in SIGNED and SIGNED[options.kind].json
     if not options.lines:
-        answer = decoder(_bytes(sys.stdin.read()))
+        answer = decoder(_bytes(sys.stdin.read(), takes_json))
         _write(answer)
         if options.verify and answer["verified"] is not True:
             print(f"oracle-hub decode: not verified: {answer['why']}: {answer['detail']}", file=sys.stderr)
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         if not line.strip():
             continue
         try:
-            _write(decoder(_bytes(line)))
+            _write(decoder(_bytes(line, takes_json)))
         except DecodeError as error:
             _write({"error": str(error)})
     return 0
@@ -113,7 +114,9 @@ def _signers(kind: str, name: str) -> SignerSets:
         raise ConfigError(f"--signers: {name}: neither a known set ({names}) nor a file: {error.strerror}") from None
 
 
-def _bytes(text: str) -> bytes:
+def _bytes(text: str, takes_json: bool) -> bytes:
+    if takes_json and text.lstrip().startswith(("{", "[")):
+        return text.strip().encode()
     compact = "".join(text.split())
     if not compact:
         raise DecodeError("standard input is empty; give data in base64 or hex")

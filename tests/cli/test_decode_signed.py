@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from feeds.doves import PriceFeed
+from feeds.edge.messages import EdgePrice
+from feeds.emulator.edge_signing import EdgeSigner
 from feeds.emulator.pyth_signing import PythSigner
+from feeds.emulator.report_signing import DonSigner
 from feeds.pyth.accumulator import PriceMessage
 from oracle_hub.cli import main
 
@@ -145,3 +148,47 @@ def test_a_file_that_is_no_set_is_refused(run: Any, tmp_path: Path) -> None:
     path.write_bytes(b"#" * (2**20 + 1))
     status, _, error = run("00", "pyth.lazer", "--verify", "--signers", path)
     assert status == 1 and error.endswith("larger than 1048576 bytes\n")
+
+
+EDGE = EdgeSigner()
+PRICES = [EdgePrice("SOLUSD", 11_500_840_348, -8, 1_790_000_000), EdgePrice("BTCUSD", 5, -8, 1_790_000_000)]
+DON = DonSigner()
+REPORT = DON.report(b"\0\3" + bytes(30), 1_790_000_000, {"price": 5 * 10**18, "bid": 10**18, "ask": 9 * 10**18})
+
+
+@pytest.fixture
+def simulated(tmp_path: Path) -> Path:
+    """A file with the sets of Edge's and Chainlink's test keys."""
+    path = tmp_path / "simulated.json"
+    sets = [
+        {"kind": one.kind, "group": one.group, "keys": ["0x" + key.hex() for key in one.keys], "quorum": one.quorum}
+        for one in (*EDGE.sets, *DON.sets)
+    ]
+    path.write_text(json.dumps({"set": sets}))
+    return path
+
+
+def test_json_is_read_where_an_api_speaks_it(run: Any, simulated: Path) -> None:
+    pretty = json.dumps(json.loads(EDGE.batch(PRICES)), indent=1)
+    for text in (pretty, EDGE.batch(PRICES).hex(), EDGE.each(PRICES).decode()):
+        status, (answer,), error = run(text, "edge.svm", "--verify", "--signers", simulated)
+        assert (status, error, answer["verified"], len(answer["prices"])) == (0, "", True, 2)
+    wrapped = json.dumps({"report": {"fullReport": "0x" + REPORT.hex()}})
+    for text in (wrapped, REPORT.hex(), "0x" + REPORT.hex()):
+        status, (answer,), error = run(text, "chainlink.report", "--verify", "--signers", simulated)
+        assert (status, error, answer["verified"], answer["price"]) == (0, "", True, str(5 * 10**18))
+    assert run("{}", "pyth.lazer")[2] == "oracle-hub decode: standard input is neither base64 nor hex\n"
+
+
+def test_a_report_that_is_over(run: Any, simulated: Path) -> None:
+    arguments = ("chainlink.report", "--verify", "--signers", simulated, "--at", "1792592001")
+    status, (answer,), error = run(REPORT.hex(), *arguments)
+    assert (status, answer["why"], answer["quorum_met"]) == (1, "expired", True)
+    assert error == "oracle-hub decode: not verified: expired: the report expired at unix second 1792592000\n"
+
+
+def test_lines_of_json(run: Any) -> None:
+    changed = EDGE.single(PRICES[0]).replace(b"11500840348", b"11500840349").decode()
+    lines = f"{EDGE.single(PRICES[0]).decode()}\n{{}}\n{changed}\n"
+    status, answers, _ = run(lines, "edge.svm", "--lines", "--verify")
+    assert status == 0 and [one["why"] for one in answers] == ["unknown_signer", "malformed", "unknown_signer"]

@@ -1,0 +1,1 @@
+"""Edge, Chaos Labs' oracle: its signed messages."""
