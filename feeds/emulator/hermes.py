@@ -1,12 +1,14 @@
 """One Hermes host: REST snapshot, stream of server-sent events and metadata, in the shapes of the real server.
 
-Sources: Hermes' OpenAPI (0.12.0) and its server's behaviour. The simulated prices carry no signature, since nobody
-signs them: ``binary.data`` is an empty list. A key is asked for on price routes; metadata is open.
+Sources: Hermes' OpenAPI (0.12.0) and its server's behaviour. ``binary`` is signed with test keys
+(:mod:`feeds.emulator.pyth_signing`). A key is asked for on price routes; metadata is open.
 """
 
 import asyncio
+import base64
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from urllib.parse import parse_qsl
 
 import orjson
@@ -16,7 +18,9 @@ from feeds.addresses import ASSETS
 from feeds.emulator.accounts import EXPO, Held
 from feeds.emulator.faults import ActiveFault, Kind
 from feeds.emulator.oracles import HERMES
+from feeds.emulator.pyth_signing import simulated_signer
 from feeds.emulator.world import Change, World
+from feeds.pyth.accumulator import PriceMessage
 
 KEEPALIVE_US = 15_000_000
 _QUEUE_EVENTS = 1_000
@@ -57,12 +61,37 @@ def _bad_query(reason: str) -> web.HTTPBadRequest:
     return web.HTTPBadRequest(text=f"Failed to deserialize query string: {reason}")
 
 
-def price_update(prices: Iterable[tuple[str, Held]], query_encoding: str, *, parsed: bool) -> bytes:
-    """The body of REST and of each event, for feeds by their ids."""
-    body: dict[str, object] = {"binary": {"encoding": query_encoding, "data": []}}
+def price_update(prices: Sequence[tuple[str, Held]], query_encoding: str, *, parsed: bool) -> bytes:
+    """The body of REST and of each event, for feeds by their ids; one signed update for each slot of theirs."""
+    by_slot: dict[int, list[tuple[str, Held]]] = {}
+    for feed_id, held in prices:
+        by_slot.setdefault(held.price_slot, []).append((feed_id, held))
+    blobs = [blob for slot in sorted(by_slot) for blob in signed(slot, tuple(by_slot[slot]))]
+    as_text = bytes.hex if query_encoding == "hex" else lambda blob: base64.b64encode(blob).decode()
+    body: dict[str, object] = {"binary": {"encoding": query_encoding, "data": [as_text(blob) for blob in blobs]}}
     if parsed:
         body["parsed"] = [_parsed(feed_id, held) for feed_id, held in prices]
     return orjson.dumps(body)
+
+
+@lru_cache(maxsize=256)
+def signed(slot: int, prices: tuple[tuple[str, Held], ...]) -> list[bytes]:
+    """Updates of prices of one slot, signed when the last of them was emitted. Kept for other streams and hosts."""
+    messages = [
+        PriceMessage(
+            bytes.fromhex(feed_id),
+            held.mantissa,
+            held.conf,
+            EXPO,
+            held.publish_s,
+            held.prev_publish_us // 1_000_000,
+            held.ema,
+            held.ema_conf,
+        )
+        for feed_id, held in prices
+    ]
+    emitted_s = max(held.emit_us for _, held in prices) // 1_000_000
+    return simulated_signer().updates(messages, emitted_s, slot)
 
 
 def _parsed(feed_id: str, held: Held) -> dict[str, object]:

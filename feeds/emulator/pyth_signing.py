@@ -4,6 +4,7 @@ The emitter is one of our own, so that nobody who knows the real signers takes a
 """
 
 from collections.abc import Sequence
+from functools import cache
 
 from coincurve import PrivateKey
 
@@ -73,3 +74,9 @@ class PythSigner:
             encode(vaa, messages[start : start + _MAX_MESSAGES], proofs[start : start + _MAX_MESSAGES])
             for start in starts
         ]
+
+
+@cache
+def simulated_signer() -> PythSigner:
+    """The signer of every emulated Hermes host: hosts of one world deliver the same bytes, as real ones do."""
+    return PythSigner()

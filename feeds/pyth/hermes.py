@@ -9,7 +9,9 @@ Sources: Hermes' OpenAPI (``GET /v2/updates/price/latest`` and ``/stream``) and 
 - since 2026-08-26 a key is needed: 401 is a missing or refused key, 403 a key that does not cover a feed. Neither gets
   better by asking fast.
 
-Several hosts are several links; the table takes whichever is first and drops the duplicates.
+Several hosts are several links; the table takes whichever is first and drops the duplicates. With a prover a price is
+what the signed update beside it says, not what the JSON says; without a proof it is refused, or, leniently, taken as
+not verified.
 """
 
 import re
@@ -18,6 +20,7 @@ from typing import ClassVar, TypeAlias
 
 import msgspec
 
+from feeds.pyth.proving import Proved, Prover
 from oracle_hub.core.price import rescale, rescale_conf
 from oracle_hub.core.source import (
     Condition,
@@ -91,6 +94,7 @@ class _Entry(msgspec.Struct, gc=False):
 
 class _Body(msgspec.Struct, gc=False):
     parsed: list[msgspec.Raw]
+    binary: msgspec.Raw = msgspec.Raw()
 
 
 _body = msgspec.json.Decoder(_Body).decode
@@ -124,7 +128,9 @@ class HermesLink:
         ConfigError: a price id is not 64 hexadecimal digits, or two feeds share one.
     """
 
-    CONFIGURED: ClassVar[frozenset[str]] = frozenset({"name", "source", "_base_url", "_key", "_limits"})
+    CONFIGURED: ClassVar[frozenset[str]] = frozenset(
+        {"name", "source", "_base_url", "_key", "_limits", "_prover", "_needs_proof"}
+    )
 
     def __init__(
         self,
@@ -135,12 +141,16 @@ class HermesLink:
         source: str = "pyth",
         key: str | None = None,
         limits: HermesLimits | None = None,
+        prover: Prover | None = None,
+        needs_proof: bool = True,
     ) -> None:
         self.name = name
         self.source = source
         self._base_url = base_url.rstrip("/")
         self._key = key
         self._limits = limits or HermesLimits()
+        self._prover = prover
+        self._needs_proof = needs_proof
         self._feeds: dict[str, _Feed] = {}
         for feed, spec in feeds.items():
             match = _HEX_ID.fullmatch(spec.price_id)
@@ -228,13 +238,14 @@ class HermesLink:
     def _prices(self, data: bytes, received_us: int, *, streamed: bool) -> tuple[list[Output], set[str]]:
         """The prices of a body of REST or stream, and the ids that it named."""
         try:
-            entries = _body(data).parsed
+            body = _body(data)
         except _BROKEN:
             reason = f"no PriceUpdate with a parsed list: {self._plain(data[:80])}"
             return [self._malformed(None, reason, received_us)], set()
+        proved = None if self._prover is None else self._prover.prove(body.binary, received_us)
         output: list[Output] = []
         named: set[str] = set()
-        for raw in entries:
+        for raw in body.parsed:
             try:
                 entry = _entry(raw)
                 feed = self._feeds.get(entry.id.lower().removeprefix("0x"))
@@ -242,22 +253,49 @@ class HermesLink:
                     output.append(self._malformed(None, f"price of {entry.id[:70]!r}, not asked for", received_us))
                     continue
                 named.add(feed.price_id)
-                output.extend(self._price(feed, entry, received_us, streamed=streamed))
+                if proved is None:
+                    output.extend(self._price(feed, entry, received_us, streamed=streamed))
+                else:
+                    output.extend(self._proved(feed, entry, proved, received_us, streamed=streamed))
             except _BROKEN as error:
                 reason = f"broken entry: {self._plain(str(error))}"
                 output.append(self._malformed(self._feed_named_in(raw), reason, received_us))
         return output, named
 
-    def _price(self, feed: _Feed, entry: _Entry, received_us: int, *, streamed: bool) -> list[Output]:
+    def _proved(
+        self, feed: _Feed, entry: _Entry, proved: Proved, received_us: int, *, streamed: bool
+    ) -> Sequence[Output]:
+        """The signed prices of a feed, whatever the entry says; without one it is refused, or taken as not verified."""
+        key = f"proof {feed.feed}"
+        signed = proved.prices.get(feed.price_id)
+        if signed is None:
+            found = proved.refused[0] if proved.refused else None
+            text = f"{found.why}: {found.detail}" if found else "unsigned: no signed price of this feed beside it"
+            text = f"not verified: {self._plain(text)}"
+            told = self._trouble(key, feed.feed, Condition.UNVERIFIED, text, received_us)
+            if self._needs_proof:
+                return [self._malformed(feed.feed, text, received_us), *told]
+            return [*told, *self._price(feed, entry, received_us, streamed=streamed)]
+        output = self._clear(key, feed.feed, received_us)
+        for one in signed:
+            price = one.price
+            told_price = _Price(str(price.price), str(price.conf), price.exponent, price.publish_time)
+            true_entry = _Entry(entry.id, told_price, _Metadata(one.slot))
+            output.extend(self._price(feed, true_entry, received_us, streamed=streamed, verified=True))
+        return output
+
+    def _price(
+        self, feed: _Feed, entry: _Entry, received_us: int, *, streamed: bool, verified: bool = False
+    ) -> list[Output]:
         try:
-            update = self._update(feed, entry, received_us)
+            update = self._update(feed, entry, received_us, verified=verified)
         except PriceError as error:
             text = str(error)
             told = self._trouble(f"price {feed.feed}", feed.feed, Condition.INVALID, text, received_us)
             return [self._malformed(feed.feed, text, received_us), *told]
         return [*self._news(feed, update, received_us, streamed=streamed), update]
 
-    def _update(self, feed: _Feed, entry: _Entry, received_us: int) -> PriceUpdate:
+    def _update(self, feed: _Feed, entry: _Entry, received_us: int, *, verified: bool = False) -> PriceUpdate:
         """Raises PriceError for what is no price, msgspec.ValidationError for what is not in its form."""
         price = entry.price
         if not _INTEGER.fullmatch(price.price) or not _INTEGER.fullmatch(price.conf):
@@ -274,6 +312,7 @@ class HermesLink:
             received_us=received_us,
             conf=rescale_conf(int(price.conf), price.expo, feed.expo),
             slot=slot if slot is not None and 0 <= slot < _NEVER else 0,
+            verified=verified,
         )
 
     def _news(self, feed: _Feed, update: PriceUpdate, received_us: int, *, streamed: bool) -> list[Output]:

@@ -6,8 +6,11 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from feeds.addresses import ASSETS, GENESIS_HASHES
+from feeds.emulator.pyth_signing import simulated_signer
 from feeds.layout import pubkey_bytes
 from feeds.pyth.hermes import HermesFeed, HermesLink
+from feeds.pyth.proving import Prover
+from feeds.pyth.signers import KNOWN as KNOWN_SIGNERS
 from feeds.registry import default_account, make_reader
 from oracle_hub.app.alert_settings import alert_settings
 from oracle_hub.app.engine import DescribedReader, Lineup
@@ -256,6 +259,7 @@ def _links(config: Config, readers: Mapping[str, DescribedReader], endpoints: En
             )
     for name, hosts in endpoints.hermes.items():
         feeds = addresses_of(config, name)
+        prover = _prover(config, name)
         for number, host in enumerate(hosts, 1):
             yield HermesLink(
                 f"hermes:{number}" if len(endpoints.hermes) == 1 else f"hermes:{name}:{number}",
@@ -263,7 +267,19 @@ def _links(config: Config, readers: Mapping[str, DescribedReader], endpoints: En
                 {feed: HermesFeed(price_id, config.feeds[feed].expo) for feed, price_id in feeds.items()},
                 source=name,
                 key=host.key,
+                prover=prover,
+                needs_proof=config.sources[name].verify == "strict",
             )
+
+
+def _prover(config: Config, name: str) -> Prover | None:
+    """What checks the signatures of a Hermes source, for all of its hosts; None where they are not checked."""
+    source = config.sources[name]
+    if source.verify == "off":
+        return None
+    signers = source.signers or ("simulated" if config.emulator is not None else "production")
+    sets = simulated_signer().sets if signers == "simulated" else KNOWN_SIGNERS[signers]
+    return Prover(sets)
 
 
 def journaled_endpoints(config: Config) -> Endpoints:

@@ -61,6 +61,8 @@ class Condition(StrEnum):
     """The source marks the feed as not trading."""
     INVALID = "invalid"
     """The source now publishes something that is no price (zero, negative, not verified by its own receiver)."""
+    UNVERIFIED = "unverified"
+    """What it sends is not signed by those who have to."""
     NOT_ENTITLED = "not_entitled"
     """The credentials do not cover this feed, or were refused."""
     RATE_LIMITED = "rate_limited"

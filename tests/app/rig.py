@@ -11,9 +11,11 @@ from feeds.chainlink.store import PROGRAM as STORE
 from feeds.chainlink.store import Transmission, Transmissions
 from feeds.doves import PROGRAM as DOVES
 from feeds.doves import AgPriceFeed
+from feeds.emulator.pyth_signing import simulated_signer
 from feeds.jupiter import PROGRAM as PERPS
 from feeds.jupiter import Custody
 from feeds.layout import UNSET_KEY, pad32, pubkey_bytes
+from feeds.pyth.accumulator import PriceMessage
 from oracle_hub.app.engine import Engine
 from oracle_hub.app.lineup import build_lineup, journaled_endpoints
 from oracle_hub.app.pump import Pump
@@ -122,13 +124,18 @@ class Chain:
         return Frame("websocket", orjson.dumps({"jsonrpc": "2.0", "method": "accountNotification", "params": params}))
 
 
-def hermes_event(prices: dict[str, tuple[int, int]]) -> Frame:
-    """One event of the Hermes stream: price and publish time in seconds, by feed."""
-    parsed = []
+def hermes_event(prices: dict[str, tuple[int, int]], conf: int = 1_000) -> Frame:
+    """One event of the Hermes stream, signed: price and publish time in seconds, by feed."""
+    parsed, messages = [], []
     for feed, (price, publish_time) in prices.items():
-        body = {"price": str(price), "conf": "1000", "expo": -8, "publish_time": publish_time}
-        parsed.append({"id": ASSETS[feed].hermes_id, "price": body, "ema_price": body, "metadata": {"slot": 1}})
-    return Frame("sse", orjson.dumps({"binary": {"encoding": "base64", "data": []}, "parsed": parsed}))
+        price_id = ASSETS[feed].hermes_id
+        body = {"price": str(price), "conf": str(conf), "expo": -8, "publish_time": publish_time}
+        parsed.append({"id": price_id, "price": body, "ema_price": body, "metadata": {"slot": 1}})
+        feed_id = bytes.fromhex(price_id)
+        messages.append(PriceMessage(feed_id, price, conf, -8, publish_time, publish_time, price, conf))
+    blobs = simulated_signer().updates(messages, max(message.publish_time for message in messages), slot=1)
+    binary = {"encoding": "base64", "data": [base64.b64encode(blob).decode() for blob in blobs]}
+    return Frame("sse", orjson.dumps({"binary": binary, "parsed": parsed}))
 
 
 class Rig:

@@ -102,7 +102,9 @@ def rewritten(source: Path, target: Path, change: Callable[[Record], Record]) ->
     assert writer.close()
 
 
-async def test_a_changed_frame_is_found_out(journal: tuple[Path, list[Batch]], tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", ["signed bytes", "json beside them"])
+async def test_a_changed_frame_is_found_out(journal: tuple[Path, list[Batch]], tmp_path: Path, what: str) -> None:
+    """A price is what was signed: changed, it is refused; the JSON beside it says nothing."""
     directory, published = journal
     wanted = published[-2]
     price = next(one.mantissa for one in wanted.decisions if one.feed == SOL)
@@ -115,13 +117,17 @@ async def test_a_changed_frame_is_found_out(journal: tuple[Path, list[Batch]], t
     def forged(record: Record) -> Record:
         if record != event:
             return record
-        data = event.frame.data.replace(str(price).encode(), str((price or 0) + 1).encode())
+        was, becomes = str(price).encode(), str((price or 0) + 1).encode()
+        if what == "signed bytes":
+            was, becomes = b'"data":["UE5BVQEA', b'"data":["UE5BVQIA'
+        data = event.frame.data.replace(was, becomes)
+        assert data != event.frame.data
         return msgspec.structs.replace(event, frame=msgspec.structs.replace(event.frame, data=data))
 
     rewritten(directory, tmp_path / "forged", forged)
     proof = Prover(tmp_path / "forged").batch(EPOCH, wanted.seq)
-    assert not proof.proved
-    assert proof.published != proof.derived
+    assert proof.proved is (what == "json beside them")
+    assert (proof.published == proof.derived) is proof.proved
 
 
 async def test_a_changed_digest_is_found_out(

@@ -21,7 +21,9 @@ from feeds.doves import AgPriceFeed
 from feeds.emulator.emulator import Emulator, EmulatorSettings
 from feeds.emulator.faults import Fault
 from feeds.emulator.oracles import AGGREGATE, EDGE, HERMES
+from feeds.emulator.pyth_signing import simulated_signer
 from feeds.emulator.world import slot_at
+from feeds.pyth.accumulator import Accumulator, check
 from oracle_hub.errors import ConfigError
 from tests.conftest import require
 from tests.emulator.conftest import START_US, MakeStage, Stage
@@ -230,7 +232,12 @@ async def test_hermes_latest_and_its_refusals(make_stage: MakeStage, http: aioht
         assert entry["id"] == SOL.hermes_id
         expected = {"price": str(state.mantissa), "conf": str(state.conf), "expo": -8, "publish_time": state.publish_s}
         assert entry["price"] == expected
-        assert body["binary"] == {"encoding": "hex", "data": []}
+        (blob,) = body["binary"]["data"]
+        update = Accumulator.decode(bytes.fromhex(blob))
+        assert check(update, simulated_signer().sets).verified and update.slot == state.price_slot
+        (price,) = update.prices
+        assert (price.feed_id.hex(), price.price, price.conf) == (SOL.hermes_id, state.mantissa, state.conf)
+        assert (price.publish_time, price.ema_price) == (state.publish_s, state.ema)
     unknown = "ab" * 32
     for query, headers, status, text in (
         (f"ids[]={SOL.hermes_id}", {}, 401, "unauthorized"),

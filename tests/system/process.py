@@ -61,6 +61,7 @@ def hub_config(
     if urls is None:
         text += "[emulator]\n"
     else:
+        text += 'signers = "simulated"\n'
         text += f"hosts = {orjson.dumps([host.url for host in urls.hermes]).decode()}\n"
         for rpc in urls.solana:
             text += f'[[solana.rpc]]\nname = "{rpc.name}"\nhttp_url = "{rpc.http}"\nws_url = "{rpc.ws}"\n'

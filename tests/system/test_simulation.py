@@ -31,6 +31,11 @@ async def test_five_feeds_are_live_and_marked_as_simulated(launch: Launch) -> No
         answer = orjson.loads(explained.out)
         assert explained.status == 0 and (answer["feed"], answer["state"], answer["rule"]) == ("SOL/USD", "live", "R1")
         assert answer["simulated"]["simulated"] is True
+        assert {name: one["verified"] for name, one in answer["inputs"].items()} == {
+            "doves": False,
+            "chainlink": False,
+            "pyth": True,
+        }
         followed = await command("tail", "SOL/USD", "--json", "--count", "1", "--url", hub.url)
         assert followed.status == 0
         assert [line["type"] for line in followed.lines][:3] == ["hello", "subscribed", "snapshot"]

@@ -6,9 +6,7 @@ from random import Random
 from typing import NamedTuple, TypeAlias
 
 import msgspec
-import orjson
 
-from feeds.addresses import ASSETS
 from oracle_hub.app.engine import Lineup
 from oracle_hub.app.lineup import build_lineup, journaled_endpoints, lineup_from_text
 from oracle_hub.app.replay import Replayer
@@ -20,16 +18,14 @@ from oracle_hub.journal.grid import Setting
 from oracle_hub.journal.reader import read_journal
 from oracle_hub.journal.records import Checkpoint, Record, RunStart, Step
 from oracle_hub.journal.whatif import Transition
-from tests.app.rig import SIMULATION, Rig
+from tests.app.rig import SIMULATION, Rig, hermes_event
 
 SOL, BTC = "SOL/USD", "BTC/USD"
 BASE = 100_00000000
 
 
 def hermes(price: int, conf: int, publish_time: int, feed: str) -> Frame:
-    body = {"price": str(price), "conf": str(conf), "expo": -8, "publish_time": publish_time}
-    parsed = [{"id": ASSETS[feed].hermes_id, "price": body, "ema_price": body, "metadata": {"slot": 1}}]
-    return Frame("sse", orjson.dumps({"binary": {"encoding": "base64", "data": []}, "parsed": parsed}))
+    return hermes_event({feed: (price, publish_time)}, conf)
 
 
 def write_history(directory: Path, *, seed: int = 1, turns: int = 200, max_segment_bytes: int = 64 * 2**20) -> None:

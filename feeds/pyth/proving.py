@@ -1,0 +1,117 @@
+"""Proving Hermes' ``binary``: each update once, however many hosts deliver it."""
+
+import binascii
+from base64 import b64decode
+from collections import OrderedDict
+from collections.abc import Iterator
+from hashlib import blake2b
+from typing import TypeAlias
+
+import msgspec
+
+from feeds.pyth.accumulator import Accumulator, PriceMessage, in_force, unaged
+from feeds.signers import SignerSet, SignerSets
+from feeds.verdict import Mode, Verdict, Why
+from oracle_hub.errors import DecodeError
+
+_MOST_BLOBS = 64
+"""A host sends one for each 255 prices; what is beyond is not looked at."""
+
+
+class Binary(msgspec.Struct, frozen=True):
+    """Hermes' ``binary``: updates in hex or base64."""
+
+    encoding: str = ""
+    data: list[str] = []
+
+
+class ProvedPrice(msgspec.Struct, frozen=True, gc=False):
+    """A price that was signed, and the slot that was signed with it."""
+
+    price: PriceMessage
+    slot: int
+
+
+class Proved(msgspec.Struct, frozen=True):
+    """What a body's ``binary`` gave."""
+
+    prices: dict[str, list[ProvedPrice]]
+    """By feed id in hex, in the order in which they came."""
+    refused: list[Verdict]
+    """One for each update that is not verified."""
+
+
+_Known: TypeAlias = tuple[Accumulator | None, Verdict, SignerSet | None]
+_binary = msgspec.json.Decoder(Binary).decode
+
+
+class Prover:
+    """Checks updates against signer sets, and remembers what no time can change of the last ``capacity`` ones.
+
+    One serves all links of a source. What it remembers is no state: asked again, it would find the same.
+
+    Args:
+        sets: who may sign.
+        mode: how much is asked of an update.
+        capacity: updates to remember. Hosts are seconds apart at most, with a few updates a second.
+    """
+
+    def __init__(self, sets: SignerSets, mode: Mode = Mode.STRICT, *, capacity: int = 512) -> None:
+        self._sets = sets
+        self._mode = mode
+        self._capacity = capacity
+        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self.checked = 0
+        """Updates that were proved, not remembered."""
+
+    def prove(self, raw: msgspec.Raw, at_us: int) -> Proved:
+        """Prove the ``binary`` of a body as it stood in the JSON (empty: not there), at a time (us).
+
+        Never raises on what a host sent.
+        """
+        prices: dict[str, list[ProvedPrice]] = {}
+        refused: list[Verdict] = []
+        for data in self._blobs(raw):
+            update, verdict = self._one(data, at_us)
+            if update is None or not verdict.verified:
+                refused.append(verdict)
+                continue
+            for price in update.prices:
+                prices.setdefault(price.feed_id.hex(), []).append(ProvedPrice(price, update.slot))
+        if not prices and not refused:
+            refused.append(Verdict(Why.UNSIGNED, "no signed update beside it"))
+        return Proved(prices, refused)
+
+    def _blobs(self, raw: msgspec.Raw) -> Iterator[bytes]:
+        """The updates; one that can't be read as text gives empty bytes, which are refused like any other nonsense."""
+        if not bytes(raw):
+            return
+        try:
+            binary = _binary(raw)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            yield b""
+            return
+        for text in binary.data[:_MOST_BLOBS]:
+            try:
+                yield bytes.fromhex(text) if binary.encoding == "hex" else b64decode(text, validate=True)
+            except (ValueError, binascii.Error):
+                yield b""
+
+    def _one(self, data: bytes, at_us: int) -> tuple[Accumulator | None, Verdict]:
+        digest = blake2b(data, digest_size=16).digest()
+        known = self._known.get(digest)
+        if known is None:
+            known = self._check(data)
+            self._known[digest] = known
+            if len(self._known) > self._capacity:
+                self._known.popitem(last=False)
+        update, verdict, signer_set = known
+        return update, in_force(verdict, signer_set, at_us)
+
+    def _check(self, data: bytes) -> _Known:
+        self.checked += 1
+        try:
+            update = Accumulator.decode(data)
+        except DecodeError as error:
+            return None, Verdict(Why.MALFORMED, str(error)), None
+        return update, *unaged(update, self._sets, self._mode)
