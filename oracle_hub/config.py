@@ -244,7 +244,7 @@ class AlertsSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     hold_off_ms: dict[str, Annotated[int, msgspec.Meta(ge=0, le=86_400_000)]] = {}
     escalate_ms: dict[str, Annotated[int, msgspec.Meta(ge=0, le=86_400_000)]] = {}
     runbook_url: str = ""
-    max_queued: Annotated[int, msgspec.Meta(ge=10, le=100_000)] = 1_000
+    max_queued: Annotated[int, msgspec.Meta(ge=10, le=10_000)] = 1_000
     first_retry_ms: Annotated[int, msgspec.Meta(ge=10, le=60_000)] = 500
     max_retry_ms: Annotated[int, msgspec.Meta(ge=10, le=3_600_000)] = 60_000
     alertmanager: tuple[AlertmanagerSection, ...] = ()

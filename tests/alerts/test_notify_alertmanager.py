@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.alerts.delivery import (
     firing,
     serving,
 )
+from tests.conftest import ROOT, require
 from tests.system.monitors import ALERTMANAGER, free_ports, program
 
 CONFIG = """
@@ -218,6 +220,28 @@ async def test_a_token_is_shown_to_the_alertmanager_alone(tmp_path: Path) -> Non
     assert post["labels"]["simulated"] == alive.json[0]["labels"]["simulated"] == "true"
     assert post["annotations"]["runbook_url"] == "https://run.example/pair_diverged"
     assert (post["startsAt"], post["endsAt"]) == (rfc3339(START_US), rfc3339(START_US + 900_000_000))
+
+
+async def test_the_shipped_routes_send_each_to_whom_it_concerns(tmp_path: Path) -> None:
+    require(shutil.which("amtool") is not None, "amtool (prometheus-alertmanager)")
+    async with serving() as receiver:
+        channel = AlertmanagerSettings(name="am", url=Secret(receiver.url))
+        deliveries = delivering(tmp_path, channel)
+        await deliveries.start([])
+        (alive,) = (await receiver.next()).json
+        for one in (alert(), alert(severity=Severity.CRITICAL, started_us=START_US + 1)):
+            deliveries.take(firing(one))
+        (warning,), (critical,) = [(await receiver.next()).json for _ in range(2)]
+        await deliveries.stop(1)
+    assert [receiver_of(one["labels"]) for one in (alive, warning, critical)] == ["dead-man", "operators", "on-call"]
+
+
+def receiver_of(labels: dict[str, str]) -> str:
+    """Who hears of an alert with these labels, by the shipped configuration."""
+    config = ROOT / "deploy" / "alertmanager" / "alertmanager.yml"
+    command = ["amtool", "config", "routes", "test", f"--config.file={config}"]
+    given = [f"{name}={value}" for name, value in labels.items()]
+    return subprocess.run([*command, *given], check=True, capture_output=True, text=True).stdout.strip()
 
 
 def test_times_are_exact() -> None:

@@ -225,9 +225,8 @@ class Outbox:
 
     def _forget(self, name: str) -> None:
         line = self._lines.pop(name)
-        if line.waiting:
-            gone = {entry.number for entry in line.waiting}
-            self._queue = deque(entry for entry in self._queue if entry.number not in gone)
+        for entry in line.waiting:
+            self._queue.remove(entry)
         if name == self._overflow:
             self._overflow = None
         self._dirty[name] = None
@@ -238,17 +237,22 @@ class Outbox:
         The head stays: it may be on its way.
         """
         head = self._queue[0].transition.alert.occurrence
-        candidates = [
-            entry.transition.alert
-            for entry in self._queue
-            if entry.transition.change is Change.FIRING
-            and entry.transition.alert.occurrence not in (head, self._overflow)
-        ]
-        victims = [alert for alert in candidates if not self._lines[alert.occurrence].known]
-        if not victims:
+        oldest: str | None = None
+        for entry in self._queue:
+            name = entry.transition.alert.occurrence
+            if (
+                entry.transition.change is not Change.FIRING
+                or name in (head, self._overflow)
+                or self._lines[name].known
+            ):
+                continue
+            oldest = oldest or name
+            if self._lines[name].alert.severity is Severity.WARNING:
+                oldest = name
+                break
+        if oldest is None:
             return False
-        light = (one for one in victims if self._lines[one.occurrence].alert.severity is Severity.WARNING)
-        self._forget(next(light, victims[0]).occurrence)
+        self._forget(oldest)
         self.dropped += 1
         if self._overflow is None:
             self._tell_overflow(now_us)

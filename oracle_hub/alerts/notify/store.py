@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 APPLICATION_ID = 0x4F48_414C
 RETRY_S = 1.0
-FLUSH_AT_END_S = 2.0
+FLUSH_AT_END_S = 0.5
 _TABLE = """
 CREATE TABLE IF NOT EXISTS line (
     channel TEXT NOT NULL,
