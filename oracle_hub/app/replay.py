@@ -10,7 +10,7 @@ from oracle_hub.alerts.alert import Transition
 from oracle_hub.app.checkpoint import digest, restore
 from oracle_hub.app.engine import Engine, Lineup
 from oracle_hub.config import parse_canonical
-from oracle_hub.core.hub import Batch, batch_digest
+from oracle_hub.core.hub import DIGEST_BYTES, Batch, batch_digest
 from oracle_hub.errors import JournalError
 from oracle_hub.journal.records import (
     Checkpoint,
@@ -53,6 +53,8 @@ class ReplayReport(msgspec.Struct):
     """Places where records are missing; what follows can't be derived with certainty up to the next checkpoint."""
     checkpoints: int = 0
     """Checkpoints passed; each equalled the state that was derived, or is among ``mismatches``."""
+    began_at_checkpoint: bool = False
+    """What came before the first checkpoint was not there, or not asked for."""
     skipped: int = 0
     """Records before the first run or checkpoint: what came before them was deleted."""
     first_us: int = 0
@@ -84,35 +86,43 @@ class Replayer:
         build: BuildLineup,
         on_batch: Callable[[Batch], None] | None = None,
         on_alert: Callable[[Transition], None] | None = None,
+        *,
+        keep_digests: bool = False,
     ) -> None:
         self.report = ReplayReport()
+        self.digests: bytearray | None = bytearray() if keep_digests else None
+        """Digests of all derived batches, one after the other; None where they are not kept."""
         self._build = build
         self._on_batch = on_batch
         self._on_alert = on_alert
         self._engine: Engine | None = None
         self._run: RunStart | None = None
         self._pending: Batch | None = None
+        self._pending_digest = b""
         self._alerts: Mapping[str, Any] | None = None
         """What was open at the end of the run before."""
         self._broken = False
         """Records are missing since the last run or checkpoint: the state is not certain."""
-        self._rolling = blake2b(digest_size=16)
+        self._rolling = blake2b(digest_size=DIGEST_BYTES)
 
     def take(self, record: Record) -> None:
         """Feed the next record."""
         report = self.report
         report.records += 1
-        if self._run is None and not isinstance(record, RunStart | Checkpoint):
-            report.skipped += 1
-        elif isinstance(record, FrameIn):
+        engine = self._engine
+        if engine is not None and isinstance(record, FrameIn):
             report.frames += 1
-            engine = self._running()
             engine.frame(record.link, record.frame, record.received_us)
-            engine.drain_others()
-        elif isinstance(record, Step):
-            self._step(record.now_us)
-        elif isinstance(record, Published):
+            if engine.others:
+                engine.drain_others()
+        elif engine is not None and isinstance(record, Step):
+            self._step(engine, record.now_us)
+        elif engine is not None and isinstance(record, Published):
             self._compare(record)
+        elif self._run is None and not isinstance(record, RunStart | Checkpoint):
+            report.skipped += 1
+        elif isinstance(record, FrameIn | Step | Published):
+            self._running()
         elif isinstance(record, LinkEvent):
             self._link(record)
         elif isinstance(record, ClockReading):
@@ -135,11 +145,10 @@ class Replayer:
         self._run, self._engine, self._broken = record, None, False
 
     def _tell(self, engine: Engine) -> None:
-        if engine.transitions:
-            if self._on_alert is not None:
-                for transition in engine.transitions:
-                    self._on_alert(transition)
-            engine.transitions.clear()
+        if self._on_alert is not None:
+            for transition in engine.transitions:
+                self._on_alert(transition)
+        engine.transitions.clear()
 
     def finish(self) -> ReplayReport:
         """The report, after the last record. Raises JournalError where there was nothing to begin with."""
@@ -171,8 +180,10 @@ class Replayer:
         self.report.checkpoints += 1
         if self._engine is None or self._broken:
             self._settle()
+            self.report.began_at_checkpoint |= self._run is None
             self._run = RunStart(record.instance, record.epoch, record.version, record.simulated, record.now_us, 0)
             self._engine = restore(record, self._build(record.config_text, None))
+            self._engine.watching = self._on_alert is not None
             self._broken = False
             return
         derived = digest(self._engine)
@@ -189,6 +200,7 @@ class Replayer:
                 started_us=record.now_us,
                 warmup_us=config.hub.warmup_ms * 1_000,
             )
+            self._engine.watching = self._on_alert is not None
             if self._alerts is not None:
                 self._engine.alerts.restore(self._alerts)
         else:
@@ -211,26 +223,29 @@ class Replayer:
         elif record.kind != "reading":
             engine.skew(record.kind == "skew", record.now_us)
 
-    def _step(self, now_us: int) -> None:
-        self._settle()
+    def _step(self, engine: Engine, now_us: int) -> None:
+        if self._pending is not None:
+            self._settle()
         report = self.report
         report.steps += 1
         report.first_us = report.first_us or now_us
         report.last_us = now_us
-        engine = self._running()
         batch = engine.step(now_us)
-        self._tell(engine)
+        if engine.transitions:
+            self._tell(engine)
         if batch is not None:
             report.batches += 1
-            self._rolling.update(batch_digest(batch))
-            self._pending = batch
+            self._pending, self._pending_digest = batch, batch_digest(batch)
+            self._rolling.update(self._pending_digest)
+            if self.digests is not None:
+                self.digests += self._pending_digest
             if self._on_batch is not None:
                 self._on_batch(batch)
 
     def _compare(self, record: Published) -> None:
         self.report.published += 1
         batch, self._pending = self._pending, None
-        derived = batch_digest(batch) if batch is not None else None
+        derived = self._pending_digest if batch is not None else None
         if batch is None or (batch.epoch, batch.seq) != (record.epoch, record.seq) or derived != record.digest:
             self.report.mismatches.append(
                 Mismatch(record.epoch, record.seq, record.digest.hex(), None if derived is None else derived.hex())

@@ -1,6 +1,7 @@
 """``oracle-hub replay FILE``: a journal through the same code, compared with what it published."""
 
 import argparse
+import gc
 import sys
 from pathlib import Path
 
@@ -8,7 +9,8 @@ import msgspec
 import orjson
 
 from oracle_hub.app.lineup import lineup_from_text
-from oracle_hub.app.replay import Replayer
+from oracle_hub.app.replay import Replayer, ReplayReport
+from oracle_hub.app.replay_parts import replay_in_parts
 from oracle_hub.cli.console import console
 from oracle_hub.core.hub import Batch
 from oracle_hub.errors import JournalError
@@ -20,6 +22,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "path", metavar="FILE", nargs="+", type=Path, help="segments in order, or the journal's directory"
     )
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="processes; each takes the segments from one checkpoint to the next (default: one per processor)",
+    )
     parser.add_argument("--batches", action="store_true", help="print every derived batch as a JSON line")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument("--lenient", action="store_true", help="go on after damage, which is then reported as a gap")
@@ -29,10 +37,10 @@ def run(options: argparse.Namespace) -> int:
     for path in options.path:
         if not path.exists():
             raise JournalError(f"{path}: no such file or directory")
-    replayer = Replayer(lineup_from_text, on_batch=_print if options.batches else None)
-    for record in read_journal(options.path[0] if len(options.path) == 1 else options.path, strict=not options.lenient):
-        replayer.take(record)
-    report = replayer.finish()
+    # Nearly nothing that lives long is made here, so looking for it often is a waste of time.
+    gc.freeze()
+    gc.set_threshold(100_000)
+    report = _replayed(options)
     if options.json:
         sys.stdout.buffer.write(orjson.dumps({**msgspec.to_builtins(report), "proved": report.proved}) + b"\n")
     else:
@@ -52,6 +60,16 @@ def run(options: argparse.Namespace) -> int:
             )
         out.print(f"digest {report.digest}")
     return 0 if report.proved else 1
+
+
+def _replayed(options: argparse.Namespace) -> ReplayReport:
+    journal = read_journal(options.path[0] if len(options.path) == 1 else options.path, strict=not options.lenient)
+    if not options.batches:
+        return replay_in_parts(journal.paths, strict=not options.lenient, jobs=options.jobs)
+    replayer = Replayer(lineup_from_text, on_batch=_print)
+    for record in journal:
+        replayer.take(record)
+    return replayer.finish()
 
 
 def _print(batch: Batch) -> None:

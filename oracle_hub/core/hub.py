@@ -10,7 +10,6 @@ from typing import ClassVar
 
 import msgspec
 import numpy as np
-import orjson
 
 from oracle_hub.core.catalog import Catalog, FeedSpec
 from oracle_hub.core.columns import CODES, NEVER, POLICIES, ColumnSelector
@@ -63,9 +62,15 @@ class Batch(msgspec.Struct, frozen=True, gc=False):
     decisions: tuple[Decision, ...]
 
 
+DIGEST_BYTES = 16
+
+
 def batch_digest(batch: Batch) -> bytes:
     """A 16-byte digest (BLAKE2b) over everything in a batch, inputs included. Equal digests: equal decisions."""
-    return blake2b(orjson.dumps(msgspec.to_builtins(batch)), digest_size=16).digest()
+    return blake2b(_encode(batch), digest_size=DIGEST_BYTES).digest()
+
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Hub:

@@ -352,6 +352,30 @@ def _decode_checkpoint(payload: bytes) -> Checkpoint:
     )
 
 
+_PLAIN_FRAME, _PLAIN_STEP, _PLAIN_PUBLISHED = int(RecordType.FRAME), int(RecordType.STEP), int(RecordType.PUBLISHED)
+
+
+def decode_plain(kind: int, data: bytes, start: int, stop: int, links: dict[int, str]) -> Record | None:
+    """The record whose payload is ``data[start:stop]``, where it is one of the three frequent types and has nothing odd
+    about it; None for anything else, which is for :func:`decode_record`.
+    """
+    if kind == _PLAIN_FRAME:
+        if stop - start < _FRAME.size:
+            return None
+        received_us, link_id, channel, status, retry_ms, fetch_bytes, event_bytes = _FRAME.unpack_from(data, start)
+        name = links.get(link_id)
+        if name is None or fetch_bytes or event_bytes or channel >= len(_CHANNELS):
+            return None
+        frame = Frame(_CHANNELS[channel], data[start + _FRAME.size : stop], "", status, retry_ms)
+        return FrameIn(name, received_us, frame)
+    if kind == _PLAIN_STEP and stop - start == _TIME.size:
+        return Step(_TIME.unpack_from(data, start)[0])
+    if kind == _PLAIN_PUBLISHED and stop - start == _PUBLISHED.size + 16:
+        epoch, seq = _PUBLISHED.unpack_from(data, start)
+        return Published(epoch, seq, data[start + _PUBLISHED.size : stop])
+    return None
+
+
 def decode_record(kind: int, payload: bytes, links: dict[int, str]) -> RecordOnDisk:
     """Return the record that a payload holds. ``links`` maps the numbers of this segment's links to their names.
 
