@@ -55,7 +55,7 @@ class Recorder:
 
     def _answer(self, effects: list[Effect]) -> None:
         while effects:
-            frame = answer(effects.pop(0), self.subscriptions)
+            frame = answer(effects.pop(0), self.subscriptions, START_S)
             if frame is not None:
                 effects.extend(self.frame(frame))
 
