@@ -27,6 +27,7 @@ SPECS: tuple[MetricSpec, ...] = (
     MetricSpec(
         "oraclehub_info", "gauge", "Always 1; the labels say who this is.", ("instance", "version", "simulated")
     ),
+    MetricSpec("oraclehub_config_info", "gauge", "Always 1; which configuration is in force.", ("config_hash",)),
     MetricSpec("oraclehub_epoch", "gauge", "Epoch of this run."),
     MetricSpec("oraclehub_sequence", "gauge", "Sequence of the last published batch."),
     MetricSpec("oraclehub_feed_state", "gauge", "1 for the state the feed is in, else 0.", ("feed", "state")),

@@ -21,6 +21,7 @@ N_ROLES = 3
 def of_pump(pump: Pump, now_us: int) -> Iterator[Sample]:
     """What was decided, and from what."""
     engine = pump.engine
+    yield "oraclehub_config_info", (engine.hub.config_hash,), 1
     yield "oraclehub_epoch", (), engine.hub.epoch
     yield "oraclehub_sequence", (), engine.hub.seq
     yield from of_feeds(engine, now_us)

@@ -37,6 +37,7 @@ async def test_distances_are_signed_and_from_the_chosen_price(rig: Rig) -> None:
     rig.deliver("hermes:1", hermes_event({SOL: (100_20000000, rig.now_s)}))
     rig.pump.step()
     told = scrape(rig)
+    assert told["oraclehub_config_info", rig.pump.engine.lineup.config_hash] == 1
     assert told["oraclehub_source_deviation_ratio", SOL, "doves"] == 0
     assert told["oraclehub_source_deviation_ratio", SOL, "pyth"] == pytest.approx(0.002)
     assert told["oraclehub_usable_sources", SOL] == 3

@@ -1,12 +1,13 @@
 """Real Prometheus and Alertmanager over a hub: an oracle parts, a rule fires, a webhook hears of it, and of the end."""
 
+import signal
 from pathlib import Path
 
 from feeds.emulator.emulator import Emulator
 from feeds.emulator.faults import Fault
 from tests.deploy.shipped import Tree, run
 from tests.system.conftest import Launch
-from tests.system.monitors import monitored
+from tests.system.monitors import free_ports, monitored
 from tests.system.process import hub_config, subscriber
 
 DIVERGED = "OracleHubSourceDiverged"
@@ -47,6 +48,25 @@ async def test_a_divergence_reaches_the_webhook_and_so_does_its_end(
         assert resolved["fingerprint"] == nowhere["fingerprint"]
     told = [alert["status"] for alert in webhook.alerts if alert["fingerprint"] == fired["fingerprint"]]
     assert told.index("resolved") == len(told) - 1 and told.count("resolved") == 1
+
+
+async def test_a_hub_that_is_gone_is_told_once_and_its_return_too(
+    launch: Launch, chain: Emulator, tmp_path: Path
+) -> None:
+    (port,) = free_ports(1)
+    config = hub_config(chain.urls)
+    hub = await launch("--port", port, config=config)
+    async with monitored(tmp_path / "monitors", [f"127.0.0.1:{port}"]) as webhook:
+        await webhook.until(lambda alert: about(alert, "OracleHubWatchdog", "firing"), "the dead-man signal")
+        hub.send_signal(signal.SIGKILL)
+        await hub.ended()
+        gone = await webhook.until(lambda alert: about(alert, "OracleHubNoneUp", "firing"), "the loss")
+        assert (gone["receiver"], gone["labels"]["severity"]) == ("on-call", "critical")
+        await launch("--port", port, config=config)
+        back = await webhook.until(lambda alert: about(alert, "OracleHubNoneUp", "resolved"), "the return")
+        assert (back["fingerprint"], back["startsAt"]) == (gone["fingerprint"], gone["startsAt"])
+    told = [alert["status"] for alert in webhook.alerts if alert["fingerprint"] == gone["fingerprint"]]
+    assert told == ["firing", "resolved"]
 
 
 async def test_promtool_finds_no_fault_with_what_a_hub_exposes(launch: Launch, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Two hubs, a client that knows both, and each hub replaced in turn: what docs/runbook.md promises to keepers."""
 
 import asyncio
+import signal
 import time
 from contextlib import suppress
 
@@ -100,11 +101,10 @@ async def test_keepers_notice_next_to_nothing_when_one_hub_after_the_other_is_re
                 away_s.append(time.monotonic() - ended)
             with suppress(NoPrice):  # a lease may end at this very instant; what counts is the longest time without
                 assert prices.get("SOL/USD").instance == hubs[0].hello["instance"]
+        finally:
             trading.cancel()
             with suppress(asyncio.CancelledError):
                 await trading
-        finally:
-            trading.cancel()
 
     a, b = hubs
     assert keeper.instances == [
@@ -116,3 +116,29 @@ async def test_keepers_notice_next_to_nothing_when_one_hub_after_the_other_is_re
     assert keeper.outages <= 2 * len(FEEDS)  # each feed once for each hub that went
     assert keeper.longest_s < BOUND_S < min(away_s), (keeper.longest_s, away_s)
     print(f"longest time without a price {keeper.longest_s * 1e3:.1f} ms, {keeper.outages} outages; away {away_s}")
+
+
+async def test_a_hub_that_is_killed_costs_keepers_next_to_nothing(launch: Launch, chain: Emulator) -> None:
+    hubs = [await launch(config=hub_config(chain.urls), state=name) for name in "ab"]
+    for hub in hubs:
+        async with subscriber(hub) as client:
+            await client.all_in("live")
+    urls = [hub.url.replace("http", "ws", 1) + "/v1/stream" for hub in hubs]
+    keeper = Keeper()
+    async with connect(urls, FEEDS, on_none=keeper.without, on_live=keeper.again) as prices:
+
+        async def trade() -> None:
+            async for update in prices:
+                await keeper.take(update)
+
+        trading = asyncio.create_task(trade())
+        try:
+            await keeper.served_by(hubs[0].hello["instance"], hubs[0].hello["epoch"])
+            hubs[0].send_signal(signal.SIGKILL)
+            await keeper.served_by(hubs[1].hello["instance"], hubs[1].hello["epoch"])
+        finally:
+            trading.cancel()
+            with suppress(asyncio.CancelledError):
+                await trading
+    assert keeper.longest_s < BOUND_S and keeper.outages <= len(FEEDS)
+    print(f"longest time without a price {keeper.longest_s * 1e3:.1f} ms")
