@@ -145,6 +145,7 @@ class SourceSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     api_key: str | None = None
     verify: Literal["strict", "lenient", "off"] = "strict"
     signers: Literal["production", "staging", "simulated"] | None = None
+    rotations: tuple[str, ...] = ()
 
     @property
     def age_ms(self) -> int:

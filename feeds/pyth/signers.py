@@ -12,8 +12,10 @@ Keys of Pyth Pro are those that signed public messages; the ones of test and sta
 known, too, and nobody vouches for them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
+
+import msgspec
 
 from feeds.pyth.vaa import check_signatures, decode_vaa
 from feeds.signers import SignerSet, SignerSets
@@ -161,14 +163,16 @@ def rotated(sets: SignerSets, group: str, vaa_data: bytes, *, from_s: int | None
         sets: sets with the one before.
         group: :data:`GUARDIANS` or :data:`ROUTERS`: whose set it is; both rotate by the same kind of VAA.
         vaa_data: the VAA (Core module, action 2: new index u32, count u8, addresses).
-        from_s: when it took over; the VAA's own time when absent.
+        from_s: when it took over; the VAA's own time when absent. The routers' VAAs have none (0): then the new set has
+            no known beginning, and the one before keeps its end.
 
     Returns:
-        The sets with the new one, and with an end to the one before.
+        The sets with the new one, and with an end to the one before, a day after the beginning. A set that is known
+        stays as it is: an old rotation brings no retired set back.
 
     Raises:
         DecodeError: no such VAA.
-        ConfigError: it is not the next set, or not signed by the one before.
+        ConfigError: it is not the next set, or not signed by the one before, or another one of its number is known.
     """
     vaa = decode_vaa("rotation", vaa_data)
     payload = vaa.payload
@@ -186,9 +190,37 @@ def rotated(sets: SignerSets, group: str, vaa_data: bytes, *, from_s: int | None
     verdict, _ = check_signatures(ACCUMULATOR, vaa, SignerSets([signing]))
     if not verdict.verified:
         raise ConfigError(f"rotation to set {index}: {verdict.why}: {verdict.detail}")
+    known = sets.get(ACCUMULATOR, group, index)
+    if known is not None and known.keys == keys:
+        return sets
+    if known is not None:
+        raise ConfigError(f"rotation to set {index}: {group} is known to have another set of this number")
     begin = vaa.timestamp if from_s is None else from_s
     quorum = two_thirds(count) if group == GUARDIANS else majority(count)
-    ended = SignerSet(
-        ACCUMULATOR, group, before.index, before.keys, before.quorum, before.from_s, begin + HANDOVER_S, before.proved
-    )
+    until_s = begin + HANDOVER_S if begin else before.until_s
+    ended = msgspec.structs.replace(before, until_s=until_s)
     return sets.having(ended, SignerSet(ACCUMULATOR, group, index, keys, quorum, begin, None, before.proved))
+
+
+def rotated_by_text(sets: SignerSets, vaas: Sequence[str], where: str) -> SignerSets:
+    """Take over rotations one after the other, as a configuration has them: VAAs in hex, each signed by the set before.
+
+    Whose they are is found out: the guardians' or the routers' set must have signed it. Of the routers' a known end of
+    the set before is kept.
+
+    Raises:
+        ConfigError: one line with ``where``, the place in the list, and why neither has.
+    """
+    for number, text in enumerate(vaas, 1):
+        reasons = []
+        for group in (GUARDIANS, ROUTERS):
+            try:
+                sets = rotated(sets, group, bytes.fromhex(text.removeprefix("0x")))
+                break
+            except ValueError:
+                raise ConfigError(f"{where}: VAA {number} is not in hex") from None
+            except (ConfigError, DecodeError) as error:
+                reasons.append(str(error))
+        else:
+            raise ConfigError(f"{where}: VAA {number}: {'; '.join(dict.fromkeys(reasons))}")
+    return sets

@@ -11,6 +11,7 @@ from feeds.layout import pubkey_bytes
 from feeds.pyth.hermes import HermesFeed, HermesLink
 from feeds.pyth.proving import Prover
 from feeds.pyth.signers import KNOWN as KNOWN_SIGNERS
+from feeds.pyth.signers import rotated_by_text
 from feeds.registry import default_account, make_reader
 from oracle_hub.app.alert_settings import alert_settings
 from oracle_hub.app.engine import DescribedReader, Lineup
@@ -279,7 +280,7 @@ def _prover(config: Config, name: str) -> Prover | None:
         return None
     signers = source.signers or ("simulated" if config.emulator is not None else "production")
     sets = simulated_signer().sets if signers == "simulated" else KNOWN_SIGNERS[signers]
-    return Prover(sets)
+    return Prover(rotated_by_text(sets, source.rotations, f"sources.{name}.rotations"))
 
 
 def journaled_endpoints(config: Config) -> Endpoints:

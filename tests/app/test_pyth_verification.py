@@ -54,6 +54,12 @@ def test_strict_refuses_what_lenient_takes_and_off_never_looks() -> None:
         config('verify = "maybe"')
 
 
+def test_a_rotation_that_nobody_has_signed_is_refused_with_its_key() -> None:
+    forged = PythSigner().vaa(bytes(28) + b"Core\x02" + bytes(6) + b"\x01\x01" + bytes(20), NOW_S, 1)
+    with pytest.raises(ConfigError, match=r"^sources\.pyth\.rotations: VAA 1: rotation: not a guardian set upgrade"):
+        outcome(config(f'rotations = ["{forged.hex()}"]'), SIGNED)
+
+
 def test_all_hosts_of_a_source_share_what_was_proved() -> None:
     settings = config()
     links = build_lineup(settings, journaled_endpoints(settings)).links

@@ -21,7 +21,7 @@ from feeds.pyth.accumulator import (
     encode_price,
 )
 from feeds.pyth.merkle import EMPTY, node, proves, tree
-from feeds.pyth.signers import ACCUMULATOR, GUARDIANS, KNOWN, PRODUCTION, ROUTERS, rotated
+from feeds.pyth.signers import ACCUMULATOR, GUARDIANS, KNOWN, PRODUCTION, ROUTERS, rotated, rotated_by_text
 from feeds.pyth.vaa import decode_vaa
 from feeds.signed import decode_signed
 from feeds.signers import SignerSet, SignerSets
@@ -187,6 +187,36 @@ def test_a_rotation_must_be_signed_by_the_set_before(fixtures_dir: Path) -> None
         rotated(PRODUCTION, GUARDIANS, bytes(changed))
     with pytest.raises(DecodeError, match="not a guardian set upgrade"):
         rotated(PRODUCTION, GUARDIANS, PythSigner().vaa(b"x", 1, 1))
+
+
+def test_rotations_of_a_configuration_are_taken_over_whosever_they_are(fixtures_dir: Path) -> None:
+    published = orjson.loads((fixtures_dir / "guardian_sets.json").read_bytes())
+    upgrades = [one["vaa_hex"] for one in published["wormhole_mainnet"]["upgrades"]]
+    router = published["pyth_router"]["upgrades"]["production_set1"]["vaa_hex"]
+    newest = {(GUARDIANS, 6), (GUARDIANS, 7), (ROUTERS, 1)}
+    old = SignerSets(one for one in PRODUCTION if (one.group, one.index) not in newest)
+    sets = rotated_by_text(old, [upgrades[5], "0x" + upgrades[6], router], "rotations")
+    for group, index in newest - {(ROUTERS, 1)}:
+        assert sets.get(KIND, group, index) == PRODUCTION.get(KIND, group, index)
+    first, second = sets.get(KIND, ROUTERS, 0), sets.get(KIND, ROUTERS, 1)
+    assert first == PRODUCTION.get(KIND, ROUTERS, 0) and second is not None  # its VAA has no time
+    assert (second.quorum, second.from_s, second.until_s) == (3, 0, None)
+    again = rotated_by_text(PRODUCTION, upgrades, "rotations")
+    assert list(again) == list(PRODUCTION)  # no set that is over comes back
+    other = SignerSet(KIND, GUARDIANS, 7, (bytes(20),), 1)
+    with pytest.raises(ConfigError, match="is known to have another set of this number"):
+        rotated(PRODUCTION.having(other), GUARDIANS, bytes.fromhex(upgrades[6]))
+    assert check(Accumulator.decode(load(fixtures_dir, "pnau_router_set1_btc_eth_sol_bnb")), sets).verified
+    with pytest.raises(
+        ConfigError, match=r"^rotations: VAA 1: rotation to set 7: signed by set 6 of 26:e1.*; rotation"
+    ):
+        rotated_by_text(old, [upgrades[6]], "rotations")
+    with pytest.raises(ConfigError, match=r"^rotations: VAA 2 is not in hex$"):
+        rotated_by_text(old, [upgrades[5], "zz"], "rotations")
+    with pytest.raises(
+        ConfigError, match=r"^rotations: VAA 1: rotation: offset 1: expected a VAA of at least 6 bytes$"
+    ):
+        rotated_by_text(old, ["01"], "rotations")
 
 
 def test_merkle_vectors(fixtures_dir: Path) -> None:
