@@ -53,12 +53,12 @@ def fill(path: Path, minutes: int = YEAR) -> int:
     return end_us // SECOND_US
 
 
-def serve(path: Path, pipe: Connection) -> None:
+def serve(path: Path, pipe: Connection, hub: str = NOBODY) -> None:
     """The charts process; says where it listens, and ends when anything is said to it."""
     logging.disable(logging.CRITICAL)
 
     async def run() -> None:
-        async with Charts(NOBODY, path, Settings(port=0), doors=DOORS) as charts:
+        async with Charts(hub, path, Settings(port=0), doors=DOORS) as charts:
             pipe.send(charts.url)
             await asyncio.to_thread(pipe.poll, None)
 

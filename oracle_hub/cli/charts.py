@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -35,7 +36,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+COMPANION_NICENESS = 10
+"""A companion shares the machine with the hub, and keepers come before charts."""
+
+
 def run(options: argparse.Namespace) -> int:
+    if options.companion:
+        os.nice(COMPANION_NICENESS)
     logging.basicConfig(
         level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
