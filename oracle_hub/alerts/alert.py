@@ -63,19 +63,19 @@ KINDS: dict[Kind, KindSpec] = {
     Kind.PAIR_DIVERGED: KindSpec(
         summary="two usable sources are further apart than the feed's threshold, beyond their confidence",
         hold_on_us=500_000,
-        hold_off_us=10 * _S,
+        hold_off_us=30 * _S,
         escalate_us=60 * _S,
     ),
     Kind.PRIMARY_REJECTED: KindSpec(
         summary="the primary has a price and it is not used: both verifiers stand against it, or nobody agrees",
         hold_on_us=500_000,
-        hold_off_us=10 * _S,
+        hold_off_us=30 * _S,
         escalate_us=60 * _S,
     ),
     Kind.FALLBACK_ACTIVE: KindSpec(
         summary="the price comes from the fallback, or from fewer sources than the rule wants",
         hold_on_us=2 * _S,
-        hold_off_us=10 * _S,
+        hold_off_us=30 * _S,
         escalate_us=600 * _S,
         grid_us=_S,
     ),
@@ -83,30 +83,30 @@ KINDS: dict[Kind, KindSpec] = {
         summary="the feed has no valid price: nothing executes",
         severity=Severity.CRITICAL,
         hold_on_us=1 * _S,
-        hold_off_us=5 * _S,
+        hold_off_us=30 * _S,
         grid_us=_S,
     ),
     Kind.SOURCE_STALE: KindSpec(
         summary="a source has no update young enough, or none at all",
         hold_on_us=2 * _S,
-        hold_off_us=10 * _S,
+        hold_off_us=30 * _S,
         escalate_us=300 * _S,
         grid_us=_S,
     ),
     Kind.SOURCE_STALLED: KindSpec(
         summary="a source repeats one value under new times while the others moved",
         hold_on_us=0,
-        hold_off_us=10 * _S,
+        hold_off_us=30 * _S,
         escalate_us=300 * _S,
     ),
     Kind.SOURCE_CLAMPED: KindSpec(
         summary="a source stands at the end of its own range while the others are beyond it: a guard that clamps",
         severity=Severity.CRITICAL,
         hold_on_us=0,
-        hold_off_us=10 * _S,
+        hold_off_us=30 * _S,
     ),
     Kind.FUTURE_TIMESTAMP: KindSpec(
-        summary="a source stamps its updates further ahead than our clock allows", hold_on_us=0, hold_off_us=10 * _S
+        summary="a source stamps its updates further ahead than our clock allows", hold_on_us=0, hold_off_us=30 * _S
     ),
     Kind.CONFLICT: KindSpec(
         summary="two ways to one source tell different values of the same time", hold_on_us=0, hold_off_us=30 * _S
@@ -114,13 +114,13 @@ KINDS: dict[Kind, KindSpec] = {
     Kind.CONFIDENCE_WIDE: KindSpec(
         summary="a source's own confidence interval is wider than usual",
         hold_on_us=2 * _S,
-        hold_off_us=10 * _S,
+        hold_off_us=30 * _S,
         escalate_us=300 * _S,
     ),
     Kind.REDUNDANCY_DEGRADED: KindSpec(
         summary="one more loss, of a source or of a way to one, and a price is lost",
         hold_on_us=2 * _S,
-        hold_off_us=10 * _S,
+        hold_off_us=30 * _S,
         escalate_us=600 * _S,
         grid_us=_S,
     ),
@@ -133,13 +133,13 @@ KINDS: dict[Kind, KindSpec] = {
     Kind.PARITY_BROKEN: KindSpec(
         summary="our price and the reference (what the chain uses) are apart",
         hold_on_us=2 * _S,
-        hold_off_us=10 * _S,
+        hold_off_us=30 * _S,
         escalate_us=60 * _S,
     ),
     Kind.NOT_EXECUTABLE: KindSpec(
         summary="the aggregate on the chain is too old for the exchange's own check",
         hold_on_us=2 * _S,
-        hold_off_us=10 * _S,
+        hold_off_us=30 * _S,
         escalate_us=60 * _S,
         grid_us=_S,
     ),
