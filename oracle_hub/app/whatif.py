@@ -225,7 +225,7 @@ def _series(tape: Tape) -> str:
 
 
 def _catalog_text(catalog: Catalog) -> str:
-    return repr((catalog.feeds, catalog.max_future_us))
+    return repr((catalog.feeds, catalog.max_future_us, catalog.stall))
 
 
 # Tapes.
@@ -237,7 +237,7 @@ def tape_catalog(tape: Tape, config: Config) -> Catalog:
     feeds = [spec for spec in whole.feeds if spec.feed in tape.feeds]
     if not feeds:
         raise ConfigError(f"{tape.name}: plays {', '.join(tape.feeds)}, and the configuration has none of them")
-    return Catalog(feeds, max_future_us=whole.max_future_us)
+    return Catalog(feeds, max_future_us=whole.max_future_us, stall=whole.stall)
 
 
 def oracle_of(kind: str) -> str:

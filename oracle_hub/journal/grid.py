@@ -74,7 +74,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
                 max_age_us={source: self.age_us(source, age_us) for source, age_us in spec.max_age_us.items()},
             )
 
-        return Catalog(map(change, catalog.feeds), max_future_us=catalog.max_future_us)
+        return Catalog(map(change, catalog.feeds), max_future_us=catalog.max_future_us, stall=catalog.stall)
 
 
 class Limits(msgspec.Struct, frozen=True):

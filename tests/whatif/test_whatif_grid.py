@@ -2,7 +2,9 @@
 
 import pytest
 
+from oracle_hub.core.catalog import Catalog, FeedSpec
 from oracle_hub.core.selector import Policy
+from oracle_hub.core.stall import StallRule
 from oracle_hub.errors import ConfigError
 from oracle_hub.journal.grid import Setting, parse_grid
 from oracle_hub.journal.holds import Held, HoldTimes, Level
@@ -44,6 +46,16 @@ def test_a_grid_is_every_combination_in_the_order_given() -> None:
 def test_what_is_no_grid_is_refused_in_words(text: str, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         parse_grid(text)
+
+
+def test_what_is_not_tried_stays_as_it_was() -> None:
+    spec = FeedSpec(feed="SOL/USD", primary="p", verifiers=("a", "b"), max_age_us={"p": 1, "a": 2, "b": 3})
+    catalog = Catalog([spec], max_future_us=7, stall=StallRule(after_us=11))
+    changed = Setting(max_divergence_bps=9, source_age_us=(("a", 5),)).changed(catalog)
+    assert (changed.max_future_us, changed.stall) == (7, StallRule(after_us=11))
+    assert changed.feeds[0].max_divergence_bps == 9
+    assert changed.feeds[0].max_age_us == {"p": 1, "a": 5, "b": 3}
+    assert changed.feeds[0].policy is spec.policy
 
 
 R, W, B = Level.RIGHT, Level.WRONG, Level.BETWEEN
