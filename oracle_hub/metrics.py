@@ -126,7 +126,7 @@ class HistogramSpec(NamedTuple):
 
 
 class LatencyHistogram:
-    """Counts durations. Integers, no lock, one thread: about 0.14 us each, where prometheus-client's takes 0.6 to 0.8."""
+    """Counts durations. Integers, no lock, one thread: about 0.14 us each; prometheus-client's takes 0.6 to 0.8."""
 
     __slots__ = ("bounds_us", "counts", "total_us")
 
