@@ -129,6 +129,7 @@ KINDS: dict[str, tuple[int, bool]] = {
     "pyth.receiver": (90_000, True),
     "pyth.legacy": (5_000, False),
     "pyth.hermes": (5_000, False),
+    "edge.rest": (5_000, False),
     "redstone": (60_000, True),
 }
 """Per kind of source: default max age in ms (heartbeat plus margin for slow push accounts), and whether it is slow."""
@@ -146,6 +147,7 @@ class SourceSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     verify: Literal["strict", "lenient", "off"] = "strict"
     signers: Literal["production", "staging", "simulated"] | None = None
     rotations: tuple[str, ...] = ()
+    signer_keys: tuple[Annotated[str, msgspec.Meta(pattern="^(0x)?0[23][0-9a-fA-F]{64}$")], ...] = ()
 
     @property
     def age_ms(self) -> int:
@@ -401,6 +403,8 @@ def _check(config: Config, origin: str) -> None:
             raise ConfigError(f"{origin}: sources.{name}.kind: unknown kind {source.kind}; {hint}")
         if source.api_key is not None and not source.api_key.startswith("env:"):
             raise ConfigError(f'{origin}: sources.{name}.api_key: write "env:NAME" and put the key in the environment')
+        if source.signer_keys and (source.kind != "edge.rest" or source.signers is not None):
+            raise ConfigError(f"{origin}: sources.{name}.signer_keys: for edge.rest, and in place of signers")
     _check_server(config.server, origin)
     _check_endpoints(config, origin)
     _check_feeds(config, origin)

@@ -14,6 +14,7 @@ import orjson
 from aiohttp import web
 
 from feeds.addresses import ASSETS
+from feeds.emulator.edge import EdgeServer
 from feeds.emulator.faults import Fault, FaultBook, check_target, load_script, parse_faults
 from feeds.emulator.hermes import HermesServer
 from feeds.emulator.oracles import ORACLES
@@ -46,14 +47,17 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     feeds: tuple[str, ...] = tuple(ASSETS)
     host: str = "127.0.0.1"
     port_base: int = 0
-    """First of five ports (control, RPC a and b, Hermes 1 and 2); 0: free ones."""
+    """First of six ports (control, RPC a and b, Hermes 1 and 2, Edge); 0: free ones."""
     hermes_key: str | None = None
     """Key that the Hermes hosts want; None: none."""
+    edge_key: str | None = None
+    """Key that Edge's host wants; None: none."""
     faults: tuple[Fault, ...] = ()
     script: str | None = None
     """A TOML file of further faults."""
     rpc_names: tuple[str, ...] = ("a", "b")
     hermes_names: tuple[str, ...] = ("hermes-1", "hermes-2")
+    edge_names: tuple[str, ...] = ("edge",)
 
     def __repr__(self) -> str:  # holds a key
         return f"EmulatorSettings(seed={self.seed}, tape={self.tape!r})"
@@ -78,12 +82,24 @@ class HermesUrl(msgspec.Struct, frozen=True):
         return f"HermesUrl({self.name!r}, {self.url!r})"
 
 
+class EdgeUrl(msgspec.Struct, frozen=True):
+    """One host of Edge: what stands before ``/prices``, and its key."""
+
+    name: str
+    url: str
+    key: str | None
+
+    def __repr__(self) -> str:
+        return f"EdgeUrl({self.name!r}, {self.url!r})"
+
+
 class EmulatorUrls(msgspec.Struct, frozen=True):
     """Where everything is served."""
 
     solana: tuple[RpcUrls, ...]
     hermes: tuple[HermesUrl, ...]
     control: str
+    edge: tuple[EdgeUrl, ...] = ()
 
 
 class Emulator:
@@ -116,6 +132,7 @@ class Emulator:
         self.rpc: tuple[SolanaServer, ...] = ()
         """The Solana endpoints, while it runs."""
         self.hermes: tuple[HermesServer, ...] = ()
+        self.edge: tuple[EdgeServer, ...] = ()
         self.urls: EmulatorUrls | None = None
         self.world = self._make_world(now_us())
 
@@ -158,11 +175,14 @@ class Emulator:
         self.hermes = tuple(
             HermesServer(name, self.world, self._now_us, key=settings.hermes_key) for name in settings.hermes_names
         )
+        self.edge = tuple(
+            EdgeServer(name, self.world, self._now_us, key=settings.edge_key) for name in settings.edge_names
+        )
         self.tick()
         port = settings.port_base
         try:
             control = await self._serve("control", port, lambda app: None)
-            rpc, hermes = [], []
+            rpc, hermes, edge = [], [], []
             for server in self.rpc:
                 port += bool(port)
                 where = await self._serve(server.name, port, server.routes)
@@ -171,17 +191,21 @@ class Emulator:
                 port += bool(port)
                 where = await self._serve(host.name, port, host.routes)
                 hermes.append(HermesUrl(host.name, f"http://{where}", settings.hermes_key))
+            for place in self.edge:
+                port += bool(port)
+                where = await self._serve(place.name, port, place.routes)
+                edge.append(EdgeUrl(place.name, f"http://{where}", settings.edge_key))
         except OSError:
             await self.stop()
             raise
-        self.urls = EmulatorUrls(tuple(rpc), tuple(hermes), f"http://{control}/emulator")
+        self.urls = EmulatorUrls(tuple(rpc), tuple(hermes), f"http://{control}/emulator", tuple(edge))
         if self._drive:
             self._task = asyncio.create_task(self._run(), name="emulator")
         return self.urls
 
     @property
-    def _servers(self) -> tuple[SolanaServer | HermesServer, ...]:
-        return (*self.rpc, *self.hermes)
+    def _servers(self) -> tuple[SolanaServer | HermesServer | EdgeServer, ...]:
+        return (*self.rpc, *self.hermes, *self.edge)
 
     async def stop(self) -> None:
         """Close all servers and sockets, within a second."""
@@ -289,7 +313,9 @@ class Emulator:
     def _check_target(self, fault: Fault) -> None:
         settings = self.settings
         feeds = settings.feeds if self._tape is None else [f for f, _ in self._tape.series if f in settings.feeds]
-        check_target(fault, dict.fromkeys(feeds), (*settings.rpc_names, *settings.hermes_names, "control"))
+        check_target(
+            fault, dict.fromkeys(feeds), (*settings.rpc_names, *settings.hermes_names, *settings.edge_names, "control")
+        )
 
     def clear(self, number: int | None = None) -> int:
         """Take back one fault, or all of them; how many."""
@@ -325,7 +351,7 @@ class Emulator:
 
     async def _page(self, request: web.Request) -> web.Response:
         urls = msgspec.to_builtins(self.urls)
-        for host in urls["hermes"]:
+        for host in (*urls["hermes"], *urls["edge"]):
             host["key"] = "set" if host["key"] else None
         page = self.describe() | {
             "now_us": self._now_us(),

@@ -49,8 +49,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     slow                      answers over HTTP come ``delay_ms`` late
     rate_limit                ``mode="http"``: HTTP 429; ``mode="rpc"``: JSON-RPC error -32005 under HTTP 200
     malformed                 the next ``count`` frames are broken (``mode``: ``json``, ``base64``, ``account``)
-    unauthorized              Hermes answers 401
-    not_entitled              Hermes answers 403 for the feed
+    unauthorized              Hermes and Edge answer 401
+    not_entitled              Hermes answers 403 for the feed, Edge leaves it out
     ========================  =================================================================================
     """
 

@@ -17,6 +17,7 @@ ORACLES = {
     "pyth.legacy": "Pyth",
     "pyth.hermes": "Pyth",
     "redstone": "RedStone",
+    "edge.rest": "Edge",
 }
 """Whose price a kind carries, where it is one oracle's."""
 

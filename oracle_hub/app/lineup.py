@@ -6,6 +6,11 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from feeds.addresses import ASSETS, GENESIS_HASHES
+from feeds.edge.messages import SVM, feed_id_of
+from feeds.edge.rest import FEED_ID as EDGE_ID
+from feeds.edge.rest import EdgeFeed, EdgeLink
+from feeds.edge.signers import KNOWN as EDGE_SIGNERS
+from feeds.emulator.edge_signing import EdgeSigner
 from feeds.emulator.pyth_signing import simulated_signer
 from feeds.layout import pubkey_bytes
 from feeds.pyth.hermes import HermesFeed, HermesLink
@@ -13,6 +18,7 @@ from feeds.pyth.proving import Prover
 from feeds.pyth.signers import KNOWN as KNOWN_SIGNERS
 from feeds.pyth.signers import rotated_by_text
 from feeds.registry import default_account, make_reader
+from feeds.signers import SignerSet, SignerSets
 from oracle_hub.app.alert_settings import alert_settings
 from oracle_hub.app.engine import DescribedReader, Lineup
 from oracle_hub.app.independence import refuse_same_reading
@@ -36,7 +42,7 @@ from oracle_hub.ingest.solana_rpc import SolanaRpc
 
 
 class HermesHost(msgspec.Struct, frozen=True):
-    """One Hermes base URL with its key (None: open)."""
+    """One base URL of Hermes, or of Edge, with its key (None: open)."""
 
     url: str
     key: str | None = None
@@ -52,6 +58,8 @@ class Endpoints(msgspec.Struct, frozen=True):
     hermes: Mapping[str, tuple[HermesHost, ...]]
     """By source name."""
     genesis_hash: str | None
+    edge: Mapping[str, tuple[HermesHost, ...]] = {}
+    """By source name, as for Hermes."""
 
     def __repr__(self) -> str:
         return "Endpoints(…)"
@@ -59,7 +67,9 @@ class Endpoints(msgspec.Struct, frozen=True):
 
 _HERMES_ID = re.compile(r"(0[xX])?[0-9a-fA-F]{64}")
 HERMES = "pyth.hermes"
-"""The kind of source that is no account: it has links of its own."""
+EDGE = "edge.rest"
+HOSTED = frozenset({HERMES, EDGE})
+"""Kinds of sources that are no accounts: they have links of their own."""
 
 
 def catalog_of(config: Config) -> Catalog:
@@ -126,6 +136,10 @@ def _check_address(address: str, kind: str, *, key: str) -> None:
         if not _HERMES_ID.fullmatch(address):
             raise ConfigError(f"{key}: {address!r} is no Pyth id (64 hex digits)")
         return
+    if kind == EDGE:
+        if not EDGE_ID.fullmatch(address):
+            raise ConfigError(f"{key}: {address!r} is no id of Edge (SOLUSD, or a number)")
+        return
     try:
         pubkey_bytes(address)
     except DecodeError as error:
@@ -135,6 +149,8 @@ def _check_address(address: str, kind: str, *, key: str) -> None:
 def _known_address(source: SourceSection, feed: str) -> str | None:
     if source.kind == HERMES:
         return ASSETS[feed].hermes_id if feed in ASSETS else None
+    if source.kind == EDGE:
+        return feed_id_of(feed) if feed in ASSETS else None
     return default_account(source.kind, feed, receiver=source.receiver)
 
 
@@ -143,7 +159,7 @@ def readers_of(config: Config) -> dict[str, DescribedReader]:
     readers: dict[str, DescribedReader] = {}
     for name, source in config.sources.items():
         addresses = addresses_of(config, name)
-        if not addresses or source.kind == HERMES:
+        if not addresses or source.kind in HOSTED:
             continue
         expos = {feed: config.feeds[feed].expo for feed in addresses}
         readers[name] = make_reader(source.kind, name, addresses, expos, pool=source.pool)
@@ -177,15 +193,21 @@ def endpoints_of(config: Config) -> Endpoints:
     )
     if not rpc and readers_of(config):
         raise ConfigError("solana.rpc: no endpoint, but sources are read from accounts; add [[solana.rpc]]")
-    hermes = {}
-    for name in _hermes_sources(config):
-        source = config.sources[name]
-        if not source.hosts:
-            raise ConfigError(f"sources.{name}.hosts: none given; add the base URL of a Hermes server")
-        key = None if source.api_key is None else resolve_secret(source.api_key, key=f"sources.{name}.api_key")
-        places = [resolve_url(url, ("http", "https"), key=f"sources.{name}.hosts") for url in source.hosts]
-        hermes[name] = tuple(HermesHost(url, key) for url in places)
-    return Endpoints(rpc, hermes, genesis_hash_of(config))
+    return Endpoints(
+        rpc,
+        {name: _hosts(config, name, "a Hermes server") for name in _sources_of(config, HERMES)},
+        genesis_hash_of(config),
+        {name: _hosts(config, name, "Edge's API") for name in _sources_of(config, EDGE)},
+    )
+
+
+def _hosts(config: Config, name: str, what: str) -> tuple[HermesHost, ...]:
+    source = config.sources[name]
+    if not source.hosts:
+        raise ConfigError(f"sources.{name}.hosts: none given; add the base URL of {what}")
+    key = None if source.api_key is None else resolve_secret(source.api_key, key=f"sources.{name}.api_key")
+    places = [resolve_url(url, ("http", "https"), key=f"sources.{name}.hosts") for url in source.hosts]
+    return tuple(HermesHost(url, key) for url in places)
 
 
 def genesis_hash_of(config: Config) -> str:
@@ -201,8 +223,8 @@ def genesis_hash_of(config: Config) -> str:
     return GENESIS_HASHES[config.solana.cluster]
 
 
-def _hermes_sources(config: Config) -> list[str]:
-    return [name for name, source in config.sources.items() if source.kind == HERMES and addresses_of(config, name)]
+def _sources_of(config: Config, kind: str) -> list[str]:
+    return [name for name, source in config.sources.items() if source.kind == kind and addresses_of(config, name)]
 
 
 def build_lineup(
@@ -271,6 +293,31 @@ def _links(config: Config, readers: Mapping[str, DescribedReader], endpoints: En
                 prover=prover,
                 needs_proof=config.sources[name].verify == "strict",
             )
+    yield from _edge_links(config, endpoints)
+
+
+def _edge_links(config: Config, endpoints: Endpoints) -> Iterator[Link]:
+    for name, hosts in endpoints.edge.items():
+        feeds = addresses_of(config, name)
+        for number, host in enumerate(hosts, 1):
+            yield EdgeLink(
+                f"edge:{number}" if len(endpoints.edge) == 1 else f"edge:{name}:{number}",
+                host.url,
+                {feed: EdgeFeed(feed_id, config.feeds[feed].expo) for feed, feed_id in feeds.items()},
+                sets=_edge_signers(config, name),
+                source=name,
+                key=host.key,
+                verify=config.sources[name].verify,
+            )
+
+
+def _edge_signers(config: Config, name: str) -> SignerSets:
+    source = config.sources[name]
+    if source.signer_keys:
+        keys = (bytes.fromhex(text.removeprefix("0x")) for text in source.signer_keys)
+        return SignerSets(SignerSet(SVM, name, number, (key,), 1) for number, key in enumerate(keys))
+    signers = source.signers or ("simulated" if config.emulator is not None else "production")
+    return EdgeSigner().sets if signers == "simulated" else EDGE_SIGNERS[signers]
 
 
 def _prover(config: Config, name: str) -> Prover | None:
@@ -288,17 +335,22 @@ def journaled_endpoints(config: Config) -> Endpoints:
     rpc = config.solana.rpc or (EMULATED_RPC if config.emulator is not None else ())
     hermes = {
         name: tuple(HermesHost("http://replay.invalid") for _ in config.sources[name].hosts or EMULATED_HERMES)
-        for name in _hermes_sources(config)
+        for name in _sources_of(config, HERMES)
+    }
+    edge = {
+        name: tuple(HermesHost("http://replay.invalid") for _ in config.sources[name].hosts or EMULATED_EDGE)
+        for name in _sources_of(config, EDGE)
     }
     nowhere = tuple(
         RpcSection(name=one.name, http_url="http://replay.invalid", ws_url="ws://replay.invalid") for one in rpc
     )
-    return Endpoints(nowhere, hermes, genesis_hash_of(config))
+    return Endpoints(nowhere, hermes, genesis_hash_of(config), edge)
 
 
 EMULATED_RPC = tuple(RpcSection(name=name, http_url="", ws_url="") for name in ("a", "b"))
 """Names of the endpoints that the emulator offers."""
 EMULATED_HERMES = (1, 2)
+EMULATED_EDGE = (1,)
 
 
 def lineup_from_text(text: str, before: Lineup | None = None) -> Lineup:

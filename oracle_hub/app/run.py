@@ -386,7 +386,9 @@ def _emulated_endpoints(config: Config, urls: EmulatorUrls) -> Endpoints:
     rpc = tuple(RpcSection(name=one.name, http_url=one.http, ws_url=one.ws) for one in urls.solana)
     hosts = tuple(HermesHost(one.url, one.key) for one in urls.hermes)
     sources = {name: hosts for name, source in config.sources.items() if source.kind == "pyth.hermes"}
-    return Endpoints(rpc, sources, genesis_hash_of(config))
+    edge = tuple(HermesHost(one.url, one.key) for one in urls.edge)
+    at_edge = {name: edge for name, source in config.sources.items() if source.kind == "edge.rest"}
+    return Endpoints(rpc, sources, genesis_hash_of(config), at_edge)
 
 
 async def serve(

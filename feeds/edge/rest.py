@@ -1,0 +1,278 @@
+"""Edge's REST API: the latest prices of all feeds, polled. The pure half.
+
+Source: Edge's API reference (``GET /prices/batch?feedIds=…`` with the key as it is in ``Authorization``). One signature
+is over the whole answer, in its order. No rate limit and no error but 401 is documented, so that a host's
+``Retry-After`` is kept, and what fails is asked again ever more slowly.
+
+A price counts by the signed bytes. An answer with the signature of the one before holds nothing new: it is neither
+proved nor told again.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Literal, TypeAlias
+from urllib.parse import quote
+
+import msgspec
+
+from feeds.edge.messages import SVM, EdgeMessage, EdgePrice, check, decode
+from feeds.signers import SignerSets
+from feeds.verdict import Mode
+from oracle_hub.core.source import (
+    Condition,
+    Effect,
+    Event,
+    Fetch,
+    Frame,
+    Malformed,
+    PriceUpdate,
+    Status,
+    Unchanged,
+)
+from oracle_hub.errors import ConfigError, DecodeError, PriceError
+
+Output: TypeAlias = Event | Effect
+Verify: TypeAlias = Literal["strict", "lenient", "off"]
+
+FEED_ID = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
+"""A name (``SOLUSD``) or, for customers with numbered feeds, a number."""
+_NEVER = 2**63 - 1
+_LONGEST_PATIENCE_US = 600_000_000
+"""A host's wish to be left alone is kept over a reconnect, but not over a clock that was set back."""
+
+
+class EdgeFeed(msgspec.Struct, frozen=True):
+    """One feed as Edge names it, and the exponent to which its prices are brought."""
+
+    feed_id: str
+    expo: int = -8
+
+
+class EdgeLimits(msgspec.Struct, frozen=True):
+    """How often a host is asked, and how patiently."""
+
+    poll_us: int = 1_000_000
+    """From one request to the next. Edge's prices have whole seconds."""
+    first_retry_us: int = 1_000_000
+    max_retry_us: int = 30_000_000
+    refused_retry_us: int = 60_000_000
+    """Wait after a refused key; after a rate limit that names no wait of its own, too."""
+    fetch_timeout_ms: int = 5_000
+
+
+class EdgeLink:
+    """A :class:`~oracle_hub.core.source.Link` to one host of Edge's REST API. It has no stream: it asks by timer.
+
+    Args:
+        name: unique in the run.
+        base_url: what stands before ``/prices``.
+        feeds: by feed.
+        source: the name under which its updates go.
+        key: sent as ``Authorization``, and never shown.
+        sets: who may sign.
+        verify: ``strict`` refuses what is not verified, ``lenient`` takes it as not verified, ``off`` does not look.
+        limits: how often and how patiently.
+
+    Raises:
+        ConfigError: an id that can't be one, or two feeds with one id.
+    """
+
+    CONFIGURED: ClassVar[frozenset[str]] = frozenset(
+        {"name", "source", "_base_url", "_key", "_limits", "_feeds", "_sets", "_verify", "_url"}
+    )
+
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        feeds: Mapping[str, EdgeFeed],
+        *,
+        sets: SignerSets,
+        source: str = "edge",
+        key: str | None = None,
+        verify: Verify = "strict",
+        limits: EdgeLimits | None = None,
+    ) -> None:
+        self.name = name
+        self.source = source
+        self._base_url = base_url.rstrip("/")
+        self._key = key
+        self._sets = sets
+        self._verify = verify
+        self._limits = limits or EdgeLimits()
+        self._feeds: dict[str, tuple[str, int]] = {}
+        for feed, spec in feeds.items():
+            feed_id = spec.feed_id.upper()
+            if not FEED_ID.fullmatch(feed_id):
+                raise ConfigError(f"source {source}, feed {feed}: {spec.feed_id!r} is no id of Edge (SOLUSD)")
+            if feed_id in self._feeds:
+                raise ConfigError(f"source {source}: feeds {self._feeds[feed_id][0]} and {feed} have one id")
+            self._feeds[feed_id] = (feed, spec.expo)
+        self._url = f"{self._base_url}/prices/batch?feedIds={','.join(map(quote, self._feeds))}"
+        self._last_id = 0
+        self._troubles: dict[str, tuple[Condition, str | None]] = {}
+        self._ready_us = 0
+        self._start()
+
+    def __repr__(self) -> str:
+        return f"EdgeLink({self.name!r})"
+
+    def _start(self) -> None:
+        self._pending: str | None = None
+        self._attempts = 0
+        self._due_us = _NEVER
+        self._held: dict[str, EdgeMessage] = {}
+
+    # The contract.
+
+    def connect(self, now_us: int) -> list[Effect]:
+        """Ask for all feeds, unless the host wishes to be left alone."""
+        self._start()
+        self._ready_us = min(self._ready_us, now_us + _LONGEST_PATIENCE_US)
+        if now_us < self._ready_us:
+            self._due_us = self._ready_us
+            return []
+        return [self._ask(now_us)]
+
+    def receive(self, frame: Frame, received_us: int) -> list[Output]:
+        """Take the answer to a request."""
+        if frame.channel != "http" or frame.fetch_id != self._pending:
+            return [self._malformed(None, f"a {frame.channel} frame that answers no request", received_us)]
+        self._pending = None
+        if frame.status != 200:
+            return self._refused(frame, received_us)
+        self._attempts = 0
+        self._due_us = max(self._due_us, received_us)
+        try:
+            messages = decode(SVM, frame.data)
+        except DecodeError as error:
+            return [self._malformed(None, self._plain(str(error)), received_us)]
+        output = self._clear("prices", None, received_us)
+        named: set[str] = set()
+        for message in messages:
+            output += self._message(message, received_us, named)
+        return output + self._absences(named, received_us)
+
+    def next_deadline(self) -> int | None:
+        """When the next request is due; None while one is under way (each ends, by its own timeout)."""
+        return None if self._pending is not None or self._due_us == _NEVER else self._due_us
+
+    def on_timer(self, now_us: int) -> list[Output]:
+        """Ask again when it is time."""
+        if self._pending is not None or now_us < self._due_us:
+            return []
+        return [self._ask(now_us)]
+
+    # Prices.
+
+    def _message(self, message: EdgeMessage, received_us: int, named: set[str]) -> list[Output]:
+        ours: list[tuple[EdgePrice, str, int]] = []
+        output: list[Output] = []
+        for price in message.prices:
+            feed_id = str(price.feed_id).upper()
+            if feed_id not in self._feeds:
+                told = f"price of {self._plain(str(price.feed_id))!r}, not asked for"
+                output.append(self._malformed(None, told, received_us))
+            elif feed_id in named:
+                output.append(self._malformed(self._feeds[feed_id][0], "two prices in one answer", received_us))
+            else:
+                named.add(feed_id)
+                ours.append((price, *self._feeds[feed_id]))
+        if ours and all(self._held.get(feed) == message for _, feed, _ in ours):
+            return output + [Unchanged(self.source, self.name, feed, received_us) for _, feed, _ in ours]
+        why = self._why_unverified(message, received_us)
+        verified = why is None and self._verify != "off"
+        for price, feed, expo in ours:
+            if why is not None:
+                text = f"not verified: {self._plain(why)}"
+                output += self._trouble(f"proof {feed}", feed, Condition.UNVERIFIED, text, received_us)
+                if self._verify == "strict":
+                    output.append(self._malformed(feed, text, received_us))
+                    continue
+            else:
+                output += self._clear(f"proof {feed}", feed, received_us)
+            output += self._price(price, feed, expo, message, received_us, verified=verified)
+        return output
+
+    def _why_unverified(self, message: EdgeMessage, received_us: int) -> str | None:
+        if self._verify == "off":
+            return None
+        verdict = check([message], self._sets, at_us=received_us, mode=Mode.STRICT)
+        return None if verdict.verified else f"{verdict.why}: {verdict.detail}"
+
+    def _price(
+        self, price: EdgePrice, feed: str, expo: int, message: EdgeMessage, received_us: int, *, verified: bool
+    ) -> Sequence[Output]:
+        try:
+            mantissa = price.mantissa(expo)
+        except PriceError as error:
+            told = self._trouble(f"price {feed}", feed, Condition.INVALID, str(error), received_us)
+            return [self._malformed(feed, str(error), received_us), *told]
+        self._held[feed] = message
+        update = PriceUpdate(self.source, self.name, feed, mantissa, price.publish_us, received_us, None, 0, verified)
+        return [*self._clear(f"price {feed}", feed, received_us), update]
+
+    def _absences(self, named: set[str], received_us: int) -> list[Output]:
+        """Tell which feeds an answer lacks, and which it has again."""
+        output: list[Output] = []
+        for feed_id, (feed, _) in self._feeds.items():
+            if feed_id in named:
+                output += self._clear(f"missing {feed}", feed, received_us)
+            else:
+                text = f"Edge has no price for {feed} (id {feed_id}): not of this key, or the id is wrong"
+                output += self._trouble(f"missing {feed}", feed, Condition.LOST, text, received_us)
+        return output
+
+    # Requests.
+
+    def _ask(self, now_us: int) -> Fetch:
+        self._last_id += 1
+        self._pending = f"batch:{self._last_id}"
+        self._due_us = now_us + self._limits.poll_us
+        headers = {"Authorization": self._key} if self._key else {}
+        return Fetch(self._pending, self._url, headers=headers, timeout_ms=self._limits.fetch_timeout_ms)
+
+    def _refused(self, frame: Frame, received_us: int) -> list[Output]:
+        """Name an HTTP status, and wait: as long as the host wishes, and ever longer."""
+        limits, said = self._limits, self._plain(frame.data)
+        wait_us = frame.retry_after_ms * 1_000
+        if frame.status in (401, 403):
+            condition, text = Condition.NOT_ENTITLED, f"HTTP {frame.status}, not entitled: {said}"
+            wait_us = max(wait_us, limits.refused_retry_us)
+        elif frame.status == 429:
+            condition, text = Condition.RATE_LIMITED, f"HTTP 429, too many requests: {said}"
+            wait_us = wait_us or limits.refused_retry_us
+        else:
+            condition = Condition.LOST
+            text = f"HTTP {frame.status}: {said}" if frame.status else f"no answer: {said}"
+        if wait_us:
+            self._ready_us = received_us + wait_us
+        delay_us = min(limits.max_retry_us, limits.first_retry_us << min(self._attempts, 32))
+        self._attempts += 1
+        self._due_us = received_us + max(delay_us, wait_us)
+        return self._trouble("prices", None, condition, text, received_us)
+
+    # Words.
+
+    def _plain(self, text: bytes | str) -> str:
+        """What the server said, fit for a log: one line, bounded, without the key."""
+        line = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+        if self._key:
+            line = line.replace(self._key, "…")
+        return " ".join("".join(letter if letter.isprintable() else " " for letter in line[:2_000]).split())[:400]
+
+    def _malformed(self, feed: str | None, reason: str, received_us: int) -> Malformed:
+        return Malformed(self.source, self.name, feed, reason, received_us)
+
+    def _trouble(self, key: str, feed: str | None, condition: Condition, text: str, received_us: int) -> list[Output]:
+        """Tell a trouble once, until it is over or of another kind."""
+        if self._troubles.get(key) == (condition, feed):
+            return []
+        self._troubles[key] = (condition, feed)
+        return [Status(self.source, self.name, feed, condition, text, received_us)]
+
+    def _clear(self, key: str, feed: str | None, received_us: int) -> list[Output]:
+        """A trouble is over: the feed is well again if it has no other one."""
+        if self._troubles.pop(key, None) is None or any(other == feed for _, other in self._troubles.values()):
+            return []
+        return [Status(self.source, self.name, feed, Condition.OK, f"{key} is well again", received_us)]
