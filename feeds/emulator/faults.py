@@ -25,6 +25,7 @@ Kind: TypeAlias = Literal[
     "slow",
     "rate_limit",
     "malformed",
+    "forged",
     "unauthorized",
     "not_entitled",
 ]
@@ -49,6 +50,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     slow                      answers over HTTP come ``delay_ms`` late
     rate_limit                ``mode="http"``: HTTP 429; ``mode="rpc"``: JSON-RPC error -32005 under HTTP 200
     malformed                 the next ``count`` frames are broken (``mode``: ``json``, ``base64``, ``account``)
+    forged                    Hermes' updates are signed by strangers (``mode="signers"``), changed after they were
+                              signed (``"price"``), or not signed at all (``"unsigned"``)
     unauthorized              Hermes and Edge answer 401
     not_entitled              Hermes answers 403 for the feed, Edge leaves it out
     ========================  =================================================================================
@@ -81,6 +84,7 @@ _MODES: dict[str, tuple[str, ...]] = {
     "silent": ("once",),
     "rate_limit": ("http", "rpc"),
     "malformed": ("json", "base64", "account"),
+    "forged": ("signers", "price", "unsigned"),
 }
 
 

@@ -13,14 +13,15 @@ from urllib.parse import parse_qsl
 
 import orjson
 from aiohttp import web
+from msgspec.structs import replace
 
 from feeds.addresses import ASSETS
 from feeds.emulator.accounts import EXPO, Held
 from feeds.emulator.faults import ActiveFault, Kind
 from feeds.emulator.oracles import HERMES
-from feeds.emulator.pyth_signing import simulated_signer
+from feeds.emulator.pyth_signing import simulated_signer, stranger
 from feeds.emulator.world import Change, World
-from feeds.pyth.accumulator import PriceMessage
+from feeds.pyth.accumulator import PriceMessage, encode_price
 
 KEEPALIVE_US = 15_000_000
 _QUEUE_EVENTS = 1_000
@@ -61,12 +62,17 @@ def _bad_query(reason: str) -> web.HTTPBadRequest:
     return web.HTTPBadRequest(text=f"Failed to deserialize query string: {reason}")
 
 
-def price_update(prices: Sequence[tuple[str, Held]], query_encoding: str, *, parsed: bool) -> bytes:
-    """The body of REST and of each event, for feeds by their ids; one signed update for each slot of theirs."""
+def price_update(
+    prices: Sequence[tuple[str, Held]], query_encoding: str, *, parsed: bool, forged: str | None = None
+) -> bytes:
+    """The body of REST and of each event, for feeds by their ids; one signed update for each slot of theirs.
+
+    ``forged`` is a mode of the fault of this name.
+    """
     by_slot: dict[int, list[tuple[str, Held]]] = {}
     for feed_id, held in prices:
         by_slot.setdefault(held.price_slot, []).append((feed_id, held))
-    blobs = [blob for slot in sorted(by_slot) for blob in signed(slot, tuple(by_slot[slot]))]
+    blobs = [blob for slot in sorted(by_slot) for blob in signed(slot, tuple(by_slot[slot]), forged)]
     as_text = bytes.hex if query_encoding == "hex" else lambda blob: base64.b64encode(blob).decode()
     body: dict[str, object] = {"binary": {"encoding": query_encoding, "data": [as_text(blob) for blob in blobs]}}
     if parsed:
@@ -75,8 +81,10 @@ def price_update(prices: Sequence[tuple[str, Held]], query_encoding: str, *, par
 
 
 @lru_cache(maxsize=256)
-def signed(slot: int, prices: tuple[tuple[str, Held], ...]) -> list[bytes]:
+def signed(slot: int, prices: tuple[tuple[str, Held], ...], forged: str | None = None) -> list[bytes]:
     """Updates of prices of one slot, signed when the last of them was emitted. Kept for other streams and hosts."""
+    if forged == "unsigned":
+        return []
     messages = [
         PriceMessage(
             bytes.fromhex(feed_id),
@@ -91,7 +99,11 @@ def signed(slot: int, prices: tuple[tuple[str, Held], ...]) -> list[bytes]:
         for feed_id, held in prices
     ]
     emitted_s = max(held.emit_us for _, held in prices) // 1_000_000
-    return simulated_signer().updates(messages, emitted_s, slot)
+    blobs = (stranger() if forged == "signers" else simulated_signer()).updates(messages, emitted_s, slot)
+    if forged == "price":
+        true, other = (encode_price(one) for one in (messages[0], replace(messages[0], price=messages[0].price + 1)))
+        return [blob.replace(true, other) for blob in blobs]
+    return blobs
 
 
 def _parsed(feed_id: str, held: Held) -> dict[str, object]:
@@ -194,7 +206,7 @@ class HermesServer:
     async def _latest(self, request: web.Request) -> web.Response:
         query, ids = await self._admit(request)
         prices = [(one, held) for one in ids if (held := self._world.held(_FEED_OF[one], HERMES)) is not None]
-        body = self._broken(price_update(prices, query.encoding, parsed=query.flags["parsed"]))
+        body = self._broken(self._body(prices, query))
         return web.Response(body=body, content_type="application/json")
 
     async def _price_feeds(self, request: web.Request) -> web.Response:
@@ -257,8 +269,12 @@ class HermesServer:
             wanted.append((feed_id, held))
         if wanted:
             stream.sent_us = now_us
-            body = self._broken(price_update(wanted, stream.query.encoding, parsed=flags["parsed"]))
+            body = self._broken(self._body(wanted, stream.query))
             stream.put(b"data:" + body + b"\n\n")
+
+    def _body(self, prices: Sequence[tuple[str, Held]], query: _Query) -> bytes:
+        forged = next((fault.fault.mode or "signers" for fault in self._faults("forged")), None)
+        return price_update(prices, query.encoding, parsed=query.flags["parsed"], forged=forged)
 
     def _broken(self, frame: bytes) -> bytes:
         for fault in self._faults("malformed"):

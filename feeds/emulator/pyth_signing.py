@@ -80,3 +80,9 @@ class PythSigner:
 def simulated_signer() -> PythSigner:
     """The signer of every emulated Hermes host: hosts of one world deliver the same bytes, as real ones do."""
     return PythSigner()
+
+
+@cache
+def stranger() -> PythSigner:
+    """A signer with keys that nobody expects."""
+    return PythSigner(seed=1)

@@ -353,6 +353,24 @@ async def test_rate_limits_in_both_forms(stage: Stage, http: aiohttp.ClientSessi
     assert refused.value.status == 429
 
 
+@pytest.mark.parametrize(
+    ("mode", "why"), [(None, "unknown_signer"), ("signers", "unknown_signer"), ("price", "bad_proof"), ("unsigned", "")]
+)
+async def test_forged_updates_are_refused_for_their_reason(
+    stage: Stage, http: aiohttp.ClientSession, mode: str | None, why: str
+) -> None:
+    url = f"{hermes_url(stage)}/v2/updates/price/latest?ids[]={SOL.hermes_id}&encoding=hex"
+    stage.emulator.inject(Fault(kind="forged", endpoint="hermes-1", mode=mode))
+    async with http.get(url) as response:
+        blobs = (await response.json())["binary"]["data"]
+    sets = simulated_signer().sets
+    assert [check(Accumulator.decode(bytes.fromhex(blob)), sets).why for blob in blobs] == ([why] if why else [])
+    stage.emulator.clear()
+    async with http.get(url) as response:
+        (blob,) = (await response.json())["binary"]["data"]
+    assert check(Accumulator.decode(bytes.fromhex(blob)), sets).verified
+
+
 async def test_malformed_frames_are_broken_as_asked(stage: Stage, http: aiohttp.ClientSession) -> None:
     url, ws_url = rpc_urls(stage)
     stage.emulator.inject(Fault(kind="malformed", endpoint="a"))
