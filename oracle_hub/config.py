@@ -130,6 +130,7 @@ KINDS: dict[str, tuple[int, bool]] = {
     "pyth.legacy": (5_000, False),
     "pyth.hermes": (5_000, False),
     "edge.rest": (5_000, False),
+    "chainlink.streams": (5_000, False),
     "redstone": (60_000, True),
 }
 """Per kind of source: default max age in ms (heartbeat plus margin for slow push accounts), and whether it is slow."""
@@ -147,7 +148,12 @@ class SourceSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     verify: Literal["strict", "lenient", "off"] = "strict"
     signers: Literal["production", "staging", "simulated"] | None = None
     rotations: tuple[str, ...] = ()
-    signer_keys: tuple[Annotated[str, msgspec.Meta(pattern="^(0x)?0[23][0-9a-fA-F]{64}$")], ...] = ()
+    signer_keys: tuple[Annotated[str, msgspec.Meta(pattern="^(0x)?(0[23][0-9a-fA-F]{64}|[0-9a-fA-F]{40})$")], ...] = ()
+    signer_quorum: Positive | None = None
+    api_secret: str | None = None
+    rest_url: str | None = None
+    origins: tuple[Annotated[str, msgspec.Meta(pattern="^[0-9A-Za-z_-]{1,16}$")], ...] = ()
+    redistribute: Literal["full"] | None = None
 
     @property
     def age_ms(self) -> int:
@@ -403,12 +409,33 @@ def _check(config: Config, origin: str) -> None:
             raise ConfigError(f"{origin}: sources.{name}.kind: unknown kind {source.kind}; {hint}")
         if source.api_key is not None and not source.api_key.startswith("env:"):
             raise ConfigError(f'{origin}: sources.{name}.api_key: write "env:NAME" and put the key in the environment')
-        if source.signer_keys and (source.kind != "edge.rest" or source.signers is not None):
-            raise ConfigError(f"{origin}: sources.{name}.signer_keys: for edge.rest, and in place of signers")
+        _check_signers(name, source, origin)
     _check_server(config.server, origin)
     _check_endpoints(config, origin)
     _check_feeds(config, origin)
     _check_channels(config.alerts, origin)
+
+
+def _check_signers(name: str, source: SourceSection, origin: str) -> None:
+    """Keys of the right form for the kind, and what the kind cannot do without."""
+    key = f"{origin}: sources.{name}"
+    streams = source.kind == "chainlink.streams"
+    if source.signer_keys and (not (streams or source.kind == "edge.rest") or source.signers is not None):
+        raise ConfigError(f"{key}.signer_keys: for edge.rest and chainlink.streams, and in place of signers")
+    digits = 40 if streams else 66
+    if any(len(one.removeprefix("0x")) != digits for one in source.signer_keys):
+        raise ConfigError(f"{key}.signer_keys: {source.kind} wants keys of {digits} hex digits")
+    quorum = source.signer_quorum
+    needed = streams and bool(source.signer_keys)
+    if needed is not (quorum is not None) or (quorum or 0) > len(source.signer_keys):
+        raise ConfigError(f"{key}.signer_quorum: write how many of signer_keys must sign (f + 1)")
+    if source.api_secret is not None and not source.api_secret.startswith("env:"):
+        raise ConfigError(f'{key}.api_secret: write "env:NAME" and put the secret in the environment')
+    if streams and source.redistribute is None:
+        raise ConfigError(
+            f"{key}.redistribute: Chainlink's terms forbid passing Data Streams on, and a hub shows its sources to its "
+            f'subscribers; write "full" if your licence allows it, or read doves.chainlink or chainlink.store instead'
+        )
 
 
 def _check_feeds(config: Config, origin: str) -> None:
@@ -518,7 +545,7 @@ def _check_endpoints(config: Config, origin: str) -> None:
     for name, source in config.sources.items():
         if len(set(source.hosts)) != len(source.hosts):
             raise ConfigError(f"{origin}: sources.{name}.hosts: a host is named twice")
-        for host in source.hosts:
+        for host in (*source.hosts, *([source.rest_url] if source.rest_url else [])):
             _refuse_literal_key(host, key=f"{origin}: sources.{name}.hosts")
 
 

@@ -252,26 +252,40 @@ def check(report: Report, sets: SignerSets, *, at_us: int | None = None, mode: M
             oracles observed.
         mode: how strict.
     """
-    candidates = sets.of_group(KIND, report.config_digest) + sets.of_group(KIND, ANY_DIGEST)
+    return in_force(report, *unaged(report, sets), report.publish_us if at_us is None else at_us, mode)
+
+
+def unaged(report: Report, sets: SignerSets) -> tuple[Verdict, SignerSet | None]:
+    """The part of :func:`check` that no time can change, so that it may be remembered; and the set that signed."""
     if not report.signatures:
-        return Verdict(Why.UNSIGNED, "the report has no signature", set_name=report.config_digest)
+        return Verdict(Why.UNSIGNED, "the report has no signature", set_name=report.config_digest), None
+    candidates = sets.of_group(KIND, report.config_digest) + sets.of_group(KIND, ANY_DIGEST)
     digest = report.digest()
     keys = [recover(digest, one.r_s, one.recovery_id) for one in report.signatures]
     if not candidates:
         text = f"no signers are known for config digest {report.config_digest}"
         strangers = tuple(Signer(key, known=False) for key in keys)
-        return Verdict(Why.UNKNOWN_SET, text, set_name=report.config_digest, signers=strangers)
+        return Verdict(Why.UNKNOWN_SET, text, set_name=report.config_digest, signers=strangers), None
     signer_set = max(candidates, key=lambda one: sum(key in one.keys for key in keys))
     signers = tuple(
         Signer(key, known=key in signer_set.keys, index=signer_set.keys.index(key) if key in signer_set.keys else None)
         for key in keys
     )
-    at_us = report.publish_us if at_us is None else at_us
     why, detail = _judge_signers(signers, signer_set)
+    until_us = None if signer_set.until_s is None else signer_set.until_s * _SECOND_US
+    return Verdict(why, detail, None, signer_set.name, until_us, signer_set.quorum, signers), signer_set
+
+
+def in_force(
+    report: Report, verdict: Verdict, signer_set: SignerSet | None, at_us: int, mode: Mode = Mode.STRICT
+) -> Verdict:
+    """A verdict of :func:`unaged` at a time: the set must be in force, and the report not over."""
+    if signer_set is None:
+        return verdict
+    why, detail = verdict.why, verdict.detail
     if why is None:
         why, detail = _judge_times(report, signer_set, at_us, mode) or (None, detail)
-    until_us = None if signer_set.until_s is None else signer_set.until_s * _SECOND_US
-    return Verdict(why, detail, at_us, signer_set.name, until_us, signer_set.quorum, signers)
+    return msgspec.structs.replace(verdict, why=why, detail=detail, judged_at_us=at_us)
 
 
 def _judge_signers(signers: Sequence[Signer], signer_set: SignerSet) -> tuple[Why | None, str]:

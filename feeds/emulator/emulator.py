@@ -14,6 +14,7 @@ import orjson
 from aiohttp import web
 
 from feeds.addresses import ASSETS
+from feeds.emulator.data_streams import StreamsServer
 from feeds.emulator.edge import EdgeServer
 from feeds.emulator.faults import Fault, FaultBook, check_target, load_script, parse_faults
 from feeds.emulator.hermes import HermesServer
@@ -47,7 +48,7 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     feeds: tuple[str, ...] = tuple(ASSETS)
     host: str = "127.0.0.1"
     port_base: int = 0
-    """First of six ports (control, RPC a and b, Hermes 1 and 2, Edge); 0: free ones."""
+    """First of seven ports (control, RPC a and b, Hermes 1 and 2, Edge, Data Streams); 0: free ones."""
     hermes_key: str | None = None
     """Key that the Hermes hosts want; None: none."""
     edge_key: str | None = None
@@ -58,6 +59,10 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     rpc_names: tuple[str, ...] = ("a", "b")
     hermes_names: tuple[str, ...] = ("hermes-1", "hermes-2")
     edge_names: tuple[str, ...] = ("edge",)
+    streams_names: tuple[str, ...] = ("streams",)
+    streams_key: str = "simulated-key"
+    streams_secret: str = "simulated-secret"
+    """What clients of Data Streams sign with: nothing but this emulator takes it."""
 
     def __repr__(self) -> str:  # holds a key
         return f"EmulatorSettings(seed={self.seed}, tape={self.tape!r})"
@@ -93,6 +98,14 @@ class EdgeUrl(msgspec.Struct, frozen=True):
         return f"EdgeUrl({self.name!r}, {self.url!r})"
 
 
+class StreamsUrl(msgspec.Struct, frozen=True):
+    """One host of Data Streams: the bases of its websocket and of its REST API."""
+
+    name: str
+    ws: str
+    http: str
+
+
 class EmulatorUrls(msgspec.Struct, frozen=True):
     """Where everything is served."""
 
@@ -100,6 +113,7 @@ class EmulatorUrls(msgspec.Struct, frozen=True):
     hermes: tuple[HermesUrl, ...]
     control: str
     edge: tuple[EdgeUrl, ...] = ()
+    streams: tuple[StreamsUrl, ...] = ()
 
 
 class Emulator:
@@ -133,6 +147,7 @@ class Emulator:
         """The Solana endpoints, while it runs."""
         self.hermes: tuple[HermesServer, ...] = ()
         self.edge: tuple[EdgeServer, ...] = ()
+        self.streams: tuple[StreamsServer, ...] = ()
         self.urls: EmulatorUrls | None = None
         self.world = self._make_world(now_us())
 
@@ -178,11 +193,15 @@ class Emulator:
         self.edge = tuple(
             EdgeServer(name, self.world, self._now_us, key=settings.edge_key) for name in settings.edge_names
         )
+        self.streams = tuple(
+            StreamsServer(name, self.world, self._now_us, key=settings.streams_key, secret=settings.streams_secret)
+            for name in settings.streams_names
+        )
         self.tick()
         port = settings.port_base
         try:
             control = await self._serve("control", port, lambda app: None)
-            rpc, hermes, edge = [], [], []
+            rpc, hermes, edge, streams = [], [], [], []
             for server in self.rpc:
                 port += bool(port)
                 where = await self._serve(server.name, port, server.routes)
@@ -195,17 +214,22 @@ class Emulator:
                 port += bool(port)
                 where = await self._serve(place.name, port, place.routes)
                 edge.append(EdgeUrl(place.name, f"http://{where}", settings.edge_key))
+            for origin in self.streams:
+                port += bool(port)
+                where = await self._serve(origin.name, port, origin.routes)
+                streams.append(StreamsUrl(origin.name, f"ws://{where}", f"http://{where}"))
         except OSError:
             await self.stop()
             raise
-        self.urls = EmulatorUrls(tuple(rpc), tuple(hermes), f"http://{control}/emulator", tuple(edge))
+        page = f"http://{control}/emulator"
+        self.urls = EmulatorUrls(tuple(rpc), tuple(hermes), page, tuple(edge), tuple(streams))
         if self._drive:
             self._task = asyncio.create_task(self._run(), name="emulator")
         return self.urls
 
     @property
-    def _servers(self) -> tuple[SolanaServer | HermesServer | EdgeServer, ...]:
-        return (*self.rpc, *self.hermes, *self.edge)
+    def _servers(self) -> tuple[SolanaServer | HermesServer | EdgeServer | StreamsServer, ...]:
+        return (*self.rpc, *self.hermes, *self.edge, *self.streams)
 
     async def stop(self) -> None:
         """Close all servers and sockets, within a second."""
@@ -314,7 +338,9 @@ class Emulator:
         settings = self.settings
         feeds = settings.feeds if self._tape is None else [f for f, _ in self._tape.series if f in settings.feeds]
         check_target(
-            fault, dict.fromkeys(feeds), (*settings.rpc_names, *settings.hermes_names, *settings.edge_names, "control")
+            fault,
+            dict.fromkeys(feeds),
+            (*settings.rpc_names, *settings.hermes_names, *settings.edge_names, *settings.streams_names, "control"),
         )
 
     def clear(self, number: int | None = None) -> int:

@@ -52,7 +52,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     malformed                 the next ``count`` frames are broken (``mode``: ``json``, ``base64``, ``account``)
     forged                    Hermes' updates are signed by strangers (``mode="signers"``), changed after they were
                               signed (``"price"``), or not signed at all (``"unsigned"``)
-    unauthorized              Hermes and Edge answer 401
+    unauthorized              Hermes, Edge and Data Streams answer 401
     not_entitled              Hermes answers 403 for the feed, Edge leaves it out
     ========================  =================================================================================
     """

@@ -18,6 +18,7 @@ ORACLES = {
     "pyth.hermes": "Pyth",
     "redstone": "RedStone",
     "edge.rest": "Edge",
+    "chainlink.streams": "Chainlink",
 }
 """Whose price a kind carries, where it is one oracle's."""
 

@@ -6,12 +6,17 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from feeds.addresses import ASSETS, GENESIS_HASHES
+from feeds.chainlink.data_streams import STREAM_ID, ReportProver, StreamsFeed, StreamsLink
+from feeds.chainlink.report import ANY_DIGEST
+from feeds.chainlink.report import KIND as REPORT
+from feeds.chainlink.signers import KNOWN as DON_SIGNERS
 from feeds.edge.messages import SVM, feed_id_of
 from feeds.edge.rest import FEED_ID as EDGE_ID
 from feeds.edge.rest import EdgeFeed, EdgeLink
 from feeds.edge.signers import KNOWN as EDGE_SIGNERS
 from feeds.emulator.edge_signing import EdgeSigner
 from feeds.emulator.pyth_signing import simulated_signer
+from feeds.emulator.report_signing import DonSigner
 from feeds.layout import pubkey_bytes
 from feeds.pyth.hermes import HermesFeed, HermesLink
 from feeds.pyth.proving import Prover
@@ -51,6 +56,18 @@ class HermesHost(msgspec.Struct, frozen=True):
         return "HermesHost(…)"
 
 
+class StreamsHost(msgspec.Struct, frozen=True):
+    """One host of Data Streams, and what its requests are signed with."""
+
+    ws_url: str
+    rest_url: str
+    key: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return "StreamsHost(…)"
+
+
 class Endpoints(msgspec.Struct, frozen=True):
     """Where the links go, with secrets filled in. A replay has none: it needs names, not places."""
 
@@ -60,6 +77,8 @@ class Endpoints(msgspec.Struct, frozen=True):
     genesis_hash: str | None
     edge: Mapping[str, tuple[HermesHost, ...]] = {}
     """By source name, as for Hermes."""
+    streams: Mapping[str, tuple[StreamsHost, ...]] = {}
+    """By source name."""
 
     def __repr__(self) -> str:
         return "Endpoints(…)"
@@ -68,7 +87,8 @@ class Endpoints(msgspec.Struct, frozen=True):
 _HERMES_ID = re.compile(r"(0[xX])?[0-9a-fA-F]{64}")
 HERMES = "pyth.hermes"
 EDGE = "edge.rest"
-HOSTED = frozenset({HERMES, EDGE})
+STREAMS = "chainlink.streams"
+HOSTED = frozenset({HERMES, EDGE, STREAMS})
 """Kinds of sources that are no accounts: they have links of their own."""
 
 
@@ -140,6 +160,10 @@ def _check_address(address: str, kind: str, *, key: str) -> None:
         if not EDGE_ID.fullmatch(address):
             raise ConfigError(f"{key}: {address!r} is no id of Edge (SOLUSD, or a number)")
         return
+    if kind == STREAMS:
+        if not STREAM_ID.fullmatch(address):
+            raise ConfigError(f"{key}: {address!r} is no Data Streams id (64 hex digits)")
+        return
     try:
         pubkey_bytes(address)
     except DecodeError as error:
@@ -151,6 +175,8 @@ def _known_address(source: SourceSection, feed: str) -> str | None:
         return ASSETS[feed].hermes_id if feed in ASSETS else None
     if source.kind == EDGE:
         return feed_id_of(feed) if feed in ASSETS else None
+    if source.kind == STREAMS:
+        return ASSETS[feed].data_streams_id if feed in ASSETS else None
     return default_account(source.kind, feed, receiver=source.receiver)
 
 
@@ -198,7 +224,22 @@ def endpoints_of(config: Config) -> Endpoints:
         {name: _hosts(config, name, "a Hermes server") for name in _sources_of(config, HERMES)},
         genesis_hash_of(config),
         {name: _hosts(config, name, "Edge's API") for name in _sources_of(config, EDGE)},
+        {name: _streams_hosts(config, name) for name in _sources_of(config, STREAMS)},
     )
+
+
+def _streams_hosts(config: Config, name: str) -> tuple[StreamsHost, ...]:
+    source = config.sources[name]
+    given = (source.rest_url, source.api_key, source.api_secret)
+    if not source.hosts or None in given:
+        raise ConfigError(f"sources.{name}: Data Streams needs hosts (websockets), rest_url, api_key and api_secret")
+    rest_url, key, secret = (text or "" for text in given)
+    rest_url = resolve_url(rest_url, ("http", "https"), key=f"sources.{name}.rest_url")
+    key, secret = (
+        resolve_secret(text, key=f"sources.{name}.{what}") for what, text in (("api_key", key), ("api_secret", secret))
+    )
+    places = [resolve_url(url, ("ws", "wss"), key=f"sources.{name}.hosts") for url in source.hosts]
+    return tuple(StreamsHost(url, rest_url, key, secret) for url in places)
 
 
 def _hosts(config: Config, name: str, what: str) -> tuple[HermesHost, ...]:
@@ -294,6 +335,7 @@ def _links(config: Config, readers: Mapping[str, DescribedReader], endpoints: En
                 needs_proof=config.sources[name].verify == "strict",
             )
     yield from _edge_links(config, endpoints)
+    yield from _streams_links(config, endpoints)
 
 
 def _edge_links(config: Config, endpoints: Endpoints) -> Iterator[Link]:
@@ -309,6 +351,36 @@ def _edge_links(config: Config, endpoints: Endpoints) -> Iterator[Link]:
                 key=host.key,
                 verify=config.sources[name].verify,
             )
+
+
+def _streams_links(config: Config, endpoints: Endpoints) -> Iterator[Link]:
+    """One link for each host and origin; those of a source prove each report once."""
+    for name, hosts in endpoints.streams.items():
+        source, feeds = config.sources[name], addresses_of(config, name)
+        prover = ReportProver(_don_signers(config, name))
+        ways = [(host, origin) for host in hosts for origin in source.origins or (None,)]
+        for number, (host, origin) in enumerate(ways, 1):
+            yield StreamsLink(
+                f"streams:{number}" if len(endpoints.streams) == 1 else f"streams:{name}:{number}",
+                host.ws_url,
+                host.rest_url,
+                {feed: StreamsFeed(stream_id, config.feeds[feed].expo) for feed, stream_id in feeds.items()},
+                key=host.key,
+                secret=host.secret,
+                prover=prover,
+                source=name,
+                verify=source.verify,
+                origin=origin,
+            )
+
+
+def _don_signers(config: Config, name: str) -> SignerSets:
+    source = config.sources[name]
+    if source.signer_keys:
+        keys = tuple(bytes.fromhex(text.removeprefix("0x")) for text in source.signer_keys)
+        return SignerSets([SignerSet(REPORT, ANY_DIGEST, 0, keys, source.signer_quorum or len(keys))])
+    signers = source.signers or ("simulated" if config.emulator is not None else "production")
+    return DonSigner().sets if signers == "simulated" else DON_SIGNERS[signers]
 
 
 def _edge_signers(config: Config, name: str) -> SignerSets:
@@ -344,13 +416,19 @@ def journaled_endpoints(config: Config) -> Endpoints:
     nowhere = tuple(
         RpcSection(name=one.name, http_url="http://replay.invalid", ws_url="ws://replay.invalid") for one in rpc
     )
-    return Endpoints(nowhere, hermes, genesis_hash_of(config), edge)
+    streams = {
+        name: tuple(_NO_STREAMS for _ in config.sources[name].hosts or EMULATED_STREAMS)
+        for name in _sources_of(config, STREAMS)
+    }
+    return Endpoints(nowhere, hermes, genesis_hash_of(config), edge, streams)
 
 
 EMULATED_RPC = tuple(RpcSection(name=name, http_url="", ws_url="") for name in ("a", "b"))
 """Names of the endpoints that the emulator offers."""
 EMULATED_HERMES = (1, 2)
 EMULATED_EDGE = (1,)
+EMULATED_STREAMS = (1,)
+_NO_STREAMS = StreamsHost("ws://replay.invalid", "http://replay.invalid", "", "")
 
 
 def lineup_from_text(text: str, before: Lineup | None = None) -> Lineup:

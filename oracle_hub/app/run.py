@@ -22,7 +22,15 @@ from oracle_hub.app.doors import server_settings
 from oracle_hub.app.engine import Engine
 from oracle_hub.app.explain import explain_feed, readiness
 from oracle_hub.app.journal_watch import JournalWatch
-from oracle_hub.app.lineup import EMULATED_RPC, Endpoints, HermesHost, build_lineup, endpoints_of, genesis_hash_of
+from oracle_hub.app.lineup import (
+    EMULATED_RPC,
+    Endpoints,
+    HermesHost,
+    StreamsHost,
+    build_lineup,
+    endpoints_of,
+    genesis_hash_of,
+)
 from oracle_hub.app.publisher import OwnServer, Publisher
 from oracle_hub.app.pump import Pump
 from oracle_hub.app.workers import COMMAND, Workers
@@ -388,7 +396,12 @@ def _emulated_endpoints(config: Config, urls: EmulatorUrls) -> Endpoints:
     sources = {name: hosts for name, source in config.sources.items() if source.kind == "pyth.hermes"}
     edge = tuple(HermesHost(one.url, one.key) for one in urls.edge)
     at_edge = {name: edge for name, source in config.sources.items() if source.kind == "edge.rest"}
-    return Endpoints(rpc, sources, genesis_hash_of(config), at_edge)
+    defaults = EmulatorSettings()
+    streams = tuple(
+        StreamsHost(one.ws, one.http, defaults.streams_key, defaults.streams_secret) for one in urls.streams
+    )
+    at_streams = {name: streams for name, source in config.sources.items() if source.kind == "chainlink.streams"}
+    return Endpoints(rpc, sources, genesis_hash_of(config), at_edge, at_streams)
 
 
 async def serve(

@@ -63,7 +63,9 @@ def test_a_customers_own_key_stands_in_place_of_the_known_ones() -> None:
     assert outcome(config(f'signer_keys = ["{KEY}"]'), BODY) == "unknown_signer"
     with pytest.raises(ConfigError, match=r"sources\.edge\.signer_keys"):
         config('signer_keys = ["5e"]')
-    with pytest.raises(ConfigError, match=r"sources\.edge\.signer_keys: for edge\.rest, and in place of signers$"):
+    with pytest.raises(
+        ConfigError, match=r"sources\.edge\.signer_keys: for edge\.rest and chainlink\.streams, and in "
+    ):
         config(f'signer_keys = ["{KEY}"]', 'signers = "staging"')
 
 
