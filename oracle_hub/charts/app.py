@@ -87,6 +87,7 @@ class Charts:
             self.store = await asyncio.to_thread(open_store, self._database, retention=self._retention, recording=True)
             stack.callback(self.store.close)
             self.recorder = Recorder(self._hub, self.store, self.live, headers=self._headers, clock_us=self._clock_us)
+            stack.push_async_callback(self.recorder.close)
             await asyncio.to_thread(self.recorder.restore)
             self.context = Context(self.live, self.store, self.recorder, self.settings)
             stack.callback(self.context.close)

@@ -202,6 +202,11 @@ class Recorder:
             for take in self._taps:
                 take(harvest.bars)
 
+    async def close(self) -> None:
+        """Let the thread that writes end what it does. To be called after :meth:`run`, before the store is closed."""
+        if self._writer is not None:
+            await asyncio.to_thread(self._writer.close)
+
     async def _finish(self) -> None:
         """Write the rest. Called when everything else has been cancelled."""
         self.harvest()

@@ -104,11 +104,12 @@ class Store(Reads):
         self.close()
 
     def close(self) -> None:
-        """Let go of the file. No other method may be running or called again."""
+        """Let go of the file, once a write that is under way has ended. Nothing may be read any more."""
         for reader in self._readers:
             reader.close()
         self._readers.clear()
-        self._db.close()
+        with self._write_lock:  # closing a connection under a statement ends the whole process
+            self._db.close()
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None

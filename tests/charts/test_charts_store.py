@@ -418,3 +418,31 @@ def test_a_store_is_closed_by_its_context(tmp_path: Path) -> None:
         assert isinstance(store, Store)
     with pytest.raises(StoreError, match="cannot be written"):
         store.write(bars=[bar(0)])
+
+
+def test_closing_waits_for_a_write_that_is_under_way(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "bars.sqlite")
+    writing, closing = threading.Event(), threading.Event()
+    ended: list[str] = []
+
+    def put(db: sqlite3.Connection) -> None:
+        writing.set()
+        assert closing.wait(10)
+        db.execute("SELECT count(*) FROM names").fetchone()
+        ended.append("written")
+
+    def close() -> None:
+        store.close()
+        ended.append("closed")
+
+    writer = threading.Thread(target=store._transaction, args=(put,))
+    writer.start()
+    assert writing.wait(10)
+    closer = threading.Thread(target=close)
+    closer.start()
+    closing.set()
+    writer.join(10)
+    closer.join(10)
+    assert ended == ["written", "closed"]
+    with pytest.raises(StoreError, match="closed database"):
+        store.write()
