@@ -3,12 +3,15 @@
 Heartbeats go out at their usual pace of one each half second; the cost is the processor time of the whole server, less
 that of a server without heartbeats that is asked to do the same in turn. Once nothing changes; once some feeds get
 another price all the time, so that digests must be made again. Every heartbeat is read by a C program on another core,
-which also counts those that came late.
+which also counts those that came late. In turn with the servers, a C loop of ``send()`` writes a frame of the same size
+to as many sockets at the same pace: the floor.
 """
 
+import contextlib
 import statistics
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import msgspec
@@ -17,6 +20,8 @@ from benchmarks import broadcasters, wire
 from benchmarks.broadcasters import OURS_LIVE
 from benchmarks.fanout import broadcaster, sink_of
 from benchmarks.report import Figure, Report, Table, Value, main, progress
+from oracle_hub.server.frames import text_frame
+from oracle_hub.stream.messages import Heartbeat, encode
 
 N_FEEDS = 2_000
 N_CLIENTS = 1_000
@@ -48,6 +53,8 @@ class Outcome(msgspec.Struct, frozen=True):
 
     cpu_part: float
     """Of one core, in percent."""
+    kernel_part: float
+    """What of it was spent in the kernel."""
     frames: int
     late: int
     longest_gap_us: int
@@ -60,15 +67,41 @@ def requests(n_clients: int, n_feeds: int) -> str:
     return "\n".join(f'{{"type":"subscribe","feeds":{msgspec.json.encode(feeds).decode()}}}' for feeds in wanted)
 
 
+class Floor:
+    """A C program that sends a frame as large as a heartbeat to every client, in sweeps, when it is told to."""
+
+    def __init__(self, stack: contextlib.ExitStack, programs: wire.Programs, n_clients: int, pause_us: int) -> None:
+        beat = Heartbeat(sub=1, epoch=2**31, seq=1, server_time_us=2**50, not_live=[], digest="0" * 16)
+        path = programs.floor.with_suffix(".beat")
+        path.write_bytes(text_frame(encode(beat)))
+        self._n_clients = n_clients
+        self._program = wire.Program(programs.floor, (n_clients, path))
+        stack.callback(self._program.end)
+        port = int(self._program.line()[0])
+        sink = wire.Sink(programs, port, n_clients, setup=0, path="/", request="", acks=False, pause_us=pause_us)
+        stack.callback(sink.end)
+
+    def cpu_part(self, seconds: float) -> float:
+        """Percent of a core that sweeps at the pace of heartbeats took, over so long."""
+        n_sweeps = max(1, int(seconds * 1_000 / HEARTBEAT_MS))
+        spent_ns = 0
+        for _ in range(n_sweeps):
+            time.sleep(HEARTBEAT_MS / 1_000)  # the sockets are as cold as they are between heartbeats
+            spent_ns += int(self._program.ask()[0])
+        return spent_ns / n_sweeps / HEARTBEAT_MS / 1e4
+
+
 def compare(
     programs: wire.Programs, case: Case, repetitions: int, n_clients: int, n_feeds: int, seconds: float
-) -> tuple[list[Outcome], list[Outcome]]:
-    """Turns without heartbeats, and with."""
+) -> tuple[list[Outcome], list[Outcome], list[float]]:
+    """Turns without heartbeats, and with; percent of a core that the floor took."""
     asked = requests(n_clients, n_feeds)
     n_rounds = int(case.per_second * seconds)
     command = (n_rounds, 1 / case.per_second if n_rounds else seconds)
     found: dict[int | None, list[Outcome]] = {None: [], HEARTBEAT_MS: []}
+    floors: list[float] = []
     with (
+        contextlib.ExitStack() as stack,
         broadcaster(OURS_LIVE, n_feeds, n_feeds, None) as (ask_silent, silent_port),
         broadcaster(OURS_LIVE, n_feeds, n_feeds, HEARTBEAT_MS) as (ask_beating, beating_port),
         sink_of(programs, OURS_LIVE, silent_port, n_clients, acks=False, request=asked) as silent,
@@ -83,6 +116,7 @@ def compare(
             pause_us=case.reader_pause_us,
         ) as beating,
     ):
+        floor = Floor(stack, programs, n_clients, case.reader_pause_us)
         servers = ((None, ask_silent, silent), (HEARTBEAT_MS, ask_beating, beating))
         for number in range(repetitions + 1):
             for heartbeat_ms, ask, sink in servers:
@@ -90,15 +124,23 @@ def compare(
                 told = ask(command)
                 counts = sink.lap()
                 if number:  # the first turn is dropped: caches are cold, and collected objects are frozen in it
-                    part = told.process_ns / 1e7 / seconds
-                    found[heartbeat_ms].append(Outcome(part, counts.frames, counts.late, counts.longest_gap_us))
+                    cpu, kernel = told.process_ns / 1e7 / seconds, told.kernel_ns / 1e7 / seconds
+                    outcome = Outcome(cpu, kernel, counts.frames, counts.late, counts.longest_gap_us)
+                    found[heartbeat_ms].append(outcome)
+            part = floor.cpu_part(seconds)
+            floors += [part] if number else []
             progress(f"heartbeats: {case.name}: turn {number} of {repetitions}")
-    return found[None], found[HEARTBEAT_MS]
+    return found[None], found[HEARTBEAT_MS], floors
 
 
 def cost(silent: list[Outcome], beating: list[Outcome]) -> float:
     """Percent of a core: the median over turns."""
     return statistics.median(b.cpu_part - a.cpu_part for a, b in zip(silent, beating, strict=True))
+
+
+def kernel_cost(silent: list[Outcome], beating: list[Outcome]) -> float:
+    """What of the cost is the kernel's: percent of a core, the median over turns."""
+    return statistics.median(b.kernel_part - a.kernel_part for a, b in zip(silent, beating, strict=True))
 
 
 def run(repetitions: int, *, n_clients: int = N_CLIENTS, n_feeds: int = N_FEEDS, seconds: float = SECONDS) -> Report:
@@ -108,9 +150,10 @@ def run(repetitions: int, *, n_clients: int = N_CLIENTS, n_feeds: int = N_FEEDS,
     with tempfile.TemporaryDirectory() as folder:
         programs = wire.build(Path(folder))
         for case in CASES:
-            silent, beating = compare(programs, case, repetitions, n_clients, n_feeds, seconds)
+            silent, beating, floors = compare(programs, case, repetitions, n_clients, n_feeds, seconds)
             part = cost(silent, beating)
-            expected = n_clients * seconds * 1_000 / HEARTBEAT_MS
+            floor, kernel = statistics.median(floors), kernel_cost(silent, beating)
+            us_each = 1e4 * HEARTBEAT_MS / 1_000 / n_clients  # microseconds of a heartbeat, by percent of a core
             late = sum(one.late for one in beating)
             rows.append(
                 (
@@ -118,7 +161,11 @@ def run(repetitions: int, *, n_clients: int = N_CLIENTS, n_feeds: int = N_FEEDS,
                     statistics.median(one.cpu_part for one in silent),
                     statistics.median(one.cpu_part for one in beating),
                     part,
-                    part * seconds * 1e4 / expected,
+                    part * us_each,
+                    kernel * us_each,
+                    (part - kernel) * us_each,
+                    floor,
+                    floor * us_each,
                     statistics.median(one.frames for one in beating) / seconds,
                     late,
                     max(one.longest_gap_us for one in beating) / 1e3,
@@ -128,14 +175,19 @@ def run(repetitions: int, *, n_clients: int = N_CLIENTS, n_feeds: int = N_FEEDS,
             bound = 1.0 if case.reader_pause_us else None
             figures += [
                 Figure(f"heartbeats_cpu{suffix}", part, "% of a core", at_most=bound),
+                Figure(f"heartbeats_floor_cpu{suffix}", floor, "% of a core"),
+                Figure(f"heartbeats_to_floor{suffix}", part / floor, "times"),
                 Figure(f"late{suffix}", float(late), "gaps", at_most=0.0),
             ]
     columns = (
-        "case", "cpu % without", "cpu % with", "cost %", "us each", "frames/s", "late", "longest gap ms",
+        "case", "cpu % without", "cpu % with", "cost %", "us each", "kernel us", "user us", "floor %", "floor us",
+        "frames/s", "late", "longest gap ms",
     )  # fmt: skip
     notes = (
         f"{n_clients} subscribers to three of {n_feeds} feeds each, a heartbeat each {HEARTBEAT_MS} ms; "
         f"{repetitions} turns of {seconds:g} s with and without, medians. Processor time of the whole process.",
+        "Floor: send() in C of a frame as large, to as many sockets, once each heartbeat; only the sweep is measured. "
+        "Kernel and user as the system tells them apart, which is by samples where it has nothing better.",
         f"Late: a client read nothing for more than {LATE_MS} ms, over all turns.",
     )
     return Report("heartbeats", tuple(figures), (Table("Cost of heartbeats", columns, tuple(rows)),), notes)

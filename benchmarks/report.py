@@ -137,13 +137,20 @@ def main(
     parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=description)
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of tables")
     parser.add_argument("--repetitions", type=int, default=repetitions, help="repetitions (default: %(default)s)")
+    parser.add_argument(
+        "--markdown", action="store_true", help="print tables and figures as rows for the documentation"
+    )
     arguments = parser.parse_args(argv)
+    if arguments.json and arguments.markdown:
+        parser.error("--json, --markdown: one of them")
     if arguments.repetitions < 1:
         parser.error("--repetitions: at least 1 is needed")
     facts = environment()
     report = run(arguments.repetitions)
     if arguments.json:
         print(json.dumps(as_json(report, facts), indent=2))
+    elif arguments.markdown:
+        print(as_markdown(report))
     else:
         _print(report, facts)
     return 1 if any(figure.met is False for figure in report.figures) else 0
@@ -170,6 +177,34 @@ def as_json(report: Report, facts: Mapping[str, Value]) -> dict[str, object]:
         },
         "notes": list(report.notes),
     }
+
+
+def as_markdown(report: Report) -> str:
+    """The report's tables, and one of its figures with their bounds, as docs/performance*.md have them."""
+    figures = Table(
+        "Figures",
+        ("figure", "value", "unit", "bound", "met"),
+        tuple(
+            (
+                f"`{figure.name}`",
+                figure.value,
+                figure.unit,
+                _bound(figure),
+                {None: "", True: "yes", False: "**no**"}[figure.met],
+            )
+            for figure in report.figures
+        ),
+    )
+    parts = []
+    for table in (*report.tables, figures):
+        lines = [table.columns, ("---",) * len(table.columns), *(tuple(map(_text, row)) for row in table.rows)]
+        parts.append("\n".join([f"{table.title}:", "", *(f"| {' | '.join(line)} |" for line in lines)]))
+    return "\n\n".join(parts)
+
+
+def _bound(figure: Figure) -> str:
+    bounds = (("at most", figure.at_most), ("at least", figure.at_least))
+    return ", ".join(f"{name} {_text(bound)}" for name, bound in bounds if bound is not None)
 
 
 def _rounded(value: Value) -> Value:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from benchmarks import broadcasters, connections, fanout, heartbeats, latency, stall, tick_to_send, workers
-from benchmarks.report import main
+from benchmarks.report import Figure, Report, Table, main
 
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="the sink is in C, and there is no C compiler (cc)")
 
@@ -92,6 +92,24 @@ def test_heartbeats(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     assert bounds == {"heartbeats_cpu_while_prices_change": 1.0, "late_while_prices_change": 0.0}
     (changing,) = report["tables"]["Cost of heartbeats"]
     assert 0 < changing["frames/s"] <= 30
+    assert changing["floor %"] > 0
+    assert changing["kernel us"] + changing["user us"] == pytest.approx(changing["us each"], abs=0.2, rel=0.01)
+
+
+def test_a_report_as_rows_for_the_documentation(capsys: pytest.CaptureFixture[str]) -> None:
+    figures = (
+        Figure("cpu", 1.25, "%", at_most=1.0),
+        Figure("rate", 3e6, "1/s", at_least=2e6),
+        Figure("late", 0.0, "gaps"),
+    )
+    report = Report("some", figures, (Table("Cost", ("case", "us"), (("calm", 6.789), ("busy", None))),), ())
+    assert main("some", "", lambda repetitions: report, ["--markdown"]) == 1
+    assert capsys.readouterr().out == (
+        "Cost:\n\n| case | us |\n| --- | --- |\n| calm | 6.79 |\n| busy | – |\n\n"
+        "Figures:\n\n| figure | value | unit | bound | met |\n| --- | --- | --- | --- | --- |\n"
+        "| `cpu` | 1.25 | % | at most 1 | **no** |\n| `rate` | 3,000,000 | 1/s | at least 2,000,000 | yes |\n"
+        "| `late` | 0 | gaps |  |  |\n"
+    )
 
 
 def test_subscribers_of_heartbeats_share_no_group() -> None:
