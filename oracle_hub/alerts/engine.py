@@ -155,6 +155,11 @@ class AlertEngine:
         """What is firing now, as it was told last."""
         return self._teller.open
 
+    @property
+    def feedless(self) -> list[Key]:
+        """What is wrong, or about to be, with no feed: links, clock, journal, frames of a source."""
+        return [key for key in self._conditions if key.feed is None]
+
     # Signals to conditions.
 
     def _fire(self, timer: _Timer) -> None:

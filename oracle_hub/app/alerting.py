@@ -1,8 +1,10 @@
 """What becomes of alerts once they are told: subscribers, the log, who delivers them, and a file for the next run."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -40,18 +42,22 @@ class Alerting:
     ) -> None:
         self._path = directory / STATE_FILE
         self._engine = engine
-        self.own = AlertEngine(AlertSettings(group_min=1_000, storm_cap=1_000))
+        self.own = AlertEngine(_own_settings(engine.settings))
         self._show = show
         self.deliver = deliver
         self._kept: tuple[int, int] = (0, 0)
-        self.told: dict[tuple[Kind, Change], int] = {}
+        self.told: Counter[tuple[Kind, Change]] = Counter()
         """Transitions told in this run, by kind and change."""
 
-    def resume(self) -> None:
-        """Take over what was open when the run before ended, and show it. A file that is none of ours is set aside."""
+    def resume(self, take_over: Callable[[Mapping[str, Any]], None]) -> None:
+        """Take over what was open when the run before ended, and show it. A file that is none of ours is set aside.
+
+        Args:
+            take_over: restores the engine (:meth:`oracle_hub.app.engine.Engine.resume_alerts`). Raises ValueError.
+        """
         try:
             saved = msgspec.json.decode(self._path.read_bytes())
-            self._engine.restore(saved["engine"])
+            take_over(saved["engine"])
             self.own.restore(saved["own"])
         except FileNotFoundError:
             return
@@ -60,6 +66,15 @@ class Alerting:
             return
         for alert in self.open:
             self._show(AlertChange(Change.FIRING.value, alert.told_us, entry_of(alert)))
+
+    def begin(self, now_us: int) -> None:
+        """What the process before said of itself ends, unless this one says it again within the hold time."""
+        for key in self.own.feedless:
+            self.tell(self.own.condition(now_us, key, False, ""))
+
+    def configured_anew(self) -> None:
+        """Go on by the settings that the engine has now."""
+        self.own.change(_own_settings(self._engine.settings))
 
     @property
     def open(self) -> Sequence[Alert]:
@@ -79,8 +94,7 @@ class Alerting:
         self._keep()
         for transition in transitions:
             alert = transition.alert
-            told = alert.kind, transition.change
-            self.told[told] = self.told.get(told, 0) + 1
+            self.told[alert.kind, transition.change] += 1
             level = logging.WARNING if alert.severity is Severity.WARNING else logging.ERROR
             shown = logging.INFO if transition.change is Change.RESOLVED else level
             log.log(shown, "alert %s: %s", transition.change.value, alert.summary)
@@ -97,6 +111,11 @@ class Alerting:
             replace_durably(self._path, msgspec.json.encode(state), sync=False)
         except OSError as error:
             log.error("%s: open alerts can't be kept (%s): a restart may tell them twice", self._path, error.strerror)
+
+
+def _own_settings(settings: AlertSettings) -> AlertSettings:
+    """The operator's, but for groups and storms: what can be wrong with a process is told one by one."""
+    return msgspec.structs.replace(settings, group_min=1_000, storm_cap=1_000)
 
 
 def entry_of(alert: Alert) -> AlertEntry:

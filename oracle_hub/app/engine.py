@@ -6,7 +6,7 @@ Nothing in here reads a clock, a socket or a file. What comes in is what the jou
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 
@@ -26,6 +26,7 @@ from oracle_hub.core.source import (
     Frame,
     Link,
     Malformed,
+    Open,
     PriceUpdate,
     Rewatch,
     Status,
@@ -110,16 +111,19 @@ class Engine:
     def connect(self, link_name: str, now_us: int) -> Sequence[Effect]:
         """A link starts over."""
         link = self.lineup.links.get(link_name)
-        return link.connect(now_us) if link is not None else ()
+        effects = link.connect(now_us) if link is not None else ()
+        if link_name in self._lost and not any(isinstance(effect, Open) for effect in effects):
+            self._found(link_name, now_us)  # it only asks: there is no stream to wait for
+        return effects
 
     def frame(self, link_name: str, frame: Frame, received_us: int) -> Sequence[Effect]:
         """A frame arrived."""
         link = self.lineup.links.get(link_name)
         if link is None:
             return ()
-        if link_name in self._lost:
-            self._lost.discard(link_name)
-            self._condition(received_us, Kind.REDUNDANCY_DEGRADED, link_name, False, "a stream again")
+        if link_name in self._lost and frame.channel != "http" and not frame.status:
+            # Answers to requests, failures among them, and refusals of a stream say nothing of a stream.
+            self._found(link_name, received_us)
         return self._take(link.receive(frame, received_us), received_us)
 
     def timer(self, link_name: str, now_us: int) -> Sequence[Effect]:
@@ -132,6 +136,30 @@ class Engine:
         if link_name in self.lineup.links:
             self._lost.add(link_name)
             self._condition(now_us, Kind.REDUNDANCY_DEGRADED, link_name, True, f"{link_name} has no stream: {reason}")
+
+    def _found(self, link_name: str, now_us: int) -> None:
+        self._lost.discard(link_name)
+        self._condition(now_us, Kind.REDUNDANCY_DEGRADED, link_name, False, "a stream again")
+
+    def resume_alerts(self, state: Mapping[str, Any], now_us: int) -> None:
+        """Take over what was open at the end of the run before.
+
+        Feeds, links and clock are new ones. What was open for a feed that is no longer configured ends here; what was
+        open for a link waits for its stream; of all else that is no feed's this run has seen nothing yet, so it ends
+        unless it is seen again within its hold time.
+
+        Raises:
+            ValueError: not a state that :meth:`AlertEngine.state` gave.
+        """
+        self.alerts.restore(state)
+        if not self.watching:
+            return
+        self.transitions += self.alerts.forget(now_us, self.hub.catalog.feed_index)
+        for key in self.alerts.feedless:
+            if key.kind is Kind.REDUNDANCY_DEGRADED and key.sources[0] in self.lineup.links:
+                self._lost.add(key.sources[0])
+            else:
+                self.transitions += self.alerts.condition(now_us, key, False, "")
 
     def skew(self, skewed: bool, now_us: int) -> None:
         """Our clock and the wall clock parted, or met again."""
@@ -146,8 +174,10 @@ class Engine:
         self.skew(False, now_us)
         self.hub.restart_warmup(now_us)
 
-    def reload(self, lineup: Lineup) -> None:
+    def reload(self, lineup: Lineup, now_us: int) -> None:
         """Go on with another line-up. If its links are others, the caller ends the old ones and connects these."""
+        for name in sorted(self._lost - lineup.links.keys()):
+            self._found(name, now_us)  # nobody waits for it any more
         if lineup.links is not self.lineup.links:
             # New links know nothing of troubles that the old ones told, and would never end them.
             self.statuses.clear()
@@ -158,8 +188,10 @@ class Engine:
         self.hub.reload(lineup.catalog, lineup.config_hash)
 
     def step(self, now_us: int) -> Batch | None:
-        """Decide, and look for what is wrong. See :meth:`oracle_hub.core.hub.Hub.step`."""
+        """Decide, and look for what is wrong, or is by now. See :meth:`oracle_hub.core.hub.Hub.step`."""
         batch = self.hub.step(now_us)
+        if self.watching:
+            self.transitions += self.alerts.advance(now_us)
         if self.watching and (self.hub.touched or self._conflicts):
             conflicts, self._conflicts = self._conflicts, []
             self.transitions += self.alerts.observe(now_us, facts_after(self.hub, now_us), conflicts)

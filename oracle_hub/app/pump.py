@@ -9,7 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
-from oracle_hub.alerts.alert import Change, Kind, Transition
+from oracle_hub.alerts.alert import Transition
 from oracle_hub.app.checkpoint import checkpoint
 from oracle_hub.app.engine import Engine, Lineup
 from oracle_hub.clock import AnchoredClock
@@ -22,6 +22,9 @@ from oracle_hub.journal.writer import JournalWriter
 from oracle_hub.metrics import Latencies
 
 log = logging.getLogger(__name__)
+
+STANDSTILL_US = 5_000_000
+"""A hub that has not looked at its prices for so long gives no sign of life. It looks four times a second."""
 
 
 class Pump:
@@ -49,8 +52,6 @@ class Pump:
         self.latencies = latencies
         self.decisions: Counter[tuple[str, str, str]] = Counter()
         """Published decisions by (feed, rule, source)."""
-        self.told: Counter[tuple[Kind, Change]] = Counter()
-        """Transitions of alerts by (kind, change)."""
         self.carry_out: Callable[[str, Sequence[Effect]], None] = lambda link, effects: None
         self.tell: Callable[[Sequence[Transition]], None] = lambda transitions: None
         """Called with alerts that begin, get worse or end."""
@@ -58,6 +59,7 @@ class Pump:
         """Called when our clock was set anew: deadlines that links hold are instants of the old one."""
         self.skew_us = 0
         self.skewed = False
+        self._stepped_us = clock.clock.monotonic_us()
         self._publish = publish
         self._journal_good = True
         self._run: RunStart | None = None
@@ -142,7 +144,7 @@ class Pump:
         """Go on with another line-up from the next step on."""
         now_us = self.clock.now_us()
         self._record(Config(lineup.config_text, lineup.config_hash, now_us))
-        self.engine.reload(lineup)
+        self.engine.reload(lineup, now_us)
         self._schedule()
 
     def step(self) -> None:
@@ -167,7 +169,12 @@ class Pump:
                 self._demand_journal(journaled)
             if self.journal.number > self._checkpointed:
                 self._write_checkpoint(self.journal, now_us)
+        self._stepped_us = self.clock.clock.monotonic_us()
         self._arm()
+
+    def alive(self) -> bool:
+        """Whether it decided lately, or saw that there was nothing to decide: :meth:`check_clock` has it look."""
+        return self.clock.clock.monotonic_us() - self._stepped_us <= STANDSTILL_US
 
     def _commit(self, now_us: int, batch: Batch | None) -> bool:
         if self.journal is None:
@@ -257,7 +264,6 @@ class Pump:
     def _tell(self) -> None:
         """Hand on what the engine has to tell of alerts: after the prices, before anything else."""
         transitions, self.engine.transitions = self.engine.transitions, []
-        self.told.update((transition.alert.kind, transition.change) for transition in transitions)
         self.tell(transitions)
 
     def _arm_alerts(self) -> None:
@@ -275,10 +281,7 @@ class Pump:
 
     def _alerts_due(self) -> None:
         self._alert_timer = self._alert_us = None
-        self.engine.transitions += self.engine.alerts.advance(self.clock.now_us())
-        if self.engine.transitions:
-            self._tell()
-        self._arm_alerts()
+        self.step()  # not a look beside the steps: what is told follows from the journal, wherever it breaks off
 
     def _lease_over(self) -> None:
         self._lease_timer = None

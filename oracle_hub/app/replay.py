@@ -202,9 +202,9 @@ class Replayer:
             )
             self._engine.watching = self._on_alert is not None
             if self._alerts is not None:
-                self._engine.alerts.restore(self._alerts)
+                self._engine.resume_alerts(self._alerts, record.now_us)
         else:
-            self._engine.reload(self._build(record.text, self._engine.lineup))
+            self._engine.reload(self._build(record.text, self._engine.lineup), record.now_us)
 
     def _link(self, record: LinkEvent) -> None:
         engine = self._running()

@@ -114,11 +114,12 @@ class Application:
         self.pump.begin(run, started_us)
         self.publisher = self._make_publisher()
         self.alerting = Alerting(state, engine.alerts, show=self.publisher.alert)
-        self.alerting.resume()
-        self.deliveries = Deliveries(delivery_settings(config), state, self.instance, self.clock)
+        self.alerting.resume(lambda saved: engine.resume_alerts(saved, started_us))
+        self.deliveries = Deliveries(delivery_settings(config), state, self.instance, self.clock, alive=self.pump.alive)
         await self.deliveries.start(self.alerting.open)
         stack.push_async_callback(self.deliveries.stop, STOP_DELIVERIES_S)
         self.alerting.deliver = self.deliveries.take
+        self.alerting.begin(started_us)
         if self.journal is not None:
             interval_us = config.journal.sync_interval_ms * 1_000
             self._journal_watch = JournalWatch(self.journal, interval_us, self.clock.clock.monotonic_us)
@@ -271,6 +272,7 @@ class Application:
                 for name in before.links:
                     await self.supervisor.remove(name)
             self.pump.reload(lineup)
+            self.alerting.configured_anew()
             if rewired:
                 for link in lineup.links.values():
                     self.supervisor.add(link)
@@ -340,6 +342,7 @@ class Application:
         simulated = "true" if self.emulator is not None else "false"
         yield "oraclehub_info", (self.instance, oracle_hub.__version__, simulated), 1
         yield from samples.of_pump(self.pump, self.clock.now_us())
+        yield from samples.of_alerts(self.alerting)
         yield from samples.of_links(self.supervisor, self.clock.now_us())
         yield from self.publisher.samples()
         yield from samples.of_journal(self.journal)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from oracle_hub.alerts.alert import Change, Kind, Severity
+from oracle_hub.app.alerting import Alerting
 from oracle_hub.app.engine import Engine
 from oracle_hub.app.pump import Pump
 from oracle_hub.core.hub import Decision, DecisionInput
@@ -31,7 +32,6 @@ def of_pump(pump: Pump, now_us: int) -> Iterator[Sample]:
         yield "oraclehub_updates", applied, count
     for malformed, count in engine.malformed.items():
         yield "oraclehub_malformed_frames", malformed, count
-    yield from of_alerts(pump)
     yield "oraclehub_clock_skew_seconds", (), pump.skew_us / 1e6
 
 
@@ -70,14 +70,14 @@ def deviations(decision: Decision | None, inputs: Sequence[DecisionInput]) -> It
             yield source, (mantissa - chosen) / chosen
 
 
-def of_alerts(pump: Pump) -> Iterator[Sample]:
+def of_alerts(alerting: Alerting) -> Iterator[Sample]:
     """Alerts by kind. Each series is there from the start: one that comes and goes looks like an end that was none."""
-    still = Counter((alert.kind, alert.severity) for alert in pump.engine.alerts.open)
+    still = Counter((alert.kind, alert.severity) for alert in alerting.open)
     for kind in Kind:
         for severity in Severity:
             yield "oraclehub_alerts_open", (kind.value, severity.value), still[kind, severity]
         for change in Change:
-            yield "oraclehub_alert_transitions", (kind.value, change.value), pump.told[kind, change]
+            yield "oraclehub_alert_transitions", (kind.value, change.value), alerting.told[kind, change]
 
 
 def of_links(supervisor: Supervisor, now_us: int) -> Iterator[Sample]:

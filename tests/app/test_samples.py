@@ -1,21 +1,26 @@
 """What the hub tells Prometheus of itself, read back with Prometheus's own text parser."""
 
+from collections.abc import Iterable
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
+from oracle_hub.alerts.alert import Kind
 from oracle_hub.app import samples
+from oracle_hub.app.alerting import Alerting
 from oracle_hub.core.source import Frame
-from oracle_hub.metrics import LatencyHistogram, render
+from oracle_hub.metrics import LatencyHistogram, Sample, render
 from tests.app.rig import Rig, hermes_event
 
 SOL, BTC = "SOL/USD", "BTC/USD"
 
 
-def scrape(rig: Rig) -> dict[tuple[str, ...], float]:
+def scrape(rig: Rig, more: Iterable[Sample] = ()) -> dict[tuple[str, ...], float]:
     """All samples by name and label values (in the order of the labels' names)."""
-    parts = [*samples.of_pump(rig.pump, rig.clock.now_us()), *samples.of_journal(rig.journal)]
+    parts = [*samples.of_pump(rig.pump, rig.clock.now_us()), *samples.of_journal(rig.journal), *more]
     families = text_string_to_metric_families(render(parts, rig.pump.latencies).decode())
     return {
         (one.name, *(one.labels[label] for label in sorted(one.labels))): one.value
@@ -65,8 +70,10 @@ async def test_without_a_price_distances_are_from_the_first_usable_source(rig: R
     assert ("oraclehub_source_deviation_ratio", SOL, "pyth") not in told
 
 
-async def test_alerts_are_counted_by_kind_and_each_series_is_there_before_them(rig: Rig) -> None:
-    told = scrape(rig)
+async def test_alerts_are_counted_by_kind_and_each_series_is_there_before_them(rig: Rig, tmp_path: Path) -> None:
+    alerting = Alerting(tmp_path, rig.pump.engine.alerts, show=lambda change: None)
+    rig.pump.tell = alerting.tell
+    told = scrape(rig, samples.of_alerts(alerting))
     assert told["oraclehub_alert_transitions_total", "firing", "no_price"] == 0
     assert told["oraclehub_alerts_open", "no_price", "critical"] == 0
     live(rig)
@@ -74,7 +81,10 @@ async def test_alerts_are_counted_by_kind_and_each_series_is_there_before_them(r
     rig.pump.step()
     rig.manual.advance(10_000_000)
     rig.pump._alerts_due()
-    told = scrape(rig)
+    alerting.condition(rig.clock.now_us(), Kind.JOURNAL_LAG, "write", True, "the disk is full")  # no journal tells it
+    told = scrape(rig, samples.of_alerts(alerting))
+    assert told["oraclehub_alert_transitions_total", "firing", "journal_lag"] == 1
+    assert told["oraclehub_alerts_open", "journal_lag", "critical"] == 1
     assert told["oraclehub_alert_transitions_total", "firing", "no_price"] >= 1
     assert told["oraclehub_alerts_open", "no_price", "critical"] >= 1
     assert told["oraclehub_alert_transitions_total", "resolved", "no_price"] == 0
