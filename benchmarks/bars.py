@@ -8,6 +8,7 @@ heartbeat every half second and a write every second.
 """
 
 import asyncio
+import contextlib
 import logging
 import statistics
 import sys
@@ -193,10 +194,21 @@ def take(builder: Builder, data: bytes) -> None:
 # All of it.
 
 
+@contextlib.contextmanager
+def hushed(*names: str) -> Iterator[None]:
+    """Let these loggers say nothing meanwhile: that no hub is there is known."""
+    before = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
+
+
 def run(repetitions: int, n_bars: int = YEAR_MINUTES, n_feeds: int = 1_000, n_seconds: int = 30) -> Report:
-    logging.getLogger("oracle_hub.charts").setLevel(logging.CRITICAL)  # that no hub is there is known
-    logging.getLogger("oracle_hub.client").setLevel(logging.CRITICAL)
-    with tempfile.TemporaryDirectory() as directory:
+    with tempfile.TemporaryDirectory() as directory, hushed("oracle_hub.charts", "oracle_hub.client"):
         year = Path(directory) / "year.sqlite"
         fill(year, n_bars)
         reads = asyncio.run(read(year, repetitions, n_bars))
