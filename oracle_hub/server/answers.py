@@ -120,7 +120,7 @@ def guard(allowed_origins: tuple[str, ...], on_error: Callable[[Exception], None
             answer = error_answer(error.status, code, f"{request.method} {request.path}: {error.reason}", kept)
         except NoAnswerError as error:
             answer = error_answer(503, RequestError.HUB_SILENT, str(error), {"Retry-After": "1"})
-        except ConnectionResetError:
+        except ConnectionError:  # aiohttp raises the plain kind to who waits for the peer to read
             return web.Response(status=400)  # goes nowhere: the peer left under our hands, and nothing of ours failed
         except Exception as error:
             on_error(error)

@@ -199,11 +199,13 @@ async def test_after_a_stall_only_the_newest_is_told(hub: HubStage) -> None:
         for step in range(1, 301):  # 1 ms apart by the hub's clock, before the client's task gets a turn
             last = hub.tick("SOL/USD", 15_000_000_000 + step)
         told = [await anext(prices)]
-        while mantissa(told[-1]) != 15_000_000_300:  # the kernel may hand the backlog over in a few pieces
+        # At most three pieces: what the kernel held, what waited in the hub's transport, and what the hub merged since.
+        while mantissa(told[-1]) != 15_000_000_300:
             told.append(await anext(prices))
         assert told[-1].seq == last.seq
         assert sum(update.merged.n for update in told) == 300
-        assert len(told) <= 10
+        assert len(told) <= 3
+        assert prices.stats.updates > 20  # so it is the client that merged most of these, not the hub
         assert prices.stats.drained > 0
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -300,6 +301,29 @@ async def test_a_client_in_mode_all_that_does_not_read_is_cut(stage: Stage) -> N
     assert client.session.close_code is CloseCode.TOO_SLOW
     await eventually(lambda: not stage.server.clients)
     sock.close()
+
+
+async def test_who_floods_with_pings_and_reads_no_pong_is_not_read_from_and_leaves_without_an_error(
+    stage: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    await stage.start()
+    sock, client = await stalled(stage, b'{"type":"subscribe","feeds":["*"]}')
+    flood = asyncio.get_running_loop().create_task(flood_with(sock, (bytes((0x89, 0x80 | 100)) + bytes(104)) * 500))
+    with sock:
+        await eventually(lambda: not client.transport.is_reading())
+        assert client.transport.get_write_buffer_size() < 1 << 20
+        flood.cancel()
+        await asyncio.gather(flood, return_exceptions=True)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # leave by a reset
+    await eventually(lambda: not stage.server.clients)
+    await eventually(lambda: not stage.server._subscribers._connections)  # type: ignore[union-attr]
+    assert [record.message for record in caplog.records] == []
+
+
+async def flood_with(sock: socket.socket, data: bytes) -> None:
+    """Send this again and again, as fast as the other side takes it."""
+    while True:
+        await asyncio.get_running_loop().sock_sendall(sock, data)
 
 
 @pytest.mark.parametrize("direct", [True, False])
