@@ -164,7 +164,7 @@ class Application:
         if config.emulator is None:
             return endpoints_of(config)
         if stack is not None:
-            settings = _emulator_settings(config)
+            settings = emulator_settings(config)
             self.emulator = Emulator(settings=settings, now_us=self.clock.now_us)
             stack.push_async_callback(_within, STOP_EMULATOR_S, self.emulator.stop)
             try:
@@ -375,7 +375,8 @@ def _only_at_start(before: Config, after: Config) -> list[str]:
     return differing + [f"hub.{key}" for key in keys if getattr(before.hub, key) != getattr(after.hub, key)]
 
 
-def _emulator_settings(config: Config) -> EmulatorSettings:
+def emulator_settings(config: Config) -> EmulatorSettings:
+    """What the emulator is to play, by the ``[emulator]`` of a simulation."""
     section = config.emulator
     assert section is not None
     return EmulatorSettings(
