@@ -101,7 +101,11 @@ class Prover:
     """
 
     def __init__(self, directory: Path) -> None:
-        self._segments = list_segments(directory)
+        try:
+            self._segments = list_segments(directory)
+        except OSError as error:
+            reason = error.strerror or "it can't be read"
+            raise JournalError(f"{directory}: {reason.lower()}; --journal names a journal's directory") from None
         if not self._segments:
             raise JournalError(f"no segments of a journal in {directory}")
         self._starts = list(_starts(self._segments))

@@ -212,6 +212,14 @@ async def test_bad_input_is_one_line(
     assert error.count("\n") == 1
 
 
+@pytest.mark.parametrize(("name", "reason"), [("nowhere", "no such file or directory"), ("file", "not a directory")])
+def test_no_directory_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, reason: str) -> None:
+    (tmp_path / "file").touch()
+    assert main(["prove", "1", "2", "--journal", str(tmp_path / name)]) == 1
+    line = f"oracle-hub prove: {tmp_path / name}: {reason}; --journal names a journal's directory\n"
+    assert capsys.readouterr().err == line
+
+
 def test_no_journal_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["prove", "1", "2", "--journal", str(tmp_path)]) == 1
     assert capsys.readouterr().err == f"oracle-hub prove: no segments of a journal in {tmp_path}\n"
