@@ -169,7 +169,7 @@ class History:
         to_us = live.now_us() + 1 if to_us is None else to_us
         from_us = _asked_time_us(request, "from")
         from_us = max(0, to_us - MARKS_SPAN_US) if from_us is None else from_us
-        marks = await context.read(context.store.marks, feed, from_us, to_us)
+        marks = await context.read(context.store.marks, feed, from_us, to_us, context.settings.max_rows + 1)
         if len(marks) > context.settings.max_rows:
             message = f"more than {context.settings.max_rows} marks; ask for a shorter range"
             raise Refused(400, ChartsCode.TOO_MANY_ROWS, message)

@@ -17,10 +17,13 @@ from oracle_hub.charts.answers import ChartsCode, Refused, cors_headers, encode
 from oracle_hub.charts.context import Context
 from oracle_hub.charts.live import Listener, Live
 from oracle_hub.charts.points import Point
+from oracle_hub.charts.sockets import hide_little, taken
 from oracle_hub.charts.states import FeedState, recorded, state_of, states_now
 from oracle_hub.charts.store_reads import Position
 
 RETRY_MS = 1_000
+WRITE_TIMEOUT_S = 10.0
+"""A reader that takes nothing for so long is cut off."""
 MAX_ID_LENGTH = 100
 
 
@@ -157,9 +160,14 @@ class Sse:
                 }
             )
             await response.prepare(request)
+            hide_little(request.transport)
             async with live.listen(feeds) as listener:
-                await response.write(self._begin(feeds, request.headers.get("Last-Event-ID")))
-                await self._follow(response, listener, feeds)
+                try:
+                    await _write(request, response, self._begin(feeds, request.headers.get("Last-Event-ID")))
+                    await self._follow(request, response, listener, feeds)
+                except TimeoutError:
+                    if request.transport is not None:
+                        request.transport.abort()  # what waits in front of this reader is old by now
         return response
 
     def _begin(self, feeds: list[str] | None, last_id: str | None) -> bytes:
@@ -186,7 +194,9 @@ class Sse:
         )
         return b"".join([*parts, event("snapshot", snapshot, live.position)])
 
-    async def _follow(self, response: web.StreamResponse, listener: Listener, feeds: list[str] | None) -> None:
+    async def _follow(
+        self, request: web.Request, response: web.StreamResponse, listener: Listener, feeds: list[str] | None
+    ) -> None:
         """Until the reader goes away. Writing waits for it, and what comes meanwhile is merged by the listener."""
         context, live = self._context, self._context.live
         interval_s = context.settings.heartbeat_ms / 1000
@@ -206,7 +216,7 @@ class Sse:
                 beat_at_s = clock()
                 parts.append(event("heartbeat", self._beat(feeds)))
             if parts:
-                await response.write(b"".join(parts))
+                await _write(request, response, b"".join(parts))
 
     def _beat(self, feeds: list[str] | None) -> SseHeartbeat:
         live = self._context.live
@@ -219,6 +229,13 @@ class Sse:
             connected=status.connected,
             not_live=[state.feed for state in states_now(live, feeds) if state.state != "live"],
         )
+
+
+async def _write(request: web.Request, response: web.StreamResponse, text: bytes) -> None:
+    """Write, and wait until it is taken: what is told next is what holds then. Raises TimeoutError: it is not taken."""
+    async with asyncio.timeout(WRITE_TIMEOUT_S):
+        await response.write(text)
+    await taken(request.transport, WRITE_TIMEOUT_S)
 
 
 def routes(context: Context) -> list[web.RouteDef]:

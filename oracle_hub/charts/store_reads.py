@@ -216,16 +216,16 @@ class Reads:
             ) in rows
         ]
 
-    def marks(self, feed: str, from_us: int, to_us: int) -> list[Mark]:
-        """Changes of state with ``from_us <= at < to_us``, ascending."""
+    def marks(self, feed: str, from_us: int, to_us: int, limit: int = -1) -> list[Mark]:
+        """Changes of state with ``from_us <= at < to_us``, ascending; with a limit, the last so many of them."""
         rows = self._query(
             "SELECT at_us, st.text, be.text, re.text, so.text, ru.text FROM marks JOIN names f ON f.id = feed_id "
             "JOIN names st ON st.id = state_id JOIN names re ON re.id = reason_id JOIN names ru ON ru.id = rule_id "
             "LEFT JOIN names be ON be.id = before_id LEFT JOIN names so ON so.id = source_id "
-            "WHERE f.text = ? AND at_us >= ? AND at_us < ? ORDER BY at_us",
-            (feed, from_us, to_us),
+            "WHERE f.text = ? AND at_us >= ? AND at_us < ? ORDER BY at_us DESC LIMIT ?",
+            (feed, from_us, to_us, limit),
         )
-        return [Mark(feed, *row) for row in rows]
+        return [Mark(feed, *row) for row in reversed(rows)]
 
     def gaps(self, from_us: int = 0, to_us: int = 2**62) -> list[Gap]:
         """Intervals in which not everything was told, that touch ``[from_us, to_us)``."""

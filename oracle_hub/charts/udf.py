@@ -246,7 +246,7 @@ class Udf:
         store = self._context.store
         return await self._context.read(
             lambda: by_bar(
-                store.marks(feed, from_us, to_us)[-MAX_CHANGES:],
+                store.marks(feed, from_us, to_us, MAX_CHANGES),
                 resolution,
                 lambda start_us: store.previous_start_us(feed, resolution, start_us + 1),
             )

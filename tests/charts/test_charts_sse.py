@@ -1,5 +1,6 @@
 """The native stream as server-sent events: what is told, what is resumed, and who is refused."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,12 +10,14 @@ import aiohttp
 import orjson
 import pytest
 
+from oracle_hub.charts import sse
 from oracle_hub.charts.app import Charts
 from oracle_hub.charts.sse import Ring, parse_id
 from oracle_hub.charts.store_reads import Position
-from tests.charts.charts_stage import SECOND_US, ChartsStage, bars_client
+from tests.charts.charts_stage import SECOND_US, ChartsStage, bars_client, charts_beside
 from tests.charts.plain_bars import INSTANCE, point
-from tests.client.client_stage import turns_until
+from tests.charts.stalled import stalled_reader, tick_on
+from tests.client.client_stage import HubStage, turns_until
 
 SOL, BTC = "SOL/USD", "BTC/USD"
 
@@ -151,6 +154,29 @@ async def test_an_end_of_charts_ends_every_stream(stage: ChartsStage) -> None:
         async with aiohttp.ClientSession(charts.url) as http, http.get("/v1/sse") as refused:
             assert (refused.status, (await refused.json())["error"]["code"]) == (503, "shutting_down")
     await stage.stop()
+
+
+async def test_a_reader_that_stalled_finds_little_that_is_old(tmp_path: Path) -> None:
+    hub, n_ticks = await HubStage().start(), 1_000
+    async with (
+        charts_beside(hub, tmp_path / "charts.sqlite") as charts,
+        stalled_reader(charts, "/v1/sse?feeds=SOL-USD") as (stalled, transport),
+    ):
+        await tick_on(hub, charts, range(1, n_ticks + 1))
+        transport.resume_reading()
+        newest, told = f'"price":"{15_000_000_000 + n_ticks}"', [""]
+        async with asyncio.timeout(10):
+            while newest not in told[-1]:
+                told.append((await stalled.readline()).decode())
+        assert sum(line.startswith("event: update") for line in told) < n_ticks // 2
+
+
+async def test_a_reader_that_takes_nothing_is_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sse, "WRITE_TIMEOUT_S", 0.02)
+    hub = await HubStage().start()
+    async with charts_beside(hub, tmp_path / "charts.sqlite") as charts, stalled_reader(charts, "/v1/sse"):
+        await tick_on(hub, charts, range(1, 5_000), lambda: charts.context.listening == 0)
+        assert (charts.context.listening, charts.context.failures) == (0, 0)
 
 
 def test_the_ring_gives_all_or_nothing() -> None:

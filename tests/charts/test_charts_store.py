@@ -183,6 +183,7 @@ def test_points_are_found_by_decision_and_by_publish_time(tmp_path: Path) -> Non
             ("live", None),
             ("none", "live"),
         ]
+        assert [mark.state for mark in store.marks(FEED, 0, FOREVER_US, limit=1)] == ["none"]
         assert store.feeds() == [FEED]
 
 

@@ -2,25 +2,23 @@
 
 import asyncio
 import json
-import socket
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 
 from oracle_hub.charts import udf_stream
-from oracle_hub.charts.app import Charts
 from oracle_hub.charts.live import Update
 from oracle_hub.charts.symbols import symbol
 from oracle_hub.charts.udf_stream import Lines, heartbeat
 from oracle_hub.client import NoPrice, Price, Refusal
 from oracle_hub.core.price import decimal_text
 from tests.charts.charts_stage import charts_beside
+from tests.charts.stalled import stalled_reader, tick_on
 from tests.charts.udf_stage import FEED
 from tests.client.client_stage import HubStage, turns_until
 from tests.server.stream_service import START_US
@@ -190,42 +188,9 @@ async def test_streams_end_with_the_process(database: Path) -> None:
         assert reader.response.content.at_eof()
 
 
-@asynccontextmanager
-async def stalled_reader(charts: Charts) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.Transport]]:
-    """One who asked for the stream and reads nothing, behind a small window."""
-    sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
-    url = urlsplit(charts.url)
-    sock.connect((url.hostname, url.port))
-    reader, writer = await asyncio.open_connection(sock=sock, limit=1_024)
-    assert isinstance(writer.transport, asyncio.Transport)
-    writer.write(b"GET /udf/streaming HTTP/1.1\r\nHost: charts\r\n\r\n")
-    await turns_until(lambda: charts.context.listening == 1)
-    writer.transport.pause_reading()
-    try:
-        yield reader, writer.transport
-    finally:
-        writer.transport.abort()
-
-
-async def tick_on(hub: HubStage, charts: Charts, steps: Iterable[int], until: Callable[[], bool] | None = None) -> None:
-    """A price after the other, each taken in by the charts process. The hub's clock goes with ours: one that stops is
-    noticed."""
-    clock = asyncio.get_running_loop().time
-    told_at_s = clock()
-    for step in steps:
-        if until is not None and until():
-            return
-        passed_us, told_at_s = int(1e6 * (clock() - told_at_s)), clock()
-        batch = hub.service.try_tick(FEED, 15_000_000_000 + step, after_us=max(1, passed_us))
-        assert batch is not None
-        hub.server.publish(batch)
-        await turns_until(lambda: charts.live.position is not None and charts.live.position.seq == hub.service.seq)
-
-
 async def test_a_reader_that_stalled_finds_little_that_is_old(database: Path) -> None:
     hub, n_ticks = await HubStage().start(), 1_500
-    async with charts_beside(hub, database) as charts, stalled_reader(charts) as (stalled, transport):
+    async with charts_beside(hub, database) as charts, stalled_reader(charts, "/udf/streaming") as (stalled, transport):
         await tick_on(hub, charts, range(1, n_ticks + 1))
         transport.resume_reading()
         newest = f'"p":{decimal_text(15_000_000_000 + n_ticks, -8)},'
@@ -239,7 +204,7 @@ async def test_a_reader_that_stalled_finds_little_that_is_old(database: Path) ->
 async def test_a_reader_that_takes_nothing_is_cut_off(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(udf_stream, "WRITE_TIMEOUT_S", 0.02)
     hub = await HubStage().start()
-    async with charts_beside(hub, database) as charts, stalled_reader(charts):
+    async with charts_beside(hub, database) as charts, stalled_reader(charts, "/udf/streaming"):
         await tick_on(hub, charts, range(1, 20_000), lambda: charts.context.listening == 0)
         assert charts.context.listening == 0
         assert charts.context.failures == 0
