@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -75,15 +76,28 @@ async def _serve(config: Config, options: argparse.Namespace) -> None:
     else:
         loop.add_signal_handler(signal.SIGINT, ended.set)
     host = f"[{config.server.host}]" if ":" in config.server.host else config.server.host
-    hub = options.hub or f"http://{host}:{config.server.port}"
-    if not hub.startswith(("http://", "https://", "ws://", "wss://")):
-        raise ConfigError(f"--hub: {hub!r} is no address; write http://host:port")
+    hub = _checked(options.hub or f"http://{host}:{config.server.port}")
     async with listening(charts_of(config, stream_url(hub), token_headers()), config) as charts:
         charts.on_failure = ended.set
         _announce(charts, hub, as_json=options.json or options.companion)
         await ended.wait()
         if charts.failed:
             raise SourceError("the recorder failed; the log has the reason")
+
+
+def _checked(hub: str) -> str:
+    """An address that can be connected to, and printed: without a user or password. Raises ConfigError."""
+    try:
+        parts = urlsplit(hub)
+        usable = parts.scheme in ("http", "https", "ws", "wss") and parts.hostname and parts.port != 0
+    except ValueError:  # a port out of range, brackets that do not match
+        usable = False
+    else:
+        if parts.username is not None or parts.password is not None:
+            raise ConfigError("--hub: a user or password in an address is not taken; set ORACLE_HUB_TOKEN")
+    if not usable:
+        raise ConfigError(f"--hub: {hub!r} is no address; write http://host:port")
+    return hub
 
 
 def _announce(charts: Charts, hub: str, *, as_json: bool) -> None:

@@ -1,0 +1,28 @@
+"""``oracle-hub charts --hub``: what is no address of a hub is refused in one line."""
+
+from pathlib import Path
+
+import pytest
+
+from oracle_hub.cli import main
+
+
+@pytest.mark.parametrize(
+    ("hub", "said"),
+    [
+        ("nonsense", "is no address"),
+        ("ftp://hub:1", "is no address"),
+        ("http://", "is no address"),
+        ("ws://127.0.0.1:99999", "is no address"),
+        ("http://[::1", "is no address"),
+        ("http://user:secret@127.0.0.1:1", "a user or password in an address is not taken"),
+    ],
+)
+def test_what_is_no_address_of_a_hub_is_refused_in_one_line(
+    hub: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["charts", "--hub", hub, "--port", "0", "--state", str(tmp_path)]) != 0
+    told = capsys.readouterr().err
+    assert told.startswith("oracle-hub charts: --hub: ") and said in told and told.count("\n") == 1
+    assert "secret" not in told
+    assert list(tmp_path.iterdir()) == []
