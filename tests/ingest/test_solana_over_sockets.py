@@ -226,4 +226,4 @@ async def test_an_older_state_is_passed_on_with_its_slot() -> None:
         await node.write("A", b"10", 99)
         await events.until(lambda: events.items[-1:] != [] and getattr(events.items[-1], "slot", 0) == 99)
     slots = [item.slot for item in events.items if isinstance(item, PriceUpdate) and item.feed == "A"]
-    assert slots[-2:] == [101, 99]
+    assert slots.index(101) < slots.index(99)  # a snapshot may tell the newer one once more
