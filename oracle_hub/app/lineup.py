@@ -1,31 +1,17 @@
 """From a configuration to a line-up: which accounts and streams stand behind each source, and the links to them."""
 
-import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from feeds.addresses import ASSETS, GENESIS_HASHES
-from feeds.chainlink.data_streams import STREAM_ID, ReportProver, StreamsFeed, StreamsLink
-from feeds.chainlink.report import ANY_DIGEST
-from feeds.chainlink.report import KIND as REPORT
-from feeds.chainlink.signers import KNOWN as DON_SIGNERS
-from feeds.edge.messages import SVM, feed_id_of
-from feeds.edge.rest import FEED_ID as EDGE_ID
-from feeds.edge.rest import EdgeFeed, EdgeLink
-from feeds.edge.signers import KNOWN as EDGE_SIGNERS
-from feeds.emulator.edge_signing import EdgeSigner
-from feeds.emulator.pyth_signing import simulated_signer
-from feeds.emulator.report_signing import DonSigner
+from feeds.addresses import GENESIS_HASHES
+from feeds.emulator.emulator import EmulatorUrls
 from feeds.layout import pubkey_bytes
-from feeds.pyth.hermes import HermesFeed, HermesLink
-from feeds.pyth.proving import Prover
-from feeds.pyth.signers import KNOWN as KNOWN_SIGNERS
-from feeds.pyth.signers import rotated_by_text
 from feeds.registry import default_account, make_reader
-from feeds.signers import SignerSet, SignerSets
 from oracle_hub.app.alert_settings import alert_settings
 from oracle_hub.app.engine import DescribedReader, Lineup
+from oracle_hub.app.hosted import HOSTED, Host, Hosting
 from oracle_hub.app.independence import refuse_same_reading
 from oracle_hub.config import (
     Config,
@@ -34,7 +20,6 @@ from oracle_hub.config import (
     canonical_text,
     feed_roles,
     parse_canonical,
-    resolve_secret,
     resolve_url,
     text_hash,
 )
@@ -46,50 +31,16 @@ from oracle_hub.ingest.rpc_watch import RpcLimits
 from oracle_hub.ingest.solana_rpc import SolanaRpc
 
 
-class HermesHost(msgspec.Struct, frozen=True):
-    """One base URL of Hermes, or of Edge, with its key (None: open)."""
-
-    url: str
-    key: str | None = None
-
-    def __repr__(self) -> str:  # may hold a key
-        return "HermesHost(…)"
-
-
-class StreamsHost(msgspec.Struct, frozen=True):
-    """One host of Data Streams, and what its requests are signed with."""
-
-    ws_url: str
-    rest_url: str
-    key: str
-    secret: str
-
-    def __repr__(self) -> str:
-        return "StreamsHost(…)"
-
-
 class Endpoints(msgspec.Struct, frozen=True):
     """Where the links go, with secrets filled in. A replay has none: it needs names, not places."""
 
     rpc: tuple[RpcSection, ...]
-    hermes: Mapping[str, tuple[HermesHost, ...]]
-    """By source name."""
+    hosts: Mapping[str, tuple[Host, ...]]
+    """By source, for those with links of their own."""
     genesis_hash: str | None
-    edge: Mapping[str, tuple[HermesHost, ...]] = {}
-    """By source name, as for Hermes."""
-    streams: Mapping[str, tuple[StreamsHost, ...]] = {}
-    """By source name."""
 
     def __repr__(self) -> str:
         return "Endpoints(…)"
-
-
-_HERMES_ID = re.compile(r"(0[xX])?[0-9a-fA-F]{64}")
-HERMES = "pyth.hermes"
-EDGE = "edge.rest"
-STREAMS = "chainlink.streams"
-HOSTED = frozenset({HERMES, EDGE, STREAMS})
-"""Kinds of sources that are no accounts: they have links of their own."""
 
 
 def catalog_of(config: Config) -> Catalog:
@@ -152,17 +103,10 @@ def addresses_of(config: Config, source_name: str) -> dict[str, str]:
 
 
 def _check_address(address: str, kind: str, *, key: str) -> None:
-    if kind == HERMES:
-        if not _HERMES_ID.fullmatch(address):
-            raise ConfigError(f"{key}: {address!r} is no Pyth id (64 hex digits)")
-        return
-    if kind == EDGE:
-        if not EDGE_ID.fullmatch(address):
-            raise ConfigError(f"{key}: {address!r} is no id of Edge (SOLUSD, or a number)")
-        return
-    if kind == STREAMS:
-        if not STREAM_ID.fullmatch(address):
-            raise ConfigError(f"{key}: {address!r} is no Data Streams id (64 hex digits)")
+    hosted = HOSTED.get(kind)
+    if hosted is not None:
+        if not hosted.accepts.fullmatch(address):
+            raise ConfigError(f"{key}: {address!r} is no {hosted.an_id}")
         return
     try:
         pubkey_bytes(address)
@@ -171,12 +115,9 @@ def _check_address(address: str, kind: str, *, key: str) -> None:
 
 
 def _known_address(source: SourceSection, feed: str) -> str | None:
-    if source.kind == HERMES:
-        return ASSETS[feed].hermes_id if feed in ASSETS else None
-    if source.kind == EDGE:
-        return feed_id_of(feed) if feed in ASSETS else None
-    if source.kind == STREAMS:
-        return ASSETS[feed].data_streams_id if feed in ASSETS else None
+    hosted = HOSTED.get(source.kind)
+    if hosted is not None:
+        return hosted.known_id(feed)
     return default_account(source.kind, feed, receiver=source.receiver)
 
 
@@ -219,36 +160,35 @@ def endpoints_of(config: Config) -> Endpoints:
     )
     if not rpc and readers_of(config):
         raise ConfigError("solana.rpc: no endpoint, but sources are read from accounts; add [[solana.rpc]]")
-    return Endpoints(
-        rpc,
-        {name: _hosts(config, name, "a Hermes server") for name in _sources_of(config, HERMES)},
-        genesis_hash_of(config),
-        {name: _hosts(config, name, "Edge's API") for name in _sources_of(config, EDGE)},
-        {name: _streams_hosts(config, name) for name in _sources_of(config, STREAMS)},
+    hosts = {
+        name: HOSTED[config.sources[name].kind].hosts(name, config.sources[name]) for name in _hosted_sources(config)
+    }
+    return Endpoints(rpc, hosts, genesis_hash_of(config))
+
+
+def emulated_endpoints(config: Config, urls: EmulatorUrls) -> Endpoints:
+    """Endpoints of a simulation: what the emulator offers."""
+    rpc = tuple(RpcSection(name=one.name, http_url=one.http, ws_url=one.ws) for one in urls.solana)
+    hosts = {name: tuple(HOSTED[config.sources[name].kind].emulated(urls)) for name in _hosted_sources(config)}
+    return Endpoints(rpc, hosts, genesis_hash_of(config))
+
+
+def journaled_endpoints(config: Config) -> Endpoints:
+    """Endpoints for a replay: as many as there were, going nowhere."""
+    rpc = tuple(
+        RpcSection(name=one.name, http_url="http://replay.invalid", ws_url="ws://replay.invalid")
+        for one in config.solana.rpc or (EMULATED_RPC if config.emulator is not None else ())
     )
+    nowhere = Host("http://replay.invalid", rest_url="http://replay.invalid")
+    hosts = {
+        name: (nowhere,) * (len(config.sources[name].hosts) or HOSTED[config.sources[name].kind].n_emulated)
+        for name in _hosted_sources(config)
+    }
+    return Endpoints(rpc, hosts, genesis_hash_of(config))
 
 
-def _streams_hosts(config: Config, name: str) -> tuple[StreamsHost, ...]:
-    source = config.sources[name]
-    given = (source.rest_url, source.api_key, source.api_secret)
-    if not source.hosts or None in given:
-        raise ConfigError(f"sources.{name}: Data Streams needs hosts (websockets), rest_url, api_key and api_secret")
-    rest_url, key, secret = (text or "" for text in given)
-    rest_url = resolve_url(rest_url, ("http", "https"), key=f"sources.{name}.rest_url")
-    key, secret = (
-        resolve_secret(text, key=f"sources.{name}.{what}") for what, text in (("api_key", key), ("api_secret", secret))
-    )
-    places = [resolve_url(url, ("ws", "wss"), key=f"sources.{name}.hosts") for url in source.hosts]
-    return tuple(StreamsHost(url, rest_url, key, secret) for url in places)
-
-
-def _hosts(config: Config, name: str, what: str) -> tuple[HermesHost, ...]:
-    source = config.sources[name]
-    if not source.hosts:
-        raise ConfigError(f"sources.{name}.hosts: none given; add the base URL of {what}")
-    key = None if source.api_key is None else resolve_secret(source.api_key, key=f"sources.{name}.api_key")
-    places = [resolve_url(url, ("http", "https"), key=f"sources.{name}.hosts") for url in source.hosts]
-    return tuple(HermesHost(url, key) for url in places)
+EMULATED_RPC = tuple(RpcSection(name=name, http_url="", ws_url="") for name in ("a", "b"))
+"""Names of the endpoints that the emulator offers."""
 
 
 def genesis_hash_of(config: Config) -> str:
@@ -264,8 +204,9 @@ def genesis_hash_of(config: Config) -> str:
     return GENESIS_HASHES[config.solana.cluster]
 
 
-def _sources_of(config: Config, kind: str) -> list[str]:
-    return [name for name, source in config.sources.items() if source.kind == kind and addresses_of(config, name)]
+def _hosted_sources(config: Config) -> list[str]:
+    """Sources with links of their own that have feeds."""
+    return [name for name, source in config.sources.items() if source.kind in HOSTED and addresses_of(config, name)]
 
 
 def build_lineup(
@@ -321,114 +262,20 @@ def _links(config: Config, readers: Mapping[str, DescribedReader], endpoints: En
                     transport_silence_us=solana.silence_ms * 1_000,
                 ),
             )
-    for name, hosts in endpoints.hermes.items():
+    kinds = Counter(config.sources[name].kind for name in endpoints.hosts)
+    for name, hosts in endpoints.hosts.items():
+        section = config.sources[name]
+        kind = HOSTED[section.kind]
         feeds = addresses_of(config, name)
-        prover = _prover(config, name)
-        for number, host in enumerate(hosts, 1):
-            yield HermesLink(
-                f"hermes:{number}" if len(endpoints.hermes) == 1 else f"hermes:{name}:{number}",
-                host.url,
-                {feed: HermesFeed(price_id, config.feeds[feed].expo) for feed, price_id in feeds.items()},
-                source=name,
-                key=host.key,
-                prover=prover,
-                needs_proof=config.sources[name].verify == "strict",
-            )
-    yield from _edge_links(config, endpoints)
-    yield from _streams_links(config, endpoints)
-
-
-def _edge_links(config: Config, endpoints: Endpoints) -> Iterator[Link]:
-    for name, hosts in endpoints.edge.items():
-        feeds = addresses_of(config, name)
-        for number, host in enumerate(hosts, 1):
-            yield EdgeLink(
-                f"edge:{number}" if len(endpoints.edge) == 1 else f"edge:{name}:{number}",
-                host.url,
-                {feed: EdgeFeed(feed_id, config.feeds[feed].expo) for feed, feed_id in feeds.items()},
-                sets=_edge_signers(config, name),
-                source=name,
-                key=host.key,
-                verify=config.sources[name].verify,
-            )
-
-
-def _streams_links(config: Config, endpoints: Endpoints) -> Iterator[Link]:
-    """One link for each host and origin; those of a source prove each report once."""
-    for name, hosts in endpoints.streams.items():
-        source, feeds = config.sources[name], addresses_of(config, name)
-        prover = ReportProver(_don_signers(config, name))
-        ways = [(host, origin) for host in hosts for origin in source.origins or (None,)]
-        for number, (host, origin) in enumerate(ways, 1):
-            yield StreamsLink(
-                f"streams:{number}" if len(endpoints.streams) == 1 else f"streams:{name}:{number}",
-                host.ws_url,
-                host.rest_url,
-                {feed: StreamsFeed(stream_id, config.feeds[feed].expo) for feed, stream_id in feeds.items()},
-                key=host.key,
-                secret=host.secret,
-                prover=prover,
-                source=name,
-                verify=source.verify,
-                origin=origin,
-            )
-
-
-def _don_signers(config: Config, name: str) -> SignerSets:
-    source = config.sources[name]
-    if source.signer_keys:
-        keys = tuple(bytes.fromhex(text.removeprefix("0x")) for text in source.signer_keys)
-        return SignerSets([SignerSet(REPORT, ANY_DIGEST, 0, keys, source.signer_quorum or len(keys))])
-    signers = source.signers or ("simulated" if config.emulator is not None else "production")
-    return DonSigner().sets if signers == "simulated" else DON_SIGNERS[signers]
-
-
-def _edge_signers(config: Config, name: str) -> SignerSets:
-    source = config.sources[name]
-    if source.signer_keys:
-        keys = (bytes.fromhex(text.removeprefix("0x")) for text in source.signer_keys)
-        return SignerSets(SignerSet(SVM, name, number, (key,), 1) for number, key in enumerate(keys))
-    signers = source.signers or ("simulated" if config.emulator is not None else "production")
-    return EdgeSigner().sets if signers == "simulated" else EDGE_SIGNERS[signers]
-
-
-def _prover(config: Config, name: str) -> Prover | None:
-    """What checks the signatures of a Hermes source, for all of its hosts; None where they are not checked."""
-    source = config.sources[name]
-    if source.verify == "off":
-        return None
-    signers = source.signers or ("simulated" if config.emulator is not None else "production")
-    sets = simulated_signer().sets if signers == "simulated" else KNOWN_SIGNERS[signers]
-    return Prover(rotated_by_text(sets, source.rotations, f"sources.{name}.rotations"))
-
-
-def journaled_endpoints(config: Config) -> Endpoints:
-    """Endpoints for a replay: as many as there were, going nowhere."""
-    rpc = config.solana.rpc or (EMULATED_RPC if config.emulator is not None else ())
-    hermes = {
-        name: tuple(HermesHost("http://replay.invalid") for _ in config.sources[name].hosts or EMULATED_HERMES)
-        for name in _sources_of(config, HERMES)
-    }
-    edge = {
-        name: tuple(HermesHost("http://replay.invalid") for _ in config.sources[name].hosts or EMULATED_EDGE)
-        for name in _sources_of(config, EDGE)
-    }
-    nowhere = tuple(
-        RpcSection(name=one.name, http_url="http://replay.invalid", ws_url="ws://replay.invalid") for one in rpc
-    )
-    streams = {
-        name: tuple(_NO_STREAMS for _ in config.sources[name].hosts or EMULATED_STREAMS)
-        for name in _sources_of(config, STREAMS)
-    }
-    return Endpoints(nowhere, hermes, genesis_hash_of(config), edge, streams)
-
-
-EMULATED_RPC = tuple(RpcSection(name=name, http_url="", ws_url="") for name in ("a", "b"))
-"""Names of the endpoints that the emulator offers."""
-EMULATED_HERMES = (1, 2)
-EMULATED_EDGE = (1,)
-EMULATED_STREAMS = (1,)
-_NO_STREAMS = StreamsHost("ws://replay.invalid", "http://replay.invalid", "", "")
+        hosting = Hosting(
+            source=name,
+            section=section,
+            feeds=feeds,
+            expos={feed: config.feeds[feed].expo for feed in feeds},
+            simulated=config.emulator is not None,
+            names=kind.prefix if kinds[section.kind] == 1 else f"{kind.prefix}:{name}",
+        )
+        yield from kind.links(hosting, hosts)
 
 
 def lineup_from_text(text: str, before: Lineup | None = None) -> Lineup:

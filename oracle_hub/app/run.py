@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 import oracle_hub
-from feeds.emulator.emulator import Emulator, EmulatorSettings, EmulatorUrls
+from feeds.emulator.emulator import Emulator, EmulatorSettings
 from oracle_hub.alerts.alert import Kind
 from oracle_hub.alerts.notify.deliveries import Deliveries
 from oracle_hub.app import samples
@@ -25,17 +25,15 @@ from oracle_hub.app.journal_watch import JournalWatch
 from oracle_hub.app.lineup import (
     EMULATED_RPC,
     Endpoints,
-    HermesHost,
-    StreamsHost,
     build_lineup,
+    emulated_endpoints,
     endpoints_of,
-    genesis_hash_of,
 )
 from oracle_hub.app.publisher import OwnServer, Publisher
 from oracle_hub.app.pump import Pump
 from oracle_hub.app.workers import COMMAND, Workers
 from oracle_hub.clock import AnchoredClock, Clock, SystemClock
-from oracle_hub.config import Config, RpcSection, convert
+from oracle_hub.config import Config, convert
 from oracle_hub.core.hub import Batch, Decision
 from oracle_hub.errors import ConfigError, OracleHubError, SourceError
 from oracle_hub.ingest.supervisor import Supervisor
@@ -175,7 +173,7 @@ class Application:
                     f"emulator: cannot listen on {where} ({_words(error)}); choose with --emulator-port"
                 ) from None
             log.warning("SIMULATED: these prices are made by the emulator. They are not the market.")
-        return _emulated_endpoints(config, self._emulator_urls)
+        return emulated_endpoints(config, self._emulator_urls)
 
     def _open_journal(self, directory: Path, epoch: int) -> JournalWriter | None:
         section = self.config.journal
@@ -392,20 +390,6 @@ def emulator_settings(config: Config) -> EmulatorSettings:
         script=section.faults,
         rpc_names=tuple(one.name for one in EMULATED_RPC),
     )
-
-
-def _emulated_endpoints(config: Config, urls: EmulatorUrls) -> Endpoints:
-    rpc = tuple(RpcSection(name=one.name, http_url=one.http, ws_url=one.ws) for one in urls.solana)
-    hosts = tuple(HermesHost(one.url, one.key) for one in urls.hermes)
-    sources = {name: hosts for name, source in config.sources.items() if source.kind == "pyth.hermes"}
-    edge = tuple(HermesHost(one.url, one.key) for one in urls.edge)
-    at_edge = {name: edge for name, source in config.sources.items() if source.kind == "edge.rest"}
-    defaults = EmulatorSettings()
-    streams = tuple(
-        StreamsHost(one.ws, one.http, defaults.streams_key, defaults.streams_secret) for one in urls.streams
-    )
-    at_streams = {name: streams for name, source in config.sources.items() if source.kind == "chainlink.streams"}
-    return Endpoints(rpc, sources, genesis_hash_of(config), at_edge, at_streams)
 
 
 async def serve(

@@ -1,0 +1,219 @@
+"""Sources that are no accounts: they have links of their own. One entry of :data:`HOSTED` for each kind."""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import msgspec
+
+from feeds.addresses import ASSETS
+from feeds.chainlink.data_streams import STREAM_ID, ReportProver, StreamsFeed, StreamsLink
+from feeds.chainlink.report import ANY_DIGEST
+from feeds.chainlink.report import KIND as REPORT
+from feeds.chainlink.signers import KNOWN as DON_SIGNERS
+from feeds.edge.messages import SVM, feed_id_of
+from feeds.edge.rest import FEED_ID as EDGE_ID
+from feeds.edge.rest import EdgeFeed, EdgeLink
+from feeds.edge.signers import KNOWN as EDGE_SIGNERS
+from feeds.emulator.edge_signing import EdgeSigner
+from feeds.emulator.emulator import EmulatorSettings, EmulatorUrls
+from feeds.emulator.pyth_signing import simulated_signer
+from feeds.emulator.report_signing import DonSigner
+from feeds.pyth.hermes import HermesFeed, HermesLink
+from feeds.pyth.proving import Prover
+from feeds.pyth.signers import KNOWN as PYTH_SIGNERS
+from feeds.pyth.signers import rotated_by_text
+from feeds.signers import SignerSet, SignerSets
+from oracle_hub.config import SourceSection, resolve_secret, resolve_url
+from oracle_hub.core.source import Link
+from oracle_hub.errors import ConfigError
+
+
+class Host(msgspec.Struct, frozen=True):
+    """One place of a source, with what its requests are authorised by."""
+
+    url: str
+    key: str | None = None
+    """None: open."""
+    secret: str = ""
+    """What requests are signed with, where they are."""
+    rest_url: str = ""
+    """Beside ``url``, where a stream has its snapshots elsewhere."""
+
+    def __repr__(self) -> str:  # may hold a key
+        return "Host(…)"
+
+
+class Hosting(msgspec.Struct, frozen=True):
+    """What the links of one source are made of."""
+
+    source: str
+    section: SourceSection
+    feeds: Mapping[str, str]
+    """The source's own id by feed."""
+    expos: Mapping[str, int]
+    """Canonical exponent by feed."""
+    simulated: bool
+    """Test keys count in a simulation, unless the configuration names signers."""
+    names: str
+    """Links are called this and a number: ``hermes:1``, or ``hermes:pyth:1`` where several sources are of a kind."""
+
+    def signers(self) -> str:
+        """Whose signatures count."""
+        return self.section.signers or ("simulated" if self.simulated else "production")
+
+
+class HostedKind(msgspec.Struct, frozen=True):
+    """One kind of source with links of its own."""
+
+    prefix: str
+    """Of the names of its links."""
+    accepts: re.Pattern[str]
+    """Ids that it takes."""
+    an_id: str
+    """In words, for one that is refused."""
+    known_id: Callable[[str], str | None]
+    """The id of a known asset, by feed."""
+    hosts: Callable[[str, SourceSection], tuple[Host, ...]]
+    """The configured places of a source, by its name; raises ConfigError."""
+    emulated: Callable[[EmulatorUrls], Iterable[Host]]
+    n_emulated: int
+    """How many places the emulator offers."""
+    links: Callable[[Hosting, tuple[Host, ...]], Iterator[Link]]
+
+
+def _base_urls(what: str) -> Callable[[str, SourceSection], tuple[Host, ...]]:
+    def hosts(name: str, section: SourceSection) -> tuple[Host, ...]:
+        if not section.hosts:
+            raise ConfigError(f"sources.{name}.hosts: none given; add the base URL of {what}")
+        key = None if section.api_key is None else resolve_secret(section.api_key, key=f"sources.{name}.api_key")
+        places = [resolve_url(url, ("http", "https"), key=f"sources.{name}.hosts") for url in section.hosts]
+        return tuple(Host(url, key) for url in places)
+
+    return hosts
+
+
+def _streams_hosts(name: str, section: SourceSection) -> tuple[Host, ...]:
+    given = (section.rest_url, section.api_key, section.api_secret)
+    if not section.hosts or None in given:
+        raise ConfigError(f"sources.{name}: Data Streams needs hosts (websockets), rest_url, api_key and api_secret")
+    rest_url, key, secret = (text or "" for text in given)
+    rest_url = resolve_url(rest_url, ("http", "https"), key=f"sources.{name}.rest_url")
+    key, secret = (
+        resolve_secret(text, key=f"sources.{name}.{what}") for what, text in (("api_key", key), ("api_secret", secret))
+    )
+    places = [resolve_url(url, ("ws", "wss"), key=f"sources.{name}.hosts") for url in section.hosts]
+    return tuple(Host(url, key, secret, rest_url) for url in places)
+
+
+def _emulated_streams(urls: EmulatorUrls) -> Iterator[Host]:
+    given = EmulatorSettings()
+    for one in urls.streams:
+        yield Host(one.ws, given.streams_key, given.streams_secret, one.http)
+
+
+def _hermes_links(hosting: Hosting, hosts: tuple[Host, ...]) -> Iterator[Link]:
+    section, prover = hosting.section, _pyth_prover(hosting)
+    for number, host in enumerate(hosts, 1):
+        yield HermesLink(
+            f"{hosting.names}:{number}",
+            host.url,
+            {feed: HermesFeed(price_id, hosting.expos[feed]) for feed, price_id in hosting.feeds.items()},
+            source=hosting.source,
+            key=host.key,
+            prover=prover,
+            needs_proof=section.verify == "strict",
+        )
+
+
+def _pyth_prover(hosting: Hosting) -> Prover | None:
+    """What checks the signatures of a Hermes source, for all of its hosts; None where they are not checked."""
+    if hosting.section.verify == "off":
+        return None
+    signers = hosting.signers()
+    sets = simulated_signer().sets if signers == "simulated" else PYTH_SIGNERS[signers]
+    return Prover(rotated_by_text(sets, hosting.section.rotations, f"sources.{hosting.source}.rotations"))
+
+
+def _edge_links(hosting: Hosting, hosts: tuple[Host, ...]) -> Iterator[Link]:
+    for number, host in enumerate(hosts, 1):
+        yield EdgeLink(
+            f"{hosting.names}:{number}",
+            host.url,
+            {feed: EdgeFeed(feed_id, hosting.expos[feed]) for feed, feed_id in hosting.feeds.items()},
+            sets=_edge_signers(hosting),
+            source=hosting.source,
+            key=host.key,
+            verify=hosting.section.verify,
+        )
+
+
+def _edge_signers(hosting: Hosting) -> SignerSets:
+    if hosting.section.signer_keys:
+        keys = (bytes.fromhex(text.removeprefix("0x")) for text in hosting.section.signer_keys)
+        return SignerSets(SignerSet(SVM, hosting.source, number, (key,), 1) for number, key in enumerate(keys))
+    signers = hosting.signers()
+    return EdgeSigner().sets if signers == "simulated" else EDGE_SIGNERS[signers]
+
+
+def _streams_links(hosting: Hosting, hosts: tuple[Host, ...]) -> Iterator[Link]:
+    """One link for each host and origin; those of a source prove each report once."""
+    section, prover = hosting.section, ReportProver(_don_signers(hosting))
+    ways = [(host, origin) for host in hosts for origin in section.origins or (None,)]
+    for number, (host, origin) in enumerate(ways, 1):
+        yield StreamsLink(
+            f"{hosting.names}:{number}",
+            host.url,
+            host.rest_url,
+            {feed: StreamsFeed(stream_id, hosting.expos[feed]) for feed, stream_id in hosting.feeds.items()},
+            key=host.key or "",
+            secret=host.secret,
+            prover=prover,
+            source=hosting.source,
+            verify=section.verify,
+            origin=origin,
+        )
+
+
+def _don_signers(hosting: Hosting) -> SignerSets:
+    section = hosting.section
+    if section.signer_keys:
+        keys = tuple(bytes.fromhex(text.removeprefix("0x")) for text in section.signer_keys)
+        return SignerSets([SignerSet(REPORT, ANY_DIGEST, 0, keys, section.signer_quorum or len(keys))])
+    signers = hosting.signers()
+    return DonSigner().sets if signers == "simulated" else DON_SIGNERS[signers]
+
+
+HOSTED: Mapping[str, HostedKind] = {
+    "pyth.hermes": HostedKind(
+        prefix="hermes",
+        accepts=re.compile(r"(0[xX])?[0-9a-fA-F]{64}"),
+        an_id="Pyth id (64 hex digits)",
+        known_id=lambda feed: ASSETS[feed].hermes_id if feed in ASSETS else None,
+        hosts=_base_urls("a Hermes server"),
+        emulated=lambda urls: (Host(one.url, one.key) for one in urls.hermes),
+        n_emulated=2,
+        links=_hermes_links,
+    ),
+    "edge.rest": HostedKind(
+        prefix="edge",
+        accepts=EDGE_ID,
+        an_id="id of Edge (SOLUSD, or a number)",
+        known_id=lambda feed: feed_id_of(feed) if feed in ASSETS else None,
+        hosts=_base_urls("Edge's API"),
+        emulated=lambda urls: (Host(one.url, one.key) for one in urls.edge),
+        n_emulated=1,
+        links=_edge_links,
+    ),
+    "chainlink.streams": HostedKind(
+        prefix="streams",
+        accepts=STREAM_ID,
+        an_id="Data Streams id (64 hex digits)",
+        known_id=lambda feed: ASSETS[feed].data_streams_id if feed in ASSETS else None,
+        hosts=_streams_hosts,
+        emulated=_emulated_streams,
+        n_emulated=1,
+        links=_streams_links,
+    ),
+}
+"""By kind, as a configuration names it. Kinds that are not here are read from accounts
+(:data:`feeds.registry.SOURCES`)."""
