@@ -1,46 +1,28 @@
-"""What the native doors take and answer, for machines: ``/openapi.json`` (HTTP) and ``/asyncapi.json`` (websockets).
+"""What all doors take and answer, for machines: ``/openapi.json`` (HTTP) and ``/asyncapi.json`` (websockets).
 
-Both are made of the structs that go on the wire; tests hold real answers against them.
+Both are made of the structs that go on the wire, and of written schemas where a format is somebody else's; tests hold
+real answers against them.
 """
 
-from http import HTTPStatus
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple, get_args
 
 import msgspec
 from aiohttp import web
 
-from oracle_hub.charts import bars_messages
+from oracle_hub.charts import bars_messages, hermes_description, hermes_socket, udf_description
 from oracle_hub.charts.answers import ChartsCode, ErrorAnswer, json_answer
 from oracle_hub.charts.bars_http import BarsAnswer, MarksAnswer
 from oracle_hub.charts.context import Context
+from oracle_hub.charts.dashboard import pages
 from oracle_hub.charts.dashboard.hub_door import AlertsAnswer, HubReport
 from oracle_hub.charts.health import Alive, Readiness
+from oracle_hub.charts.hermes_shapes import Provenance
+from oracle_hub.charts.operations import REFERENCE, Operation, Parameter, Schema, Text, described, reference, structs
 from oracle_hub.charts.resolutions import RESOLUTIONS
 from oracle_hub.charts.sse import SseHeartbeat, SseSnapshot, SseUpdate
 from oracle_hub.stream import messages as stream
-
-REFERENCE = "#/components/schemas/{name}"
-
-
-class Parameter(NamedTuple):
-    """A parameter of an operation."""
-
-    name: str
-    where: str
-    what: str
-    schema: dict[str, Any]
-
-
-class Operation(NamedTuple):
-    """One path, which answers to GET."""
-
-    path: str
-    name: str
-    summary: str
-    answers: dict[int, Any]
-    """Struct by status; text where it is a media type."""
-    parameters: tuple[Parameter, ...] = ()
-
 
 _NUMBER = {"type": "integer", "minimum": 0}
 _FEED = Parameter("feed", "path", "A feed as in SOL/USD, where - may stand for /.", {"type": "string"})
@@ -48,10 +30,10 @@ _FROM = Parameter("from", "query", "Unix seconds, inclusive.", _NUMBER)
 _TO = Parameter("to", "query", "Unix seconds, exclusive; now where it is absent or later.", _NUMBER)
 _BAD: dict[int, Any] = {400: ErrorAnswer, 404: ErrorAnswer, 503: ErrorAnswer}
 
-OPERATIONS: tuple[Operation, ...] = (
+NATIVE: tuple[Operation, ...] = (
     Operation("/livez", "livez", "The process answers.", {200: Alive}),
     Operation("/readyz", "readyz", "Whether the hub is heard, with the evidence.", {200: Readiness, 503: Readiness}),
-    Operation("/metrics", "metrics", "Metrics for Prometheus.", {200: "text/plain"}),
+    Operation("/metrics", "metrics", "Metrics for Prometheus.", {200: Text("text/plain")}),
     Operation("/openapi.json", "openapi", "This document.", {200: dict[str, Any]}),
     Operation("/asyncapi.json", "asyncapi", "The messages of the websockets.", {200: dict[str, Any]}),
     Operation(
@@ -77,7 +59,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/v1/sse",
         "sse",
         "The stream as server-sent events: snapshot, update, heartbeat (schemas SseSnapshot, SseUpdate, SseHeartbeat).",
-        {200: "text/event-stream", 404: ErrorAnswer, 429: ErrorAnswer, 503: ErrorAnswer},
+        {200: Text("text/event-stream"), 404: ErrorAnswer, 429: ErrorAnswer, 503: ErrorAnswer},
         (
             Parameter("feeds", "query", "Names with commas between; all without it.", {"type": "string"}),
             Parameter("Last-Event-ID", "header", "Replay what came after this event.", {"type": "string"}),
@@ -86,13 +68,33 @@ OPERATIONS: tuple[Operation, ...] = (
 )
 
 
+def _files() -> tuple[Operation, ...]:
+    """The dashboard: each of its files."""
+    return tuple(
+        Operation(
+            path,
+            f"file_{file.name}",
+            f"The dashboard: {file.name}.",
+            {200: Text(pages.CONTENT_TYPES[file.suffix].partition(";")[0])},
+        )
+        for path, file in pages.served().items()
+    )
+
+
+OPERATIONS = (*NATIVE, *udf_description.OPERATIONS, *hermes_description.OPERATIONS, *_files())
+"""Every path that is no websocket."""
+
+
 def openapi(version: str) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of the native HTTP doors."""
-    structs = [answer for one in OPERATIONS for answer in one.answers.values() if not isinstance(answer, str)]
+    """The OpenAPI 3.1 document of the HTTP doors."""
     _, components = msgspec.json.schema_components(
-        [*structs, SseSnapshot, SseUpdate, SseHeartbeat], ref_template=REFERENCE
+        [*structs(OPERATIONS), Provenance, SseSnapshot, SseUpdate, SseHeartbeat], ref_template=REFERENCE
     )
     components["ErrorBody"]["properties"]["code"] = {"enum": [code.value for code in ChartsCode]}
+    otherwise = {
+        "description": "Refused before it reaches the door, or failed inside.",
+        "content": {"application/json": {"schema": reference("ErrorAnswer")}},
+    }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -101,37 +103,9 @@ def openapi(version: str) -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
-        "paths": {one.path: {"get": _operation(one)} for one in OPERATIONS},
-        "components": {"schemas": components},
+        "paths": {one.path: {"get": described(one, otherwise)} for one in OPERATIONS},
+        "components": {"schemas": {**components, **udf_description.SCHEMAS, **hermes_description.SCHEMAS}},
     }
-
-
-def _operation(one: Operation) -> dict[str, Any]:
-    return {
-        "operationId": one.name,
-        "summary": one.summary,
-        "parameters": [
-            {
-                "name": parameter.name,
-                "in": parameter.where,
-                "description": parameter.what,
-                "required": parameter.where == "path",
-                "schema": parameter.schema,
-            }
-            for parameter in one.parameters
-        ],
-        "responses": {
-            str(status): {"description": HTTPStatus(status).phrase, "content": _content(answer)}
-            for status, answer in one.answers.items()
-        },
-    }
-
-
-def _content(answer: Any) -> dict[str, Any]:
-    if isinstance(answer, str):
-        return {answer: {"schema": {"type": "string"}}}
-    (schema,), _ = msgspec.json.schema_components([answer], ref_template=REFERENCE)
-    return {"application/json": {"schema": schema}}
 
 
 class Channel(NamedTuple):
@@ -142,6 +116,8 @@ class Channel(NamedTuple):
     what: str
     server: tuple[type[msgspec.Struct], ...]
     client: tuple[type[msgspec.Struct], ...]
+    written: Mapping[str, Schema] = MappingProxyType({})
+    """Messages of the server that are no structs, by type."""
 
 
 CHANNELS: tuple[Channel, ...] = (
@@ -159,17 +135,27 @@ CHANNELS: tuple[Channel, ...] = (
         get_args(stream.ServerMessage),
         get_args(stream.ClientMessage),
     ),
+    *(
+        Channel(
+            name,
+            f"{prefix}/ws",
+            "Prices as Hermes tells them, at the charts process.",
+            (),
+            (hermes_socket.Subscribe, hermes_socket.Unsubscribe),
+            hermes_description.SERVER_MESSAGES,
+        )
+        for prefix, name in hermes_description.CHANNELS.items()
+    ),
 )
 
 
 def asyncapi(version: str) -> dict[str, Any]:
-    """The AsyncAPI 3.0 document of ``/v1/bars`` here and of ``/v1/stream`` at the hub."""
-    structs = [struct for channel in CHANNELS for struct in (*channel.server, *channel.client)]
-    schemas, components = msgspec.json.schema_components([*structs, stream.FeedEntry], ref_template=REFERENCE)
-    references: dict[type, str] = {struct: schemas[at]["$ref"] for at, struct in enumerate(structs)}
-    entry = {"$ref": REFERENCE.format(name="FeedEntry")}
+    """The AsyncAPI 3.0 document of the websockets here, and of ``/v1/stream`` at the hub."""
+    told = list(dict.fromkeys(struct for channel in CHANNELS for struct in (*channel.server, *channel.client)))
+    schemas, components = msgspec.json.schema_components([*told, stream.FeedEntry, Provenance], ref_template=REFERENCE)
+    references: dict[type, str] = {struct: schemas[at]["$ref"] for at, struct in enumerate(told)}
     for struct in (stream.Snapshot, stream.Update):  # kept raw until they are needed
-        components[references[struct].rsplit("/", 1)[1]]["properties"]["feeds"]["items"] = entry
+        components[references[struct].rsplit("/", 1)[1]]["properties"]["feeds"]["items"] = reference("FeedEntry")
     return {
         "asyncapi": "3.0.0",
         "info": {"title": "oracle-hub streams", "version": version, "license": {"name": "Apache-2.0"}},
@@ -184,16 +170,23 @@ def asyncapi(version: str) -> dict[str, Any]:
     }
 
 
-def _tags(channel: Channel, side: str) -> dict[str, type[msgspec.Struct]]:
-    structs = channel.server if side == "server" else channel.client
-    return {str(struct.__struct_config__.tag): struct for struct in structs}
+def _payloads(channel: Channel, side: str, references: Mapping[type, str]) -> dict[str, Schema]:
+    """Schemas of what one side tells, by type."""
+    told = channel.server if side == "server" else channel.client
+    found = {str(struct.__struct_config__.tag): {"$ref": references[struct]} for struct in told}
+    return {**found, **(channel.written if side == "server" else {})}
 
 
-def _channel(channel: Channel, references: dict[type, str]) -> dict[str, Any]:
+def _tags(channel: Channel, side: str) -> list[str]:
+    told = channel.server if side == "server" else channel.client
+    return [*(str(one.__struct_config__.tag) for one in told), *(channel.written if side == "server" else ())]
+
+
+def _channel(channel: Channel, references: Mapping[type, str]) -> dict[str, Any]:
     messages = {
-        f"{side}.{tag}": {"name": tag, "payload": {"$ref": references[struct]}}
+        f"{side}.{tag}": {"name": tag, "payload": payload}
         for side in ("server", "client")
-        for tag, struct in _tags(channel, side).items()
+        for tag, payload in _payloads(channel, side, references).items()
     }
     return {"address": channel.address, "description": channel.what, "messages": messages}
 

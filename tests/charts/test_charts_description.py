@@ -7,23 +7,12 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
-from jsonschema import Draft202012Validator
 from openapi_spec_validator import validate
 from websockets.asyncio.client import connect
 
 from oracle_hub.charts.app import application
-from oracle_hub.charts.description import asyncapi, openapi
 from tests.charts.charts_stage import SECOND_US, ChartsStage, bars_client
-
-OTHERS = ("/udf", "/v1/shims", "/hermes", "/v2/", "/api/", "/ws", "/dashboard/")
-"""Doors whose form somebody else has described, and the files of the dashboard."""
-
-HTTP, STREAMS = openapi("1.2.3"), asyncapi("1.2.3")
-
-
-def check(document: dict[str, Any], schema: dict[str, Any], value: object) -> None:
-    """Fail where a value is not as a schema of a document says."""
-    Draft202012Validator({**schema, "components": document["components"]}).validate(value)
+from tests.charts.described import HTTP, STREAMS, as_described, check, payload
 
 
 def references(value: object) -> Iterator[str]:
@@ -35,12 +24,6 @@ def references(value: object) -> Iterator[str]:
     elif isinstance(value, list):
         for part in value:
             yield from references(part)
-
-
-def payload(channel: str, side: str, message: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a message."""
-    found: dict[str, Any] = STREAMS["channels"][channel]["messages"][f"{side}.{message['type']}"]["payload"]
-    return found
 
 
 @pytest.fixture
@@ -64,14 +47,13 @@ def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
         assert part
 
 
-async def test_every_native_path_is_described(stage: ChartsStage) -> None:
+async def test_every_path_is_described(stage: ChartsStage) -> None:
     async with stage.charts() as charts:
         app = application(charts.context, charts._doors)
         paths = {route.resource.canonical for route in app.router.routes() if route.resource is not None}
         sockets = {channel["address"] for channel in STREAMS["channels"].values()}
-        assert sockets == {"/v1/bars", "/v1/stream"} and sockets < paths
-        native = {path for path in paths - sockets if not path.startswith(OTHERS)} - {"/", "/live", "/ready"}
-        assert native == set(HTTP["paths"])
+        assert sockets == {"/v1/bars", "/v1/stream", "/ws", "/hermes/ws"}
+        assert paths - sockets == set(HTTP["paths"])
     await stage.stop()
 
 
@@ -96,11 +78,7 @@ async def test_real_answers_are_as_described(stage: ChartsStage) -> None:
             ("/openapi.json", "/openapi.json", 200),
             ("/asyncapi.json", "/asyncapi.json", 200),
         ):
-            async with http.get(path) as answer:
-                value = orjson.loads(await answer.read())
-                assert answer.status == status, value
-            described = HTTP["paths"][of]["get"]["responses"][str(status)]["content"]["application/json"]["schema"]
-            check(HTTP, described, value)
+            await as_described(http, path, of, status)
         async with http.get("/metrics") as answer:
             assert answer.content_type == "text/plain" and "oraclehub_charts_connected 1.0" in await answer.text()
     await stage.stop()

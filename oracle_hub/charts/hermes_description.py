@@ -1,0 +1,233 @@
+"""The Hermes-compatible doors for machines: what each path takes and answers, and what goes over their websocket."""
+
+from typing import Any
+
+from oracle_hub.charts.answers import ErrorAnswer
+from oracle_hub.charts.hermes import PREFIXES
+from oracle_hub.charts.hermes_shapes import ASSET_TYPES, EMITTER_CHAIN
+from oracle_hub.charts.operations import (
+    BOOLEAN,
+    DIGITS,
+    INTEGER,
+    SECONDS,
+    STRING,
+    Named,
+    Operation,
+    Parameter,
+    Schema,
+    Text,
+    array,
+    constant,
+    record,
+    reference,
+)
+
+NAMES = {"": "root", "/hermes": "hermes"}
+"""Beginning of the names of operations, by prefix."""
+CHANNELS = {prefix: f"{name}_ws" for prefix, name in NAMES.items()}
+"""Names of the websockets, by prefix."""
+
+_ID: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+_PRICE = record({"price": DIGITS, "conf": DIGITS, "expo": INTEGER, "publish_time": SECONDS})
+_OURS = reference("Provenance")
+_ENTRY = record(
+    {
+        "id": _ID,
+        "price": _PRICE,
+        "ema_price": _PRICE,
+        "metadata": record({"slot": INTEGER, "proof_available_time": SECONDS, "prev_publish_time": SECONDS}),
+        "oracle_hub": _OURS,
+    }
+)
+_UPDATE = record(
+    {
+        "binary": record({"encoding": {"enum": ["hex", "base64"]}, "data": array(STRING)}),
+        "parsed": array(_ENTRY),
+        "oracle_hub": record(
+            {"simulated": BOOLEAN, "absent": {"type": "object", "additionalProperties": STRING}},
+        ),
+    },
+    optional=("parsed",),
+)
+_FEED = record(
+    {
+        "id": _ID,
+        "price": _PRICE,
+        "ema_price": _PRICE,
+        "metadata": record(
+            {
+                "slot": INTEGER,
+                "emitter_chain": constant(EMITTER_CHAIN),
+                "price_service_receive_time": SECONDS,
+                "prev_publish_time": SECONDS,
+            }
+        ),
+        "vaa": {"type": "string", "contentEncoding": "base64"},
+        "oracle_hub": _OURS,
+    },
+    optional=("metadata", "vaa"),
+)
+_METADATA = record(
+    {
+        "id": _ID,
+        "attributes": record(
+            {
+                "asset_type": {"enum": sorted(ASSET_TYPES)},
+                **dict.fromkeys(
+                    (
+                        *("base", "description", "display_symbol", "generic_symbol"),
+                        *("quote_currency", "schedule", "symbol"),
+                    ),
+                    STRING,
+                ),
+            }
+        ),
+        "oracle_hub": record({"feed": STRING, "expo": INTEGER}),
+    }
+)
+_OPTIONAL_US: Schema = {"type": ["integer", "null"]}
+_READINESS = record(
+    {
+        "has_completed_recently": BOOLEAN,
+        "is_not_behind": BOOLEAN,
+        "is_metadata_loaded": BOOLEAN,
+        "latest_completed_slot": _OPTIONAL_US,
+        "latest_observed_slot": _OPTIONAL_US,
+        "latest_completed_unix_timestamp": _OPTIONAL_US,
+        "price_feeds_metadata_len": INTEGER,
+    }
+)
+_RESPONSE: Schema = {
+    "oneOf": [
+        record({"type": constant("response"), "status": constant("success")}),
+        record({"type": constant("response"), "status": constant("error"), "error": STRING}),
+    ]
+}
+_ABSENT = record({"price_id": _ID, "feed": STRING, "reason": STRING})
+
+SCHEMAS: dict[str, Schema] = {
+    "HermesUpdate": _UPDATE,
+    "HermesPriceFeed": _FEED,
+    "HermesPriceFeeds": array(reference("HermesPriceFeed")),
+    "HermesMetadata": array(_METADATA),
+    "HermesIds": array(_ID),
+    "HermesPaths": array(STRING),
+    "HermesReadiness": _READINESS,
+}
+
+SERVER_MESSAGES: dict[str, Schema] = {
+    "response": _RESPONSE,
+    "price_update": record({"type": constant("price_update"), "price_feed": _FEED}),
+    "price_absent": record({"type": constant("price_absent"), "id": _ID, "oracle_hub": _ABSENT}),
+}
+"""What the websocket tells, by type."""
+
+_ANY_ID: Schema = {"type": "string", "pattern": "^(0[xX])?[0-9a-fA-F]{64}$"}
+_IDS = Parameter("ids[]", "query", "Ids of Pyth; may be given again and again.", array(_ANY_ID), required=True)
+_ONE_ID = Parameter("id", "query", "An id of Pyth.", _ANY_ID, required=True)
+_SINCE = Parameter("publish_time", "query", "Unix seconds.", INTEGER, required=True)
+_VERBOSE = Parameter("verbose", "query", "With metadata.", BOOLEAN)
+_BINARY = Parameter("binary", "query", "With the signed update, in `vaa`.", BOOLEAN)
+_FIRST = (_VERBOSE, _BINARY)
+_SECOND = (
+    Parameter("encoding", "query", "Of the signed updates.", {"enum": ["hex", "base64"]}),
+    Parameter("parsed", "query", "With `parsed`, as by default.", BOOLEAN),
+    Parameter("ignore_invalid_price_ids", "query", "Leave out what has no price.", BOOLEAN),
+)
+_STREAM = (
+    Parameter("allow_unordered", "query", "Accepted; nothing ever comes out of order.", BOOLEAN),
+    Parameter("benchmarks_only", "query", "The first price of each second only.", BOOLEAN),
+)
+_PLAIN = Text("text/plain")
+_REFUSED: dict[int, Any] = {400: _PLAIN, 404: _PLAIN}
+_BUSY: dict[int, Any] = {503: ErrorAnswer}
+
+
+def _under(prefix: str) -> tuple[Operation, ...]:
+    def operation(path: str, name: str, summary: str, answers: dict[int, Any], *parameters: Parameter) -> Operation:
+        return Operation(prefix + path, f"{NAMES[prefix]}_{name}", f"Hermes: {summary}", answers, parameters)
+
+    return (
+        operation("/live", "live", "the process answers.", {200: _PLAIN}),
+        operation("/ready", "ready", "whether the hub is heard.", {200: _PLAIN, 503: Named("HermesReadiness")}),
+        operation(
+            "/v2/price_feeds",
+            "price_feeds",
+            "the feeds.",
+            {200: Named("HermesMetadata"), 400: _PLAIN},
+            Parameter("query", "query", "A part of the symbol.", STRING),
+            Parameter("asset_type", "query", "All without it.", {"enum": sorted(ASSET_TYPES)}),
+        ),
+        operation(
+            "/v2/updates/price/latest",
+            "latest",
+            "the prices that hold now.",
+            {200: Named("HermesUpdate"), **_REFUSED, **_BUSY},
+            _IDS,
+            *_SECOND,
+        ),
+        operation(
+            "/v2/updates/price/{publish_time}",
+            "at_time",
+            "the first prices that were published at or after a time.",
+            {200: Named("HermesUpdate"), **_REFUSED, **_BUSY},
+            Parameter("publish_time", "path", "Unix seconds.", INTEGER),
+            _IDS,
+            *_SECOND,
+        ),
+        operation(
+            "/v2/updates/price/stream",
+            "stream",
+            "prices as server-sent events.",
+            {200: Text("text/event-stream", "HermesUpdate"), **_REFUSED, 429: ErrorAnswer, **_BUSY},
+            _IDS,
+            *_SECOND,
+            *_STREAM,
+        ),
+        operation(
+            "/v2/updates/publisher_stake_caps/latest", "stake_caps", "nothing: the hub knows none.", {404: _PLAIN}
+        ),
+        operation(
+            "/v2/updates/twap/{window}/latest",
+            "twap",
+            "gone, as at Hermes.",
+            {400: _PLAIN},
+            Parameter("window", "path", "Seconds.", INTEGER),
+        ),
+        *_first(operation),
+    )
+
+
+def _first(operation: Any) -> tuple[Operation, ...]:
+    """The first API."""
+    data = Parameter("data", "query", "0x, 32 bytes of id, 8 of unix seconds.", STRING, required=True)
+    return (
+        operation(
+            "/api/latest_price_feeds",
+            "latest_price_feeds",
+            "the prices that hold now.",
+            {200: Named("HermesPriceFeeds"), **_REFUSED, **_BUSY},
+            _IDS,
+            *_FIRST,
+        ),
+        operation("/api/latest_vaas", "latest_vaas", "signed updates.", {**_REFUSED, **_BUSY}, _IDS),
+        operation(
+            "/api/get_price_feed",
+            "get_price_feed",
+            "the first price that was published at or after a time.",
+            {200: Named("HermesPriceFeed"), **_REFUSED, **_BUSY},
+            _ONE_ID,
+            _SINCE,
+            *_FIRST,
+        ),
+        operation("/api/get_vaa", "get_vaa", "a signed update of the past.", _REFUSED, _ONE_ID, _SINCE),
+        operation("/api/get_vaa_ccip", "get_vaa_ccip", "the same by CCIP.", {**_REFUSED, 502: _PLAIN}, data),
+        operation("/api/price_feed_ids", "price_feed_ids", "every id.", {200: Named("HermesIds")}),
+    )
+
+
+OPERATIONS: tuple[Operation, ...] = (
+    *(operation for prefix in PREFIXES for operation in _under(prefix)),
+    Operation("/hermes", "hermes", "Hermes: the paths.", {200: Named("HermesPaths")}),
+    Operation("/hermes/", "hermes_index", "Hermes: the paths.", {200: Named("HermesPaths")}),
+)
