@@ -1,6 +1,8 @@
 """The emulator's accounts: what each oracle's state looks like on the chain, at the mainnet addresses."""
 
 from functools import cache
+from hashlib import sha256
+from typing import NamedTuple
 
 import msgspec
 
@@ -24,13 +26,15 @@ from feeds.doves import AgPriceFeed, PriceFeed
 from feeds.emulator.oracles import AGGREGATE, CHAINLINK_LEG, EDGE, LAZER, LEGACY, RECEIVER, STORE
 from feeds.emulator.oracles import REDSTONE as REDSTONE_ORACLE
 from feeds.jupiter import Custody, OracleParams, ParameterUpdateOracle, Pool
-from feeds.layout import UNSET_KEY, pad32, pubkey_bytes
+from feeds.layout import UNSET_KEY, pad32, pubkey_bytes, pubkey_text
 from feeds.pyth.legacy import Ema, PriceAccount, PriceInfo
 from feeds.pyth.receiver import PriceUpdateV2
 from feeds.reader import MILLISECOND_US
 from feeds.redstone import PriceData
 
 EXPO = -8
+AG_ORACLE_OFFSET = 384
+"""Where a custody's ``dovesAgOracle`` begins: accounts from before April 2025 end here."""
 CUSTODY = "jupiter.custody"
 POOL_KIND = "jupiter.pool"
 _SECOND_US = 1_000_000
@@ -69,6 +73,12 @@ class Place(msgspec.Struct, frozen=True):
 
 
 @cache
+def next_aggregate(feed: str) -> str:
+    """The address of a feed's second aggregate. The real chain has none, and no rule derives this one."""
+    return pubkey_text(sha256(f"oracle-hub emulator: second aggregate of {feed}".encode()).digest())
+
+
+@cache
 def places() -> dict[str, Place]:
     """Every address that the emulator knows."""
     found = {POOL: Place(POOL_KIND, None, PERPS)}
@@ -78,6 +88,7 @@ def places() -> dict[str, Place]:
             (LAZER, asset.lazer, DOVES),
             (CHAINLINK_LEG, asset.chainlink_doves, DOVES),
             (AGGREGATE, asset.ag, DOVES),
+            (AGGREGATE, next_aggregate(feed), DOVES),
             (STORE, asset.chainlink_store, CHAINLINK_STORE),
             (RECEIVER, asset.pyth_new_push, PYTH_NEW_RECEIVER),
             (RECEIVER, asset.pyth_old_push, PYTH_OLD_RECEIVER),
@@ -105,15 +116,27 @@ def _ag_bump(mint: str) -> int:
     return doves_ag_feed_bump(mint)
 
 
-def encode_price(address: str, held: Held) -> bytes:
-    """The bytes of a price account that holds this state."""
+class Limits(NamedTuple):
+    """What an aggregate publishes as its own limits: seconds, seconds, basis points."""
+
+    max_age_s: int = 10
+    max_leg_age_s: int = 60
+    max_diff_bps: int = 50
+
+
+LIVE_LIMITS = Limits()
+"""As on mainnet in autumn 2026."""
+
+
+def encode_price(address: str, held: Held, limits: Limits = LIVE_LIMITS) -> bytes:
+    """The bytes of a price account that holds this state; an aggregate also publishes its limits."""
     place = places()[address]
     assert place.feed is not None
     asset = ASSETS[place.feed]
     if place.oracle in (EDGE, LAZER, CHAINLINK_LEG):
         return _price_feed(asset, place.oracle, held)
     if place.oracle == AGGREGATE:
-        return _aggregate(asset, held)
+        return _aggregate(asset, held, limits)
     if place.oracle == STORE:
         return _transmissions(asset, held)
     if place.oracle == RECEIVER:
@@ -129,7 +152,7 @@ def _price_feed(asset: Asset, oracle: str, held: Held) -> bytes:
     return PriceFeed(pair, signer, held.mantissa, EXPO, held.publish_s, _feed_bump(pair)).encode()
 
 
-def _aggregate(asset: Asset, held: Held) -> bytes:
+def _aggregate(asset: Asset, held: Held, limits: Limits) -> bytes:
     return AgPriceFeed(
         mint=pubkey_bytes(asset.mint),
         edge_feed=pubkey_bytes(asset.edge),
@@ -139,6 +162,9 @@ def _aggregate(asset: Asset, held: Held) -> bytes:
         price=held.mantissa,
         expo=EXPO,
         timestamp=held.publish_s,
+        max_ag_price_age_sec=limits.max_age_s,
+        max_price_feed_age_sec=limits.max_leg_age_s,
+        max_price_diff_bps=limits.max_diff_bps,
         bump=_ag_bump(asset.mint),
         lazer_feed=pubkey_bytes(asset.lazer),
         redstone_feed=pubkey_bytes(asset.redstone),
@@ -198,18 +224,20 @@ def _legacy(asset: Asset, held: Held) -> bytes:
     ).encode()
 
 
-def encode_custody(feed: str, *, names_aggregate: bool) -> bytes:
-    """The bytes of a feed's custody; with ``names_aggregate`` false its ``dovesAgOracle`` is unset, as it once was."""
+def encode_custody(feed: str, mode: str = "set") -> bytes:
+    """The bytes of a feed's custody, in a mode of the fault ``custody``."""
     asset = ASSETS[feed]
-    return Custody(
+    names = {"set": asset.ag, "next": next_aggregate(feed)}.get(mode)
+    data = Custody(
         pool=pubkey_bytes(POOL),
         mint=pubkey_bytes(asset.mint),
         decimals=asset.decimals,
         is_stable=asset.symbol in _STABLE,
         oracle=OracleParams(oracle_account=pubkey_bytes(asset.pyth_old_push)),
         doves_oracle=pubkey_bytes(asset.edge),
-        doves_ag_oracle=pubkey_bytes(asset.ag) if names_aggregate else None,
+        doves_ag_oracle=None if names is None else pubkey_bytes(names),
     ).encode()
+    return data[:AG_ORACLE_OFFSET] if mode == "short" else data
 
 
 @cache

@@ -19,6 +19,8 @@ Kind: TypeAlias = Literal[
     "fork",
     "custody",
     "wipe",
+    "freeze",
+    "limits",
     "disconnect",
     "silent",
     "half_open",
@@ -41,8 +43,13 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     spike                     prices are multiplied by ``times``, or moved by ``bps``
     future                    the next ``count`` updates of each matching oracle are stamped ``offset_s`` ahead
     fork                      the state before the held one is told again, at a slot that differs by ``slots``
-    custody                   the custody's ``dovesAgOracle`` is unset (``mode="unset"``) or set (``"set"``)
-    wipe                      matching accounts (or ``account``) do not exist
+    custody                   the custody's ``dovesAgOracle`` is unset (``mode="unset"``), set (``"set"``), not there
+                              at all, as in accounts from before it was added (``"short"``), or names the feed's
+                              second aggregate, at another address (``"next"``)
+    wipe                      matching accounts (or ``account``) do not exist, or (``mode="blank"``) exist and never
+                              had a price
+    freeze                    matching accounts stay as they are, while their oracles go on elsewhere
+    limits                    aggregates publish other limits: ``max_age_s``, ``max_leg_age_s``, ``max_diff_bps``
     disconnect                open sockets are closed; new ones are refused for the duration
     silent                    subscriptions to matching accounts (or feeds of a stream) tell nothing, others go on;
                               ``mode="once"``: only those that stood when it began, so that a new one works
@@ -77,10 +84,14 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     retry_after_s: Annotated[int, msgspec.Meta(ge=0, le=3_600)] = 1
     count: Annotated[int, msgspec.Meta(ge=1, le=1_000)] | None = None
     mode: str | None = None
+    max_age_s: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] = 10
+    max_leg_age_s: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)] = 60
+    max_diff_bps: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 50
 
 
 _MODES: dict[str, tuple[str, ...]] = {
-    "custody": ("unset", "set"),
+    "custody": ("unset", "set", "short", "next"),
+    "wipe": ("blank",),
     "silent": ("once",),
     "rate_limit": ("http", "rpc"),
     "malformed": ("json", "base64", "account"),

@@ -3,24 +3,27 @@
 The same seed or tape, the same faults and the same instants give the same states. Nothing here knows of sockets.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from heapq import heapify, heappop, heappush
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import msgspec
 
 from feeds.addresses import ASSETS
 from feeds.emulator.accounts import (
     CUSTODY,
+    LIVE_LIMITS,
     POOL_KIND,
     Held,
+    Limits,
     addresses_of,
     encode_custody,
     encode_pool,
     encode_price,
+    next_aggregate,
     places,
 )
-from feeds.emulator.faults import ActiveFault, FaultBook, spike_factor
+from feeds.emulator.faults import ActiveFault, Fault, FaultBook, Kind, spike_factor
 from feeds.emulator.oracles import AGGREGATE, CHAINLINK_LEG, EDGE, HERMES, LAZER, ORACLES, STRICT_SECONDS
 from feeds.emulator.walk import Point
 from oracle_hub.core.price import INT64_MAX, near
@@ -34,6 +37,7 @@ _LEG_MAX_AGE_US = 60_000_000
 _LEG_MAX_BPS = 50
 SYSTEM_PROGRAM = "11111111111111111111111111111111"
 
+T = TypeVar("T")
 Key: TypeAlias = tuple[str, str]
 """Feed and oracle."""
 
@@ -64,7 +68,7 @@ class Change(msgspec.Struct, frozen=True):
     oracle: str
     address: str | None
     held: Held | None
-    """The state to tell; None for a custody, and for an account that was wiped or came back."""
+    """The state to tell; None: the account as it stands (a custody, and what a fault changed)."""
     endpoint: str | None = None
     """Only this server tells it (a fork); None: all."""
 
@@ -96,8 +100,15 @@ class World:
         self._held: dict[Key, Held] = {}
         self._previous: dict[Key, Held] = {}
         self._honest_us: dict[Key, int] = {}
-        self._wiped: frozenset[str] = frozenset()
-        self._unset: frozenset[str] = frozenset()
+        self._wiped: dict[str, str] = {}
+        """Mode of the wipe (``gone`` or ``blank``) by address."""
+        self._frozen: dict[str, AccountState] = {}
+        self._custodies: dict[str, str] = {}
+        """Mode of the custody by feed, where it is not ``set``."""
+        self._second: frozenset[str] = frozenset()
+        """Feeds with a second aggregate: it begins when a custody names it, and stays."""
+        self._limits: dict[str, Limits] = {}
+        """By address of an aggregate, where they are not the live ones."""
         for index in range(len(self._drivers)):
             self._pull(index)
         heapify(self._queue)
@@ -236,35 +247,53 @@ class World:
         if oracle == HERMES:
             yield Change(at_us, told_slot, feed, oracle, None, held)
         for address in addresses_of(feed, oracle):
-            if address not in self._wiped:
+            if self._exists(address, feed) and address not in self._wiped and address not in self._frozen:
                 yield Change(at_us, told_slot, feed, oracle, address, held)
 
     # Faults that change what is there, beside updates.
 
     def _settle(self, now_us: int, changes: list[Change]) -> None:
-        wipes = self.faults.active(now_us, "wipe")
-        wiped = frozenset(
-            address
-            for address, place in places().items()
-            if any(_wipes(fault, address, place.oracle, place.feed) for fault in wipes)
-        )
-        for address in sorted(wiped ^ self._wiped):
+        """Let accounts be what the faults of this instant make of them, and tell of each that became another."""
+        touched: dict[str, None] = {}
+        wiped = self._matching("wipe", now_us, lambda fault: fault.mode or "gone")
+        touched |= dict.fromkeys(sorted(_differing(self._wiped, wiped)))
+        frozen = self._matching("freeze", now_us, lambda fault: "")
+        thawed = self._frozen.keys() - frozen.keys()
+        standing = {address: self.account(address) for address in frozen.keys() - self._frozen.keys()}
+        self._wiped = wiped
+        self._frozen = {address: held for address, held in self._frozen.items() if address in frozen}
+        self._frozen |= {address: held for address, held in standing.items() if held is not None}
+        touched |= dict.fromkeys(sorted(thawed))
+        limits = self._matching("limits", now_us, _limits)
+        limits = {address: one for address, one in limits.items() if places()[address].oracle == AGGREGATE}
+        touched |= dict.fromkeys(sorted(_differing(self._limits, limits)))
+        self._limits = limits
+        custodies = {
+            feed: fault.fault.mode or "unset"
+            for feed in ASSETS
+            for fault in self.faults.active(now_us, "custody")
+            if fault.fault.feed in (None, feed)
+        }
+        touched |= dict.fromkeys(ASSETS[feed].custody for feed in sorted(_differing(self._custodies, custodies)))
+        self._custodies = custodies
+        second = self._second | {feed for feed, mode in custodies.items() if mode == "next"}
+        touched |= dict.fromkeys(next_aggregate(feed) for feed in sorted(second - self._second))
+        self._second = second
+        for address in touched:
             place = places()[address]
             changes.append(Change(now_us, slot_at(now_us), place.feed or "", place.oracle, address, None))
-        self._wiped = wiped
-        unset = frozenset(
-            feed
-            for feed in ASSETS
-            for fault in self.faults.active(now_us, "custody")[-1:]
-            if fault.fault.feed in (None, feed) and fault.fault.mode != "set"
-        )
-        changes.extend(
-            Change(now_us, slot_at(now_us), feed, CUSTODY, ASSETS[feed].custody, None)
-            for feed in sorted(unset ^ self._unset)
-        )
-        self._unset = unset
         for fault in self.faults.active(now_us, "fork"):
             changes.extend(self._forked(fault, now_us))
+
+    def _matching(self, kind: Kind, now_us: int, what: Callable[[Fault], T]) -> dict[str, T]:
+        """What the latest fault of a kind says, for each address that one of them hits."""
+        active = self.faults.active(now_us, kind)
+        return {
+            address: what(fault.fault)
+            for fault in active
+            for address, place in places().items()
+            if _hits_account(fault, address, place.oracle, place.feed)
+        }
 
     def _forked(self, fault: ActiveFault, now_us: int) -> Iterator[Change]:
         for key in self._keys:
@@ -290,21 +319,34 @@ class World:
     def account(self, address: str) -> AccountState | None:
         """An account as it stands; None if there is none."""
         place = places().get(address)
-        if place is None or address in self._wiped:
+        wiped = self._wiped.get(address)
+        if place is None or wiped == "gone":
             return None
         if place.oracle == POOL_KIND:
             return _state(place.owner, encode_pool())
         assert place.feed is not None
+        if not self._exists(address, place.feed):
+            return None
         if place.oracle == CUSTODY:
-            return _state(place.owner, encode_custody(place.feed, names_aggregate=place.feed not in self._unset))
+            return _state(place.owner, encode_custody(place.feed, self._custodies.get(place.feed, "set")))
+        if address in self._frozen and wiped is None:
+            return self._frozen[address]
         held = self._held.get((place.feed, place.oracle))
-        return None if held is None else _state(place.owner, encode_price(address, held))
+        if held is not None and wiped is not None:
+            held = msgspec.structs.replace(held, mantissa=0, publish_us=0)
+        return None if held is None else _state(place.owner, self._encoded(address, held))
+
+    def _exists(self, address: str, feed: str) -> bool:
+        return feed in self._second or address != next_aggregate(feed)
+
+    def _encoded(self, address: str, held: Held) -> bytes:
+        return encode_price(address, held, self._limits.get(address, LIVE_LIMITS))
 
     def told_account(self, change: Change) -> AccountState:
         """The account as a change tells it; :data:`CLOSED` for one that is gone."""
         assert change.address is not None
         if change.held is not None:
-            return _state(places()[change.address].owner, encode_price(change.address, change.held))
+            return _state(places()[change.address].owner, self._encoded(change.address, change.held))
         return self.account(change.address) or CLOSED
 
     def ages_ms(self) -> dict[str, dict[str, int]]:
@@ -330,9 +372,17 @@ def _restamped(held: Held, by_us: int) -> Held:
     )
 
 
-def _wipes(fault: ActiveFault, address: str, oracle: str, feed: str | None) -> bool:
+def _limits(fault: Fault) -> Limits:
+    return Limits(fault.max_age_s, fault.max_leg_age_s, fault.max_diff_bps)
+
+
+def _differing(before: Mapping[str, object], after: Mapping[str, object]) -> set[str]:
+    return {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+
+
+def _hits_account(fault: ActiveFault, address: str, oracle: str, feed: str | None) -> bool:
     if oracle in (CUSTODY, POOL_KIND):
-        return fault.fault.account == address  # these hold no price: wiped only when named
+        return fault.fault.account == address  # these hold no price: hit only when named
     return fault.hits(oracle, feed, address)
 
 

@@ -35,6 +35,10 @@ from oracle_hub.core.source import (
 from oracle_hub.core.table import Applied
 from oracle_hub.ingest.solana_rpc import SolanaRpc
 
+EVERY_WAY = "*"
+"""In place of a transport: what was said of a source whatever way it came."""
+CHANGE_SHOWN_US = 600_000_000
+"""For how long a change of the line-up is shown once it is complete."""
 _ENDED_BY_A_PRICE = (Condition.MISSING_ACCOUNT, Condition.INVALID, Condition.HALTED)
 
 
@@ -243,18 +247,30 @@ class Engine:
 
     def _note(self, status: Status) -> None:
         key = (status.source, status.transport, status.feed or "*")
-        if status.condition == "ok":
+        if status.condition is Condition.CHANGED:
+            # A change is of the line-up, not of the way that told it: the latest one stands, whoever told it.
+            self.statuses[status.source, EVERY_WAY, status.feed or "*"] = status
+        elif status.condition is Condition.OK:
             self.statuses.pop(key, None)
         else:
             self.statuses[key] = status
+
+    def standing(self, now_us: int) -> list[Status]:
+        """What sources say of themselves that is not ok; changes of a line-up while they are new or under way."""
+        return [status for status in self.statuses.values() if not self._past(status, now_us)]
+
+    def _past(self, status: Status, now_us: int) -> bool:
+        if status.condition is not Condition.CHANGED or now_us - status.received_us <= CHANGE_SHOWN_US:
+            return False
+        described = self.lineup.describe(status.source, status.feed) if status.feed is not None else None
+        return described is None or described.get("pending") is None
 
     def _rewatch(self, now_us: int) -> None:
         """Readers are shared by all Solana links: when one learns of a new account, every link must watch it."""
         for name, link in self.lineup.links.items():
             if isinstance(link, SolanaRpc):
-                effects = link.reconcile(now_us)
-                if effects:
-                    self.others.setdefault(name, []).extend(effects)
+                # An entry even where there is nothing to do: whoever carries it out looks at the link's deadline anew.
+                self.others.setdefault(name, []).extend(link.reconcile(now_us))
 
     def drain_others(self) -> Mapping[str, Sequence[Effect]]:
         """Hand over the effects for other links."""

@@ -39,7 +39,7 @@ def explain_feed(engine: Engine, feed: str, now_us: int) -> dict[str, object] | 
         "seq": hub.seq,
         "config_hash": hub.config_hash,
         "inputs": _inputs(engine, index, now_us),
-        "notes": notes(engine, feed),
+        "notes": notes(engine, feed, now_us),
     }
 
 
@@ -89,13 +89,13 @@ def _ways(engine: Engine, feed: str, source: str, now_us: int) -> dict[str, obje
     }
 
 
-def notes(engine: Engine, feed: str) -> list[str]:
-    """What a person should know about a feed beside its numbers."""
+def notes(engine: Engine, feed: str, now_us: int) -> list[str]:
+    """What a person should know at ``now_us`` about a feed beside its numbers."""
     lines = [f"not_independent: {line}" for line in engine.lineup.dependent().get(feed, ())]
     known = engine.hub.catalog.source_index
     lines.extend(
         f"{status.source} by {status.transport}: {status.condition}: {status.text}"
-        for status in engine.statuses.values()
+        for status in engine.standing(now_us)
         if status.feed in (None, feed) and status.source in known
     )
     return lines
@@ -128,7 +128,7 @@ def readiness(
         "config_hash": engine.hub.config_hash,
         "feeds": {decision.feed: {"state": decision.state, "reason": decision.reason} for decision in decisions},
         "links": {name: _link(one, now_us) for name, one in health.items()},
-        "conditions": conditions(engine),
+        "conditions": conditions(engine, now_us),
         "not_independent": engine.lineup.dependent(),
         "clock": {"skew_us": pump.skew_us, "skewed": pump.skewed},
         "journal": {
@@ -142,8 +142,8 @@ def readiness(
     return not missing, evidence
 
 
-def conditions(engine: Engine) -> Sequence[dict[str, object]]:
-    """What sources say of themselves that is not ok, by source and transport."""
+def conditions(engine: Engine, now_us: int) -> Sequence[dict[str, object]]:
+    """What sources say of themselves at ``now_us`` that is not ok, by source and transport."""
     return [
         {
             "source": status.source,
@@ -153,7 +153,7 @@ def conditions(engine: Engine) -> Sequence[dict[str, object]]:
             "text": status.text,
             "since_us": status.received_us,
         }
-        for status in engine.statuses.values()
+        for status in engine.standing(now_us)
     ]
 
 

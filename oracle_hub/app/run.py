@@ -405,6 +405,8 @@ async def serve(
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, ended.set)
     reloads: set[asyncio.Task[None]] = set()
+    asked_early: list[bool] = []
+    loop.add_signal_handler(signal.SIGHUP, asked_early.append, True)  # it is read once there is a hub that can
     async with Application(config, load=load) as application:
 
         def reload() -> None:
@@ -413,6 +415,8 @@ async def serve(
             task.add_done_callback(reloads.discard)
 
         loop.add_signal_handler(signal.SIGHUP, reload)
+        if asked_early:
+            reload()
         announce(application)
         await ended.wait()
         ending()

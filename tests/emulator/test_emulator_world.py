@@ -1,13 +1,14 @@
 """The world as a value: the same seed gives the same states, and each fault does what it says and no more."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from feeds.addresses import ASSETS, POOL
 from feeds.doves import AgPriceFeed, PriceFeed
-from feeds.emulator.accounts import places
-from feeds.emulator.faults import Fault, FaultBook
+from feeds.emulator.accounts import next_aggregate, places
+from feeds.emulator.faults import Fault, FaultBook, load_script
 from feeds.emulator.oracles import (
     AGGREGATE,
     CHAINLINK_LEG,
@@ -61,7 +62,8 @@ def of(changes: Sequence[Change], oracle: str, feed: str = "SOL/USD") -> list[Ch
 def test_everything_stands_at_the_beginning() -> None:
     world = make_world()
     world.advance(START)
-    assert [address for address in places() if world.account(address) is None] == []
+    absent = [address for address in places() if world.account(address) is None]
+    assert sorted(absent) == sorted(next_aggregate(feed) for feed in ASSETS)
     assert {key for key in world.keys if world.held(*key) is None} == set()
     assert all(-1 < age < 3_000 for ages in world.ages_ms().values() for age in ages.values())
 
@@ -199,6 +201,96 @@ def test_custody_names_the_aggregate_or_not() -> None:
         assert account
         seen.append((Custody.decode(account.data).doves_ag_oracle is None, [c.address for c in changes if not c.held]))
     assert seen == [(False, []), (True, [SOL.custody]), (False, [SOL.custody])]
+
+
+def test_custody_without_the_field_and_with_another_aggregate() -> None:
+    world = make_world(
+        Fault(kind="custody", feed="SOL/USD", mode="short", at_s=2, duration_s=2),
+        Fault(kind="custody", feed="SOL/USD", mode="next", at_s=6, duration_s=2),
+    )
+    second, named = next_aggregate("SOL/USD"), []
+    assert world.account(second) is None
+    for instant_s in (3, 5, 7, 9):
+        world.advance(START + instant_s * SECOND)
+        account = world.account(SOL.custody)
+        assert account
+        key = Custody.decode(account.data).doves_ag_oracle
+        named.append((len(account.data), None if key is None else pubkey_text(key)))
+    assert named == [(384, None), (2000, SOL.ag), (2000, second), (2000, SOL.ag)]
+    account, first = world.account(second), world.account(SOL.ag)
+    assert account and first and account.data == first.data  # it stays: whoever changed to it goes on reading it
+    assert second in {change.address for change in world.advance(START + 12 * SECOND)}
+
+
+def test_a_blank_account_exists_and_never_had_a_price() -> None:
+    world = make_world(Fault(kind="wipe", mode="blank", account=SOL.ag, at_s=2, duration_s=2))
+    world.advance(START + 3 * SECOND)
+    account = world.account(SOL.ag)
+    assert account
+    blank = AgPriceFeed.decode(account.data)
+    assert (blank.price, blank.timestamp, pubkey_text(blank.mint)) == (0, 0, SOL.mint)
+    world.advance(START + 5 * SECOND)
+    account = world.account(SOL.ag)
+    assert account and AgPriceFeed.decode(account.data).price > 0
+
+
+def test_a_frozen_account_stands_still_beside_its_oracle() -> None:
+    world = make_world(
+        Fault(kind="custody", feed="SOL/USD", mode="next"), Fault(kind="freeze", account=SOL.ag, at_s=2, duration_s=9)
+    )
+    second = next_aggregate("SOL/USD")
+    stamps = []
+    for instant_s in (3, 10, 12):
+        changes = world.advance(START + instant_s * SECOND)
+        first, other = world.account(SOL.ag), world.account(second)
+        assert first and other
+        stamps.append((AgPriceFeed.decode(first.data).timestamp, AgPriceFeed.decode(other.data).timestamp))
+        if instant_s == 10:
+            assert second in (told := {change.address for change in changes}) and SOL.ag not in told
+    assert stamps[0][0] == stamps[1][0] < stamps[1][1] and stamps[2][0] == stamps[2][1]
+
+
+def test_an_aggregate_publishes_the_limits_that_it_is_given() -> None:
+    world = make_world(Fault(kind="limits", feed="SOL/USD", max_age_s=4, max_diff_bps=0, at_s=2, duration_s=2))
+    seen = []
+    for instant_s in (1, 3, 5):
+        told = [change.address for change in world.advance(START + instant_s * SECOND) if change.held is None]
+        account = world.account(SOL.ag)
+        assert account
+        one = AgPriceFeed.decode(account.data)
+        seen.append((one.max_ag_price_age_sec, one.max_price_feed_age_sec, one.max_price_diff_bps, SOL.ag in told))
+    assert seen == [(10, 60, 50, False), (4, 60, 0, True), (10, 60, 50, True)]
+
+
+def test_the_shipped_drill_plays_the_migration() -> None:
+    """What ``deploy/drills/migration.toml`` says of itself, at an instant within each of its steps."""
+    world = make_world(*load_script(Path(__file__).parents[2] / "deploy" / "drills" / "migration.toml"))
+    steps = []
+    ages = {15: SOL.edge, 50: SOL.ag, 74: SOL.edge, 84: SOL.ag, 95: next_aggregate("SOL/USD")}
+    for instant_s in (15, 25, 35, 50, 74, 84, 95):
+        world.advance(START + instant_s * SECOND)
+        custody, aggregate = world.account(SOL.custody), world.account(SOL.ag)
+        assert custody
+        named = Custody.decode(custody.data).doves_ag_oracle
+        price = AgPriceFeed.decode(aggregate.data).price if aggregate else None
+        steps.append((len(custody.data), named and pubkey_text(named), price and price > 0))
+        if instant_s in ages:
+            account = world.account(ages[instant_s])
+            assert account
+            layout = PriceFeed if ages[instant_s] == SOL.edge else AgPriceFeed
+            ages[instant_s] = str(START // SECOND + instant_s - layout.decode(account.data).timestamp)
+    second = next_aggregate("SOL/USD")
+    assert steps == [
+        (384, None, None),
+        (2000, SOL.ag, None),
+        (2000, SOL.ag, 0),
+        (2000, SOL.ag, True),
+        (2000, SOL.ag, True),
+        (2000, SOL.ag, True),
+        (2000, second, True),
+    ]
+    young = {instant_s: int(age) < 5 for instant_s, age in ages.items()}
+    assert young == {15: True, 50: True, 74: False, 84: False, 95: True}
 
 
 def test_wipe_removes_an_account_and_brings_it_back() -> None:
