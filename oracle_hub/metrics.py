@@ -46,6 +46,12 @@ SPECS: tuple[MetricSpec, ...] = (
     MetricSpec("oraclehub_decisions", "counter", "Published decisions.", ("feed", "rule", "source")),
     MetricSpec("oraclehub_updates", "counter", "Updates by what became of them.", ("source", "applied")),
     MetricSpec("oraclehub_malformed_frames", "counter", "Frames that could not be used.", ("source", "transport")),
+    MetricSpec(
+        "oraclehub_source_conditions",
+        "counter",
+        "How often a source began to tell of a condition.",
+        ("source", "condition"),
+    ),
     MetricSpec("oraclehub_link_up", "gauge", "1 if the link is connected.", ("link",)),
     MetricSpec("oraclehub_link_state", "gauge", "1 for the state the link is in, else 0.", ("link", "state")),
     MetricSpec(

@@ -27,6 +27,8 @@ Kind: TypeAlias = Literal[
     "slow",
     "rate_limit",
     "malformed",
+    "impostor",
+    "cluster",
     "forged",
     "unauthorized",
     "not_entitled",
@@ -57,8 +59,12 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     slow                      answers over HTTP come ``delay_ms`` late
     rate_limit                ``mode="http"``: HTTP 429; ``mode="rpc"``: JSON-RPC error -32005 under HTTP 200
     malformed                 the next ``count`` frames are broken (``mode``: ``json``, ``base64``, ``account``)
+    impostor                  accounts are told under a foreign owner (``mode="owner"``), or begin as another kind of
+                              account does (``"discriminator"``); their prices are doubled
+    cluster                   an RPC is on another cluster: its own genesis hash, the same addresses, doubled prices
     forged                    Hermes' updates are signed by strangers (``mode="signers"``), changed after they were
-                              signed (``"price"``), or not signed at all (``"unsigned"``)
+                              signed (``"price"``), not signed at all (``"unsigned"``), or those that it told when
+                              this began, over and over (``"old"``)
     unauthorized              Hermes, Edge and Data Streams answer 401
     not_entitled              Hermes answers 403 for the feed, Edge leaves it out
     ========================  =================================================================================
@@ -95,7 +101,8 @@ _MODES: dict[str, tuple[str, ...]] = {
     "silent": ("once",),
     "rate_limit": ("http", "rpc"),
     "malformed": ("json", "base64", "account"),
-    "forged": ("signers", "price", "unsigned"),
+    "impostor": ("owner", "discriminator"),
+    "forged": ("signers", "price", "unsigned", "old"),
 }
 
 

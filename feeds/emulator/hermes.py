@@ -152,6 +152,8 @@ class HermesServer:
         self._key = key
         self._streams: set[_Stream] = set()
         self._streaming = asyncio.Event()
+        self._first_told: dict[int, dict[str, Held]] = {}
+        """By fault and feed: what is told over and over."""
 
     def routes(self, app: web.Application) -> None:
         """Add the routes at the root and under ``/hermes``."""
@@ -274,6 +276,10 @@ class HermesServer:
 
     def _body(self, prices: Sequence[tuple[str, Held]], query: _Query) -> bytes:
         forged = next((fault.fault.mode or "signers" for fault in self._faults("forged")), None)
+        for fault in self._faults("forged"):
+            if fault.fault.mode == "old":
+                first = self._first_told.setdefault(fault.number, {})
+                prices = [(feed_id, first.setdefault(feed_id, held)) for feed_id, held in prices]
         return price_update(prices, query.encoding, parsed=query.flags["parsed"], forged=forged)
 
     def _broken(self, frame: bytes) -> bytes:

@@ -9,15 +9,16 @@ import asyncio
 from base64 import b64encode
 from collections.abc import Callable, Sequence
 
+import msgspec
 import orjson
 from aiohttp import WSCloseCode, WSMsgType, web
 from solders.pubkey import Pubkey
 from zstandard import ZstdCompressor
 
 from feeds.addresses import GENESIS_HASHES
-from feeds.emulator.accounts import places
+from feeds.emulator.accounts import Held, encode_price, places
 from feeds.emulator.faults import ActiveFault, Kind
-from feeds.emulator.world import AccountState, Change, World, slot_at
+from feeds.emulator.world import SYSTEM_PROGRAM, AccountState, Change, World, slot_at
 
 VERSION = "2.3.6"
 MAX_KEYS = 100
@@ -141,7 +142,7 @@ class SolanaServer:
         self._subscribed = asyncio.Event()
         self._last_slot = slot_at(now_us())
         self._methods: dict[str, Callable[[list[object]], object]] = {
-            "getGenesisHash": lambda params: self._genesis,
+            "getGenesisHash": lambda params: GENESIS_HASHES["testnet"] if self._faults("cluster") else self._genesis,
             "getHealth": lambda params: "ok",
             "getVersion": lambda params: {"solana-core": VERSION, "feature-set": 3_640_012_085},
             "getSlot": self._get_slot,
@@ -224,11 +225,35 @@ class SolanaServer:
         assert isinstance(slot, int)
         return slot
 
+    def _account(self, address: str) -> AccountState | None:
+        state = self._world.account(address)
+        if state is None:
+            return None
+        place = places()[address]
+        held = None if place.feed is None else self._world.held(place.feed, place.oracle)
+        return self._disguised(address, held, state)
+
+    def _disguised(self, address: str, held: Held | None, state: AccountState) -> AccountState:
+        """An account as this server tells it while it is on another cluster, or while the account is an impostor."""
+        if held is None:
+            return state
+        doubled = encode_price(address, msgspec.structs.replace(held, mantissa=2 * held.mantissa))
+        if self._faults("cluster"):
+            return msgspec.structs.replace(state, data=doubled)
+        place = places()[address]
+        for fault in self._faults("impostor"):
+            if not fault.hits(place.oracle, place.feed, address):
+                continue
+            if fault.fault.mode == "discriminator":
+                return msgspec.structs.replace(state, data=bytes(255 - byte for byte in doubled[:8]) + doubled[8:])
+            return msgspec.structs.replace(state, data=doubled, owner=SYSTEM_PROGRAM)
+        return state
+
     def _get_account(self, params: list[object]) -> object:
         if not params:
             raise RpcError(-32602, "`params` should have at least 1 argument(s)")
         config = _config(params)
-        state = self._world.account(_address(params[0]))
+        state = self._account(_address(params[0]))
         return {"context": self._context(config), "value": None if state is None else _encoded(state, config)}
 
     def _get_accounts(self, params: list[object]) -> object:
@@ -237,7 +262,7 @@ class SolanaServer:
         if len(params[0]) > MAX_KEYS:
             raise RpcError(-32602, f"Too many inputs provided; max {MAX_KEYS}")
         config = {"encoding": "base64"} | _config(params)
-        states = [self._world.account(_address(key)) for key in params[0]]
+        states = [self._account(_address(key)) for key in params[0]]
         value = [None if state is None else _encoded(state, config) for state in states]
         return {"context": self._context(config), "value": value}
 
@@ -327,7 +352,7 @@ class SolanaServer:
             for number, (address, config) in subscriber.accounts.items():
                 if address != change.address or number <= silent_up_to:
                     continue
-                state = state or self._world.told_account(change)
+                state = state or self._disguised(change.address, change.held, self._world.told_account(change))
                 result = {"context": {"slot": change.slot}, "value": self._value(state, config)}
                 params = {"result": result, "subscription": number}
                 frame = orjson.dumps({"jsonrpc": "2.0", "method": "accountNotification", "params": params})

@@ -98,6 +98,8 @@ class Engine:
         """The latest one per transport, to be shown."""
         self.statuses: dict[tuple[str, str, str], Status] = {}
         """The latest condition per (source, transport, feed or ``*``) that is not OK."""
+        self.conditions: Counter[tuple[str, str]] = Counter()
+        """How often each source began to tell of each condition: ``(source, condition)``."""
         self.others: dict[str, list[Effect]] = {}
         """Effects for links other than the one that was called: to be carried out and cleared by the caller."""
         self.last_update: dict[tuple[str, str, str], PriceUpdate] = {}
@@ -252,8 +254,11 @@ class Engine:
             self.statuses[status.source, EVERY_WAY, status.feed or "*"] = status
         elif status.condition is Condition.OK:
             self.statuses.pop(key, None)
-        else:
-            self.statuses[key] = status
+            return
+        held = self.statuses.get(key)
+        if held is None or held.condition is not status.condition:
+            self.conditions[status.source, status.condition.value] += 1
+        self.statuses[key] = status
 
     def standing(self, now_us: int) -> list[Status]:
         """What sources say of themselves that is not ok; changes of a line-up while they are new or under way."""

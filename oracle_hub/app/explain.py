@@ -1,5 +1,6 @@
 """Answers about a running hub, in JSON: why a feed has the price it has, and whether the hub can serve the truth."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from oracle_hub.app.engine import Engine
@@ -129,6 +130,7 @@ def readiness(
         "feeds": {decision.feed: {"state": decision.state, "reason": decision.reason} for decision in decisions},
         "links": {name: _link(one, now_us) for name, one in health.items()},
         "conditions": conditions(engine, now_us),
+        "refused": refused(engine),
         "not_independent": engine.lineup.dependent(),
         "clock": {"skew_us": pump.skew_us, "skewed": pump.skewed},
         "journal": {
@@ -155,6 +157,23 @@ def conditions(engine: Engine, now_us: int) -> Sequence[dict[str, object]]:
         }
         for status in engine.standing(now_us)
     ]
+
+
+def refused(engine: Engine) -> dict[str, dict[str, object]]:
+    """Frames, or parts of frames, that could not be believed, by transport: how many, and what the last one was."""
+    counts: Counter[str] = Counter()
+    for (_, transport), count in engine.malformed.items():
+        counts[transport] += count
+    return {
+        transport: {
+            "count": counts[transport],
+            "source": last.source,
+            "feed": last.feed,
+            "reason": last.reason,
+            "received_us": last.received_us,
+        }
+        for transport, last in engine.last_malformed.items()
+    }
 
 
 def _link(health: LinkHealth, now_us: int) -> dict[str, object]:

@@ -32,6 +32,8 @@ def of_pump(pump: Pump, now_us: int) -> Iterator[Sample]:
         yield "oraclehub_updates", applied, count
     for malformed, count in engine.malformed.items():
         yield "oraclehub_malformed_frames", malformed, count
+    for condition, count in engine.conditions.items():
+        yield "oraclehub_source_conditions", condition, count
     yield "oraclehub_clock_skew_seconds", (), pump.skew_us / 1e6
 
 

@@ -1,0 +1,148 @@
+"""What a hub must not believe: impostors at one endpoint cost nothing, everywhere they cost the source, by name.
+
+Each fault doubles the prices that it touches, so that one of them that got through would be seen at once.
+"""
+
+import re
+from collections.abc import Callable
+
+import aiohttp
+
+from feeds.addresses import ASSETS
+from feeds.emulator.emulator import Emulator
+from feeds.emulator.faults import Fault
+from tests.system.conftest import Launch
+from tests.system.process import (
+    FEEDS,
+    HubProcess,
+    Message,
+    Subscriber,
+    check_leases,
+    check_order,
+    entries,
+    hub_config,
+    patiently,
+    subscriber,
+)
+from tests.system.test_endpoint_faults import carries_on, ready_until
+
+BOTH = ("solana:a", "solana:b")
+
+
+async def counted(hub: HubProcess, metric: str, **labels: str) -> int:
+    """The value of a counter, 0 where it does not stand there."""
+    async with aiohttp.ClientSession() as session, session.get(hub.url + "/metrics") as response:
+        metrics = await response.text()
+    pairs = ",".join(f'{name}="{labels[name]}"' for name in sorted(labels))
+    found = re.search(rf"^oraclehub_{metric}_total\{{{re.escape(pairs)}\}} (\d+)", metrics, re.MULTILINE)
+    return 0 if found is None else int(found[1])
+
+
+async def until_ready(hub: HubProcess, client: Subscriber, wanted: Callable[[Message], bool], what: str) -> Message:
+    """Ask for the evidence at every message of the stream until it holds what is wanted."""
+
+    async def ask() -> Message:
+        while True:
+            evidence: Message = await hub.get("/readyz")
+            if wanted(evidence):
+                return evidence
+            await client.read()
+
+    answer: Message = await patiently(ask(), what)
+    return answer
+
+
+def within(client: Subscriber, chain: Emulator) -> None:
+    """No price of all that was told is near a doubled one."""
+    for message in client.messages:
+        for entry in entries(message):
+            held = chain.world.held(entry["feed"], "doves.aggregate")
+            if entry["price"] is not None and held is not None:
+                assert 2 * int(entry["price"]) < 3 * held.mantissa, entry
+
+
+async def test_impostors_at_one_endpoint_and_at_both(launch: Launch, chain: Emulator) -> None:
+    hub = await launch(config=hub_config(chain.urls))
+    sol = ASSETS["SOL/USD"]
+    async with subscriber(hub) as client:
+        await client.all_in("live")
+        for mode, words in (("owner", "found 11111111111111111111111111111111"), ("discriminator", "discriminator")):
+            before = {way: await counted(hub, "malformed_frames", source="doves", transport=way) for way in BOTH}
+            chain.inject(Fault(kind="impostor", endpoint="a", mode=mode))
+            await carries_on(client, chain, f"accounts of another {mode} at a")
+            await until_ready(
+                hub,
+                client,
+                lambda evidence, words=words: words in str(evidence["refused"].get("solana:a")),  # type: ignore[misc]
+                f"{words} is named",
+            )
+            after = {way: await counted(hub, "malformed_frames", source="doves", transport=way) for way in BOTH}
+            assert after["solana:a"] > before["solana:a"] and after["solana:b"] == before["solana:b"]
+            chain.inject(Fault(kind="impostor", account=sol.ag, mode=mode))
+            chain.inject(Fault(kind="impostor", account=sol.chainlink_store, mode=mode))
+            await client.feed("SOL/USD", lambda one: one["state"] == "none", "two sources of SOL/USD are impostors")
+            inputs = (await hub.get("/v1/explain/SOL/USD"))["inputs"]
+            assert {inputs["doves"]["status"], inputs["chainlink"]["status"]} <= {"stale", "invalid"}
+            chain.clear()
+            await client.all_in("live")
+        within(client, chain)
+        check_order(client)
+        check_leases(client)
+
+
+async def test_an_endpoint_of_another_cluster(launch: Launch, chain: Emulator) -> None:
+    hub = await launch(config=hub_config(chain.urls))
+    async with subscriber(hub) as client:
+        await client.all_in("live")
+        chain.inject(Fault(kind="cluster", endpoint="b"))
+        chain.inject(Fault(kind="disconnect", endpoint="b"))
+        condition = await ready_until(hub, client, "wrong_cluster")
+        assert condition["transport"] == "solana:b" and "genesis hash is 4uhcVJyU" in condition["text"]
+        await carries_on(client, chain, "b on another cluster")
+        inputs = (await hub.get("/v1/explain/SOL/USD"))["inputs"]
+        assert {inputs["doves"]["transport"], inputs["chainlink"]["transport"]} == {"solana:a"}
+        chain.inject(Fault(kind="disconnect", endpoint="a", duration_s=600))
+        await client.all_have("reason", "too_few_sources", FEEDS)
+        chain.clear()
+        chain.inject(Fault(kind="disconnect", endpoint="b"))
+        await client.all_in("live")
+        within(client, chain)
+        check_order(client)
+
+
+async def test_an_old_signed_message_told_again(launch: Launch, chain: Emulator) -> None:
+    hub = await launch(config=hub_config(chain.urls))
+    async with subscriber(hub) as client:
+        await client.all_in("live")
+        chain.inject(Fault(kind="forged", endpoint="hermes-1", mode="old"))
+        await carries_on(client, chain, "old updates told again by one host", after_us=2_500_000)
+        assert await counted(hub, "updates", source="pyth", applied="older") > 0
+        assert (await hub.get("/v1/explain/SOL/USD"))["inputs"]["pyth"]["transport"] == "hermes:2"
+        chain.inject(Fault(kind="forged", mode="old"))
+        await client.all_in("none")  # signed as it should be, and too old by its own time
+        assert (await hub.get("/v1/explain/SOL/USD"))["inputs"]["pyth"]["status"] == "stale"
+        assert await counted(hub, "updates", source="pyth", applied="duplicate") > 0
+        chain.clear()
+        await client.all_in("live")
+        check_order(client)
+        check_leases(client)
+    again = await launch(config=hub_config(chain.urls), state="again")
+    chain.inject(Fault(kind="forged", mode="old"))
+    async with subscriber(again) as client:
+        await client.all_in("none")
+        check_leases(client)
+
+
+async def test_a_key_that_is_not_entitled_to_a_feed(launch: Launch, chain: Emulator) -> None:
+    hub = await launch(config=hub_config(chain.urls))
+    async with subscriber(hub) as client:
+        await client.all_in("live")
+        chain.inject(Fault(kind="not_entitled", feed="SOL/USD"))
+        for endpoint in ("hermes-1", "hermes-2"):
+            chain.inject(Fault(kind="disconnect", endpoint=endpoint))
+        await client.feed("SOL/USD", lambda one: one["state"] == "none", "SOL/USD without its second verifier")
+        condition = await ready_until(hub, client, "not_entitled")
+        assert condition["source"] == "pyth" and "SOL/USD" in (condition["feed"] or condition["text"])
+        others = {entry["feed"]: entry["state"] for entry in (await hub.get("/v1/prices"))["feeds"]}
+        assert {feed for feed, state in others.items() if state == "live"} == set(FEEDS) - {"SOL/USD"}
+        assert await counted(hub, "source_conditions", source="pyth", condition="not_entitled") > 0
