@@ -15,6 +15,8 @@ Kind: TypeAlias = Literal[
     "stall",
     "kill",
     "spike",
+    "carry",
+    "wide",
     "future",
     "fork",
     "custody",
@@ -43,6 +45,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ========================  =================================================================================
     stall, kill               matching oracles publish nothing (kill has no end unless it is given one)
     spike                     prices are multiplied by ``times``, or moved by ``bps``
+    carry                     matching oracles go on telling the value that they held, under new times
+    wide                      confidence intervals of matching oracles are ``bps`` of the price
     future                    the next ``count`` updates of each matching oracle are stamped ``offset_s`` ahead
     fork                      the state before the held one is told again, at a slot that differs by ``slots``
     custody                   the custody's ``dovesAgOracle`` is unset (``mode="unset"``), set (``"set"``), not there
@@ -117,6 +121,8 @@ def check_fault(fault: Fault) -> Fault:
     if fault.mode is not None and fault.mode not in modes:
         known = ", ".join(modes) or "none"
         raise ConfigError(f"fault {fault.kind}: mode {fault.mode!r} is unknown here; known: {known}")
+    if fault.kind == "wide" and fault.bps <= 0:
+        raise ConfigError("fault wide: widens nothing; give bps")
     if fault.kind == "spike":
         try:
             factor = spike_factor(fault)

@@ -186,17 +186,23 @@ class World:
         return publish_us // unit_us > last_us // unit_us
 
     def _faulty(self, key: Key, point: Point) -> Point:
-        feed, oracle = key
-        for fault in self.faults.active(point.emit_us, "spike"):
-            if fault.hits(oracle, feed):
-                factor = spike_factor(fault.fault)
-                moved = min(max(1, int(point.mantissa * factor)), INT64_MAX)
-                point = msgspec.structs.replace(point, mantissa=moved)
-        for fault in self.faults.active(point.emit_us, "future"):
-            if fault.hits(oracle, feed) and fault.strike(key):
+        for fault in self._struck("spike", key, point):
+            moved = min(max(1, int(point.mantissa * spike_factor(fault.fault))), INT64_MAX)
+            point = msgspec.structs.replace(point, mantissa=moved)
+        last = self._held.get(key)
+        if last is not None and self._struck("carry", key, point):
+            point = msgspec.structs.replace(point, mantissa=last.mantissa, conf=last.conf)
+        for fault in self._struck("wide", key, point):
+            point = msgspec.structs.replace(point, conf=point.mantissa * fault.fault.bps // 10_000)
+        for fault in self._struck("future", key, point):
+            if fault.strike(key):
                 ahead_us = point.emit_us + fault.fault.offset_s * _SECOND_US
                 point = msgspec.structs.replace(point, publish_us=ahead_us)
         return point
+
+    def _struck(self, kind: Kind, key: Key, point: Point) -> list[ActiveFault]:
+        feed, oracle = key
+        return [fault for fault in self.faults.active(point.emit_us, kind) if fault.hits(oracle, feed)]
 
     def _next_state(self, key: Key, point: Point) -> Held:
         last = self._held.get(key)

@@ -10,6 +10,7 @@ from feeds.emulator.faults import Fault
 from oracle_hub.errors import ConfigError
 
 SENSELESS = [
+    ({"kind": "wide"}, "fault wide: widens nothing; give bps"),
     ({"kind": "spike"}, "fault spike: moves no price; give bps, or times"),
     ({"kind": "spike", "times": "1.0"}, "fault spike: moves no price"),
     (

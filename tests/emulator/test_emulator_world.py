@@ -168,6 +168,19 @@ def test_spike_multiplies_exactly_for_its_duration() -> None:
     assert mantissa(brief, STORE) == mantissa(plain, STORE)
 
 
+def test_a_carried_value_keeps_getting_new_times_and_a_wide_one_keeps_its_price() -> None:
+    plain, world = make_world(), make_world(Fault(kind="carry", source=STORE, at_s=3), Fault(kind="wide", bps=250))
+    plain.advance(START + 3 * SECOND - 1)
+    carried = mantissa(plain, STORE)
+    for now in (plain, world):
+        now.advance(START + 12 * SECOND)
+    assert mantissa(world, STORE) == carried != mantissa(plain, STORE)
+    assert publish_s(world, STORE) == publish_s(plain, STORE)
+    held = world.held("SOL/USD", HERMES)
+    assert held is not None and held.mantissa == mantissa(plain, HERMES)
+    assert held.conf == held.mantissa * 250 // 10_000
+
+
 def test_one_future_stamp_and_then_honest_ones() -> None:
     world = make_world(Fault(kind="future", source=STORE, feed="SOL/USD", at_s=5, offset_s=7_200))
     changes = world.advance(START + 12 * SECOND)

@@ -93,3 +93,28 @@ async def test_a_restart_in_the_middle_fires_no_second_time_and_still_resolves(l
         fired = [message for message in client.messages if message["type"] == "alert" and message["change"] == "firing"]
         assert firing["id"] not in [message["alert"]["id"] for message in fired]
     assert await hub.end() == 0
+
+
+async def test_a_carried_value_and_a_wide_interval_are_seen_through(launch: Launch, chain: Emulator) -> None:
+    fast = "".join(
+        f"{hold}_ms = {{ source_stalled = 100, confidence_wide = 100 }}\n" for hold in ("hold_on", "hold_off")
+    )
+    limits = "stall_after_ms = 2_000\nstall_bps = 20\nmax_conf_bps = 150\n"
+    text = hub_config(chain.urls, feeds=[SOL]).replace("[hub]\n", "[hub]\n" + limits)
+    hub = await launch(config=f"{text}[alerts]\n{fast}")
+    async with watcher(hub) as client:
+        chain.inject(Fault(kind="carry", source="pyth", feed=SOL))
+        for other in ("doves", "chainlink"):
+            chain.inject(Fault(kind="spike", source=other, feed=SOL, bps=35))
+        firing = await told(client, "firing", "source_stalled")
+        assert firing["sources"] == ["pyth"]
+        await client.feed(SOL, lambda one: one["state"] == "none", "no price with a stalled verifier")
+        assert (await hub.get(f"/v1/explain/{SOL}"))["inputs"]["pyth"]["status"] == "stalled"
+        chain.clear()
+        assert (await told(client, "resolved", "source_stalled"))["id"] == firing["id"]
+        await client.feed(SOL, lambda one: one["state"] == "live", "live again")
+        chain.inject(Fault(kind="wide", source="pyth", feed=SOL, bps=200))
+        firing = await told(client, "firing", "confidence_wide")
+        assert (await hub.get(f"/v1/explain/{SOL}"))["inputs"]["pyth"]["status"] == "uncertain"
+        chain.clear()
+        assert (await told(client, "resolved", "confidence_wide"))["id"] == firing["id"]
