@@ -64,6 +64,9 @@ class Lineup(msgspec.Struct, frozen=True):
     config_hash: str
     alerts: AlertSettings
 
+    legacy: Mapping[str, tuple[str, ...]] = {}
+    """Per feed and in words: accounts that were replaced, and what is read in their place."""
+
     def dependent(self) -> dict[str, tuple[str, ...]]:
         """Per feed and in words: roles that are no independent witnesses for each other, as far as is known by now."""
         return dependent_at_run_time(self.config, self.addresses, self.readers)

@@ -93,6 +93,7 @@ def _ways(engine: Engine, feed: str, source: str, now_us: int) -> dict[str, obje
 def notes(engine: Engine, feed: str, now_us: int) -> list[str]:
     """What a person should know at ``now_us`` about a feed beside its numbers."""
     lines = [f"not_independent: {line}" for line in engine.lineup.dependent().get(feed, ())]
+    lines.extend(f"legacy: {line}" for line in engine.lineup.legacy.get(feed, ()))
     known = engine.hub.catalog.source_index
     lines.extend(
         f"{status.source} by {status.transport}: {status.condition}: {status.text}"
@@ -132,6 +133,7 @@ def readiness(
         "conditions": conditions(engine, now_us),
         "refused": refused(engine),
         "not_independent": engine.lineup.dependent(),
+        "legacy": engine.lineup.legacy,
         "clock": {"skew_us": pump.skew_us, "skewed": pump.skewed},
         "journal": {
             "on": journal is not None,

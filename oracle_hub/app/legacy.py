@@ -15,7 +15,8 @@ import tomlkit
 
 from feeds.addresses import asset_of
 from oracle_hub.app.lineup import addresses_of, all_addresses, readers_of
-from oracle_hub.config import Config, feed_roles, parse_config
+from oracle_hub.app.mapped import successor_of
+from oracle_hub.config import Config, FeedSection, feed_roles, parse_config
 from oracle_hub.errors import ConfigError
 
 CUSTODY = "doves.custody"
@@ -51,8 +52,38 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def text(self) -> str:
         """The warning, in a line."""
+        reads = successor_of(self.kind, self.feed, self.address)
+        if reads is not None:
+            return _read_as(self.key, self.address, reads)
         named = f"{self.key}: {self.address} is an old oracle (dovesOracle), which the exchange may have left"
         return f"{named}; follow custody {self.custody}" if self.custody is not None else f"{named}; {self.why}"
+
+
+def legacy_notes(config: Config) -> dict[str, tuple[str, ...]]:
+    """Per feed and in words: addresses of accounts that were replaced, and what is read in their place.
+
+    Raises:
+        ConfigError: a source has no address for one of its feeds.
+    """
+    found: dict[str, list[str]] = {one.feed: [one.text] for one in legacy_accounts(config) if one.old}
+    primaries = {(one.feed, one.source) for one in legacy_accounts(config) if one.old}
+    for feed, section in config.feeds.items():
+        for source, address in section.accounts.items():
+            reads = successor_of(config.sources[source].kind, feed, address)
+            if reads is not None and (feed, source) not in primaries and source in _asked(config, section):
+                found.setdefault(feed, []).append(_read_as(f"feeds.{feed}.accounts.{source}", address, reads))
+    return {feed: tuple(lines) for feed, lines in found.items()}
+
+
+def _asked(config: Config, section: FeedSection) -> tuple[str | None, ...]:
+    roles = feed_roles(config, section)
+    return (roles.primary, *roles.verifiers, *roles.references)
+
+
+def _read_as(key: str, address: str, reads: str) -> str:
+    known = asset_of(address)
+    what = "an old oracle (dovesOracle)" if known is not None and known[1] == "edge" else "not what this kind reads"
+    return f"{key}: {address} is {what}; {reads} is read in its place"
 
 
 def legacy_accounts(config: Config) -> list[Mapping]:
@@ -62,13 +93,16 @@ def legacy_accounts(config: Config) -> list[Mapping]:
         ConfigError: a source has no address for one of its feeds.
     """
     found = []
+    addresses: dict[str, dict[str, str]] = {}
     for feed, section in config.feeds.items():
         source = feed_roles(config, section).primary
         assert source is not None  # checked when the configuration was read
         kind = config.sources[source].kind
         if kind not in _MAPPED_KINDS:
             continue
-        address = addresses_of(config, source)[feed]
+        if source not in addresses:
+            addresses[source] = addresses_of(config, source)
+        address = section.accounts.get(source) or addresses[source][feed]
         custody, why, role = _custody_of(feed, address)
         found.append(
             Mapping(

@@ -13,6 +13,7 @@ from oracle_hub.app.alert_settings import alert_settings
 from oracle_hub.app.engine import DescribedReader, Lineup
 from oracle_hub.app.hosted import HOSTED, Host, Hosting
 from oracle_hub.app.independence import refuse_same_reading
+from oracle_hub.app.mapped import successor_of
 from oracle_hub.config import (
     Config,
     RpcSection,
@@ -83,6 +84,8 @@ def _first(own: int | None, default: int) -> int:
 def addresses_of(config: Config, source_name: str) -> dict[str, str]:
     """Where each feed of a source is read from: configured, else known.
 
+    An address whose account was replaced is mapped to what took its place (:mod:`oracle_hub.app.mapped`).
+
     Raises:
         ConfigError: neither; names the key to write.
     """
@@ -98,7 +101,7 @@ def addresses_of(config: Config, source_name: str) -> dict[str, str]:
                 f"feeds.{feed}.accounts.{source_name}: {feed} is no known asset; write where {source.kind} reads it"
             )
         _check_address(address, source.kind, key=f"feeds.{feed}.accounts.{source_name}")
-        found[feed] = address
+        found[feed] = successor_of(source.kind, feed, address) or address
     return found
 
 

@@ -19,9 +19,10 @@ from oracle_hub.app import samples
 from oracle_hub.app.alert_channels import delivery_settings
 from oracle_hub.app.alerting import Alerting
 from oracle_hub.app.doors import server_settings
-from oracle_hub.app.engine import Engine
+from oracle_hub.app.engine import Engine, Lineup
 from oracle_hub.app.explain import explain_feed, readiness
 from oracle_hub.app.journal_watch import JournalWatch
+from oracle_hub.app.legacy import legacy_notes
 from oracle_hub.app.lineup import (
     EMULATED_RPC,
     Endpoints,
@@ -92,7 +93,7 @@ class Application:
         wall_us = self.clock.clock.wall_us()
         identity = begin_epoch(state, wall_us, at_least=last_epoch(state / "journal") + 1)
         self.instance = identity.instance
-        lineup = build_lineup(config, await self._endpoints(config, stack))
+        lineup = _with_legacy(build_lineup(config, await self._endpoints(config, stack)))
         started_us = self.clock.now_us()
         warmup_us = config.hub.warmup_ms * 1_000
         engine = Engine(lineup, epoch=identity.epoch, started_us=started_us, warmup_us=warmup_us)
@@ -260,7 +261,7 @@ class Application:
                 if (config.emulator is None) is not (self.config.emulator is None):
                     raise ConfigError("[emulator] cannot come or go at a reload; restart")
                 before = self.pump.engine.lineup
-                lineup = build_lineup(config, await self._endpoints(config), before)
+                lineup = _with_legacy(build_lineup(config, await self._endpoints(config), before))
                 self.publisher.renew(server_settings(config))
             except OracleHubError as error:
                 log.error("reload refused, going on as before: %s", error)
@@ -345,6 +346,14 @@ class Application:
         yield from self.publisher.samples()
         yield from samples.of_journal(self.journal)
         yield from self.deliveries.samples()
+
+
+def _with_legacy(lineup: Lineup) -> Lineup:
+    """A line-up that knows which accounts of its configuration were replaced. They are said at once, too."""
+    legacy = legacy_notes(lineup.config)
+    for line in (line for lines in legacy.values() for line in lines):
+        log.warning("%s: oracle-hub migrate", line)
+    return msgspec.structs.replace(lineup, legacy=legacy)
 
 
 def _words(error: OSError) -> str:

@@ -14,7 +14,7 @@ from oracle_hub.app.alert_channels import delivery_settings
 from oracle_hub.app.alert_settings import alert_settings
 from oracle_hub.app.doors import server_settings
 from oracle_hub.app.independence import dependent_verifiers
-from oracle_hub.app.legacy import legacy_accounts
+from oracle_hub.app.legacy import legacy_notes
 from oracle_hub.app.lineup import all_addresses, catalog_of, endpoints_of, readers_of
 from oracle_hub.cli.console import console
 from oracle_hub.config import Config, config_hash, load_config
@@ -81,7 +81,7 @@ def examine(config: Config) -> dict[str, object]:
         "not_independent": dependent_verifiers(config, addresses),
         "warnings": _warnings(config)
         + _foreign_addresses(feeds)
-        + [f"{one.text}: oracle-hub migrate" for one in legacy_accounts(config) if one.old],
+        + [f"{line}: oracle-hub migrate" for lines in legacy_notes(config).values() for line in lines],
     }
 
 

@@ -214,6 +214,21 @@ async def test_a_reload_moves_the_primary_under_a_subscriber(
     assert check_against_journal(client, derived_batches(hub.state / "journal")) > 3
 
 
+async def test_an_old_address_is_mapped_and_said(launch: Launch, chain: Emulator, drill_config: str) -> None:
+    hub = await launch(config=drill_config + f'accounts.doves = "{SOL.edge}"\n')
+    async with subscriber(hub, FEED) as client:
+        entry = await client.feed(FEED, lambda one: one["state"] == "live", "live")
+        assert entry["inputs"]["doves"]["account"] == SOL.ag
+    answer = await hub.get(f"/v1/explain/{FEED}")
+    line = f"feeds.{FEED}.accounts.doves: {SOL.edge} is an old oracle (dovesOracle); {SOL.custody} is read in its place"
+    assert f"legacy: {line}" in answer["notes"]
+    assert answer["inputs"]["doves"]["reads"]["custody"] == SOL.custody
+    assert (await hub.get("/readyz"))["legacy"] == {FEED: [line]}
+    assert line in await hub.logged("old oracle")
+    assert await hub.end() == 0
+    assert derived_batches(hub.state / "journal")
+
+
 async def test_a_wish_to_reload_before_there_is_a_hub_ends_nothing(tmp_path: Path) -> None:
     pipe = tmp_path / "hub.toml"
     os.mkfifo(pipe)
