@@ -11,7 +11,17 @@ from typing import ClassVar, TypeAlias
 
 from feeds.addresses import known_mint, known_pair
 from feeds.doves import PROGRAM as DOVES
-from feeds.doves import AgLegs, AgLimits, AgMemory, AgPriceFeed, PriceFeed, check_mint, doves_address
+from feeds.doves import (
+    AgLegs,
+    AgLimits,
+    AgMemory,
+    AgPriceFeed,
+    PriceFeed,
+    check_mint,
+    doves_address,
+    legs_in,
+    limits_in,
+)
 from feeds.jupiter import PROGRAM as PERPS
 from feeds.jupiter import Custody, Pool
 from feeds.layout import pubkey_bytes, pubkey_text
@@ -130,6 +140,16 @@ class CustodyReader:
     def legs(self) -> Mapping[str, AgLegs]:
         """Accounts that the aggregates are made of, by feed."""
         return self._memory.legs
+
+    def limits_of(self, feed: str) -> AgLimits | None:
+        """Limits of the aggregate that a feed is read from; None where it is read from none."""
+        seen = self._lines[feed].seen
+        return limits_in(seen) if isinstance(seen, AgPriceFeed) else None
+
+    def legs_of(self, feed: str) -> AgLegs | None:
+        """Accounts that the aggregate of a feed is made of; None where it is read from none."""
+        seen = self._lines[feed].seen
+        return legs_in(seen) if isinstance(seen, AgPriceFeed) else None
 
     def accounts(self) -> frozenset[str]:
         """Custodies, and the oracle accounts that they led to so far."""

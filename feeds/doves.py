@@ -5,6 +5,7 @@ it says. All integers are little-endian, packed, with no padding.
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from struct import Struct
 from struct import error as StructError
 from types import MappingProxyType
@@ -219,24 +220,33 @@ class AgMemory:
         if seen is None or seen.timestamp <= state.timestamp:
             self._seen[feed] = state
 
+    def latest(self, feed: str) -> AgPriceFeed | None:
+        """The latest state of a feed's aggregate; None before the first."""
+        return self._seen.get(feed)
+
     @property
     def limits(self) -> Mapping[str, AgLimits]:
         """Limits by feed."""
-        return MappingProxyType(
-            {
-                feed: AgLimits(seen.max_ag_price_age_sec, seen.max_price_feed_age_sec, seen.max_price_diff_bps)
-                for feed, seen in self._seen.items()
-            }
-        )
+        return MappingProxyType({feed: limits_in(seen) for feed, seen in self._seen.items()})
 
     @property
     def legs(self) -> Mapping[str, AgLegs]:
         """Legs by feed."""
-        return MappingProxyType({feed: _legs(seen) for feed, seen in self._seen.items()})
+        return MappingProxyType({feed: legs_in(seen) for feed, seen in self._seen.items()})
 
 
-def _legs(state: AgPriceFeed) -> AgLegs:
-    keys = (state.edge_feed, state.cl_feed, state.pyth_feed, state.lazer_feed, state.redstone_feed)
+def limits_in(state: AgPriceFeed) -> AgLimits:
+    """What an aggregate publishes as its own limits."""
+    return AgLimits(state.max_ag_price_age_sec, state.max_price_feed_age_sec, state.max_price_diff_bps)
+
+
+def legs_in(state: AgPriceFeed) -> AgLegs:
+    """The accounts that an aggregate is made of."""
+    return _legs_of(state.edge_feed, state.cl_feed, state.pyth_feed, state.lazer_feed, state.redstone_feed)
+
+
+@lru_cache(maxsize=4_096)
+def _legs_of(*keys: bytes | None) -> AgLegs:
     return AgLegs(*(None if key is None or key == UNSET_KEY else pubkey_text(key) for key in keys))
 
 
@@ -274,6 +284,16 @@ class AgPriceFeedReader(PriceAccountReader):
     def legs(self) -> Mapping[str, AgLegs]:
         """Accounts that the aggregates are made of, by feed."""
         return self._memory.legs
+
+    def limits_of(self, feed: str) -> AgLimits | None:
+        """Limits that a feed's account published last; None before it was read."""
+        seen = self._memory.latest(feed)
+        return None if seen is None else limits_in(seen)
+
+    def legs_of(self, feed: str) -> AgLegs | None:
+        """Accounts that a feed's aggregate is made of; None before it was read."""
+        seen = self._memory.latest(feed)
+        return None if seen is None else legs_in(seen)
 
     def _observe(self, feed: str, account: Account) -> Observation:
         state = AgPriceFeed.decode(account.data)

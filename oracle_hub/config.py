@@ -136,6 +136,10 @@ KINDS: dict[str, tuple[int, bool]] = {
 """Per kind of source: default max age in ms (heartbeat plus margin for slow push accounts), and whether it is slow."""
 
 
+AGGREGATES = ("doves.custody", "doves.pool", "doves.aggregate")
+"""Kinds of sources that are the exchange's own aggregate."""
+
+
 class SourceSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[sources.NAME]``: one source, by the kind of account or stream it is read from."""
 
@@ -154,6 +158,7 @@ class SourceSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     rest_url: str | None = None
     origins: tuple[Annotated[str, msgspec.Meta(pattern="^[0-9A-Za-z_-]{1,16}$")], ...] = ()
     redistribute: Literal["full"] | None = None
+    limits: Literal["configured", "onchain"] = "configured"
 
     @property
     def age_ms(self) -> int:
@@ -410,6 +415,8 @@ def _check(config: Config, origin: str) -> None:
         if source.api_key is not None and not source.api_key.startswith("env:"):
             raise ConfigError(f'{origin}: sources.{name}.api_key: write "env:NAME" and put the key in the environment')
         _check_signers(name, source, origin)
+        if source.limits == "onchain" and source.kind not in AGGREGATES:
+            raise ConfigError(f"{origin}: sources.{name}.limits: only {', '.join(AGGREGATES)} publish limits")
     _check_server(config.server, origin)
     _check_endpoints(config, origin)
     _check_feeds(config, origin)

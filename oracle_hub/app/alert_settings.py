@@ -5,11 +5,8 @@ from decimal import Decimal, InvalidOperation
 
 from oracle_hub.alerts.alert import Kind
 from oracle_hub.alerts.settings import AlertSettings
-from oracle_hub.config import Config
+from oracle_hub.config import AGGREGATES, Config
 from oracle_hub.errors import ConfigError
-
-AGGREGATES = frozenset({"doves.custody", "doves.pool", "doves.aggregate"})
-"""Kinds of sources that are the exchange's own aggregate."""
 
 
 def alert_settings(config: Config) -> AlertSettings:

@@ -14,9 +14,11 @@ from oracle_hub.alerts.alert import Key, Kind, Transition
 from oracle_hub.alerts.engine import AlertEngine, facts_after
 from oracle_hub.alerts.settings import AlertSettings
 from oracle_hub.app.independence import dependent_at_run_time
+from oracle_hub.app.onchain import limited, published
 from oracle_hub.config import Config
 from oracle_hub.core.catalog import Catalog
 from oracle_hub.core.hub import Batch, Hub
+from oracle_hub.core.limits import PublishedLimits
 from oracle_hub.core.selector import Reason
 from oracle_hub.core.source import (
     AccountReader,
@@ -35,6 +37,8 @@ from oracle_hub.core.source import (
 from oracle_hub.core.table import Applied
 from oracle_hub.ingest.solana_rpc import SolanaRpc
 
+LIMITS_WAY = "limits"
+"""In place of a transport: what was said of the limits that an account publishes."""
 EVERY_WAY = "*"
 """In place of a transport: what was said of a source whatever way it came."""
 CHANGE_SHOWN_US = 600_000_000
@@ -64,6 +68,8 @@ class Lineup(msgspec.Struct, frozen=True):
     config_hash: str
     alerts: AlertSettings
 
+    onchain: frozenset[str] = frozenset()
+    """Sources whose published limits are followed."""
     legacy: Mapping[str, tuple[str, ...]] = {}
     """Per feed and in words: accounts that were replaced, and what is read in their place."""
 
@@ -112,6 +118,8 @@ class Engine:
         """Whether alerts are looked for. A replay that is asked for prices alone takes half the time without."""
         self.transitions: list[Transition] = []
         """Alerts to be told: to be taken and cleared by the caller."""
+        self.published: dict[tuple[str, str], PublishedLimits] = {}
+        """Limits in force that an account publishes, by (feed, source)."""
         self._conflicts: list[tuple[str, str]] = []
         """(source, feed) of the present step."""
         self._lost: set[str] = set()
@@ -195,6 +203,11 @@ class Engine:
         self.alerts.change(lineup.alerts)
         self.lineup = lineup
         self.hub.reload(lineup.catalog, lineup.config_hash)
+        kept = {(spec.feed, source) for spec in lineup.catalog.feeds for source in spec.sources}
+        self.published = {
+            key: limits for key, limits in self.published.items() if key in kept and key[1] in lineup.onchain
+        }
+        self.limit_again()
 
     def step(self, now_us: int) -> Batch | None:
         """Decide, and look for what is wrong, or is by now. See :meth:`oracle_hub.core.hub.Hub.step`."""
@@ -224,6 +237,8 @@ class Engine:
                     if applied is Applied.CONFLICT and self.watching:
                         self._conflicts.append((output.source, output.feed))
                     self.last_update[output.feed, output.source, output.transport] = output
+                    if output.source in self.lineup.onchain:
+                        self._follow(output)
                     if self.received is not None and applied is Applied.TAKEN:
                         self.received(output.source, output.received_us - output.publish_us)
                     if self.statuses:
@@ -242,6 +257,45 @@ class Engine:
             elif not isinstance(output, Unchanged):
                 effects.append(output)
         return effects
+
+    def _follow(self, update: PriceUpdate) -> None:
+        """Take over the limits that came with an update, if they are others. What a lagging node says is not news."""
+        news = published(self.lineup.readers[update.source], update)
+        held = self.published.get((update.feed, update.source))
+        if news is None or (held is not None and news.slot < held.slot):
+            return
+        refusal = (update.source, LIMITS_WAY, update.feed)
+        fault = news.fault()
+        if fault is not None:
+            text = (
+                f"{update.account} publishes limits that are none ({fault}): {held.text if held else 'configured'} stay"
+            )
+            if refusal not in self.statuses or self.statuses[refusal].text != text:
+                self._say_limits(update, Condition.LIMITS_REFUSED, text)
+            return
+        if refusal in self.statuses and self.statuses[refusal].condition is Condition.LIMITS_REFUSED:
+            del self.statuses[refusal]
+        if held is None or (held.numbers, held.legs) != (news.numbers, news.legs):
+            self.published[update.feed, update.source] = news
+            self._limit(update.feed)
+            if held is not None and held.numbers != news.numbers:
+                text = f"{update.account} publishes {news.text} since slot {news.slot}; it was {held.text}"
+                self._say_limits(update, Condition.LIMITS_CHANGED, text)
+
+    def _say_limits(self, update: PriceUpdate, condition: Condition, text: str) -> None:
+        status = Status(update.source, update.transport, update.feed, condition, text, update.received_us)
+        self.statuses[update.source, LIMITS_WAY, update.feed] = status
+
+    def _limit(self, feed: str) -> None:
+        lineup = self.lineup
+        spec = lineup.catalog.feeds[lineup.catalog.feed_index[feed]]
+        in_force = [self.published[feed, source] for source in spec.sources if (feed, source) in self.published]
+        self.hub.limit(limited(lineup.config, spec, lineup.addresses, in_force))
+
+    def limit_again(self) -> None:
+        """Have the hub decide by the published limits: after it was given a catalog of configured ones."""
+        for feed in dict.fromkeys(feed for feed, _ in self.published):
+            self._limit(feed)
 
     def _over(self, update: PriceUpdate) -> None:
         """A price ends what was said of its absence."""
@@ -268,7 +322,8 @@ class Engine:
         return [status for status in self.statuses.values() if not self._past(status, now_us)]
 
     def _past(self, status: Status, now_us: int) -> bool:
-        if status.condition is not Condition.CHANGED or now_us - status.received_us <= CHANGE_SHOWN_US:
+        changes = (Condition.CHANGED, Condition.LIMITS_CHANGED)
+        if status.condition not in changes or now_us - status.received_us <= CHANGE_SHOWN_US:
             return False
         described = self.lineup.describe(status.source, status.feed) if status.feed is not None else None
         return described is None or described.get("pending") is None

@@ -32,6 +32,7 @@ def explain_feed(engine: Engine, feed: str, now_us: int) -> dict[str, object] | 
         "policy": spec.policy,
         "max_divergence_bps": spec.max_divergence_bps,
         "max_conf_bps": spec.max_conf_bps,
+        "limits": _limits(engine, feed),
         "publish_time_us": decision.publish_us,
         "decided_us": decision.decided_us,
         "valid_until_us": decision.valid_until_us,
@@ -42,6 +43,23 @@ def explain_feed(engine: Engine, feed: str, now_us: int) -> dict[str, object] | 
         "inputs": _inputs(engine, index, now_us),
         "notes": notes(engine, feed, now_us),
     }
+
+
+def _limits(engine: Engine, feed: str) -> list[dict[str, object]]:
+    """Limits in force that an account publishes: which ones, by which account, since which slot."""
+    return [
+        {
+            "source": one.source,
+            "account": one.account,
+            "slot": one.slot,
+            "since_us": one.since_us,
+            "max_age_s": one.max_age_s,
+            "max_leg_age_s": one.max_leg_age_s,
+            "max_divergence_bps": one.max_divergence_bps,
+        }
+        for (of_feed, _), one in engine.published.items()
+        if of_feed == feed
+    ]
 
 
 def _inputs(engine: Engine, index: int, now_us: int) -> dict[str, object]:

@@ -3,11 +3,9 @@
 from collections.abc import Iterator, Mapping
 
 from feeds.addresses import ASSETS
-from oracle_hub.config import Config, feed_roles
+from oracle_hub.config import AGGREGATES, Config, feed_roles
 from oracle_hub.errors import ConfigError
 
-AGGREGATES = ("doves.custody", "doves.pool", "doves.aggregate")
-"""Kinds that read the exchange's aggregate."""
 ORACLES = {
     "doves.edge": "Edge",
     "doves.chainlink": "Chainlink",

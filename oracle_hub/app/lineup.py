@@ -14,6 +14,7 @@ from oracle_hub.app.engine import DescribedReader, Lineup
 from oracle_hub.app.hosted import HOSTED, Host, Hosting
 from oracle_hub.app.independence import refuse_same_reading
 from oracle_hub.app.mapped import successor_of
+from oracle_hub.app.onchain import following
 from oracle_hub.config import (
     Config,
     RpcSection,
@@ -238,12 +239,16 @@ def build_lineup(
         config_text=text,
         config_hash=text_hash(text),
         alerts=alert_settings(config),
+        onchain=following(config),
     )
 
 
 def _wiring(config: Config) -> object:
     """The part of a configuration that links and readers are made of."""
-    sources = {name: msgspec.structs.replace(source, max_age_ms=None) for name, source in config.sources.items()}
+    sources = {
+        name: msgspec.structs.replace(source, max_age_ms=None, limits="configured")
+        for name, source in config.sources.items()
+    }
     addresses = {name: addresses_of(config, name) for name in config.sources}
     expos = {feed: section.expo for feed, section in config.feeds.items()}
     return (config.solana, sources, addresses, expos)

@@ -1,6 +1,7 @@
 """What is decided, and from what: feeds, their exponents, roles and limits. Immutable; a reload makes a new one."""
 
 from collections.abc import Iterable, Mapping
+from copy import copy
 
 import msgspec
 
@@ -29,6 +30,8 @@ class FeedSpec(msgspec.Struct, frozen=True, kw_only=True):
     """A source whose confidence interval is wider than this part of its price is ``uncertain``. 0: no limit."""
     max_age_us: Mapping[str, int]
     """Per source: older than this is ``stale``. Every source of the feed has an entry."""
+    chain_max_age_us: int | None = None
+    """How old an aggregate the exchange executes with may be, as the aggregate publishes it; None: not known."""
 
     @property
     def roles(self) -> tuple[str, str, str]:
@@ -64,6 +67,21 @@ class Catalog:
             raise ConfigError("feeds: a feed is named twice")
         for spec in self.feeds:
             _check(spec)
+
+    def with_limits(self, spec: FeedSpec) -> "Catalog":
+        """The same catalog with one feed under other limits.
+
+        Raises:
+            ConfigError: a limit out of range, or another exponent or other sources than the feed has.
+        """
+        index = self.feed_index[spec.feed]
+        before = self.feeds[index]
+        if (spec.expo, spec.roles, spec.references) != (before.expo, before.roles, before.references):
+            raise ConfigError(f"feeds.{spec.feed}: other limits cannot come with other roles or another exponent")
+        _check(spec)
+        changed = copy(self)
+        changed.feeds = (*self.feeds[:index], spec, *self.feeds[index + 1 :])
+        return changed
 
 
 def _check(spec: FeedSpec) -> None:

@@ -185,6 +185,19 @@ class Hub:
         """Why no feed has a price now, by precedence; None where nothing blocks."""
         return next((reason for reason in Reason if reason in self._blocks), None) if self._blocks else None
 
+    def limit(self, spec: FeedSpec) -> None:
+        """Decide one feed by other limits from the next step on; its sources and exponent are those that it has.
+
+        Raises:
+            ConfigError: as :meth:`~oracle_hub.core.catalog.Catalog.with_limits` does.
+        """
+        self.catalog = self.catalog.with_limits(spec)
+        index = self.catalog.feed_index[spec.feed]
+        self.table.limit(self.catalog, index)
+        self._max_conf_bps[index] = spec.max_conf_bps
+        self._max_divergence_bps[index] = spec.max_divergence_bps
+        self._dirty.add(index)
+
     def restart_warmup(self, now_us: int) -> None:
         """Forget every held update and warm up again: after our clock was re-anchored no held age can be trusted."""
         self.table = Table(self.catalog)

@@ -70,6 +70,10 @@ class Condition(StrEnum):
     MISSING_ACCOUNT = "missing_account"
     CHANGED = "changed"
     """The line-up behind the source changed (a custody names another account)."""
+    LIMITS_CHANGED = "limits_changed"
+    """The account publishes other limits than before, and they are followed."""
+    LIMITS_REFUSED = "limits_refused"
+    """The account publishes limits that are none; those before stay."""
     LOST = "lost"
     """One subscription is silent or refused while its link lives."""
 

@@ -113,6 +113,13 @@ class Table:
             a, b, c = (self._cells[source, spec.feed] for source in spec.roles)
             self._peers[a], self._peers[b], self._peers[c] = (b, c), (a, c), (a, b)
 
+    def limit(self, catalog: Catalog, feed_index: int) -> None:
+        """Take over the ages of one feed from a catalog that differs in its limits only."""
+        self.catalog = catalog
+        spec = catalog.feeds[feed_index]
+        for source in spec.sources:
+            self._max_age_us[self._cells[source, spec.feed]] = spec.max_age_us[source]
+
     def cell_of(self, source: str, feed: str) -> int | None:
         """The number of a cell, or None where the catalog does not bind this source to this feed."""
         return self._cells.get((source, feed))

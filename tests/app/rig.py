@@ -51,6 +51,8 @@ class Chain:
         self.slot = 400_000_000
         self.accounts: dict[str, tuple[str, bytes]] = {}
         self.subscriptions: dict[tuple[str, str], int] = {}
+        self.limits: dict[str, tuple[int, int, int]] = {}
+        """What aggregates publish, where it is not 10 s, 60 s and 50 bps."""
 
     def put(self, address: str, owner: str, data: bytes) -> None:
         self.slot += 1
@@ -66,8 +68,11 @@ class Chain:
         )
         self.put(asset.custody, PERPS, custody.encode())
 
-    def aggregate(self, feed: str, price: int, timestamp: int) -> str:
+    def aggregate(self, feed: str, price: int, timestamp: int, limits: tuple[int, int, int] | None = None) -> str:
         asset = ASSETS[feed]
+        if limits is not None:
+            self.limits[feed] = limits
+        age_s, leg_age_s, diff_bps = self.limits.get(feed, (10, 60, 50))
         state = AgPriceFeed(
             mint=pubkey_bytes(asset.mint),
             edge_feed=pubkey_bytes(asset.edge),
@@ -77,6 +82,9 @@ class Chain:
             price=price,
             expo=-8,
             timestamp=timestamp,
+            max_ag_price_age_sec=age_s,
+            max_price_feed_age_sec=leg_age_s,
+            max_price_diff_bps=diff_bps,
         )
         self.put(asset.ag, DOVES, state.encode())
         return asset.ag

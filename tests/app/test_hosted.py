@@ -5,8 +5,8 @@ import pytest
 from feeds.addresses import ASSETS
 from feeds.registry import SOURCES
 from oracle_hub.app.hosted import HOSTED, Host
-from oracle_hub.app.independence import AGGREGATES, ORACLES
-from oracle_hub.config import KINDS
+from oracle_hub.app.independence import ORACLES
+from oracle_hub.config import AGGREGATES, KINDS
 
 
 def test_every_kind_has_its_readers_or_its_links() -> None:

@@ -2,6 +2,7 @@
 
 import random
 
+import msgspec
 import pytest
 
 import oracle_hub.core.hub as hub_module
@@ -9,6 +10,7 @@ from oracle_hub.core.catalog import Catalog, FeedSpec
 from oracle_hub.core.hub import Hub, batch_digest
 from oracle_hub.core.selector import Policy
 from oracle_hub.core.source import Condition, PriceUpdate, Status
+from oracle_hub.errors import ConfigError
 
 START_US = 1_790_000_000_000_000
 SOURCES = ("doves", "chainlink", "pyth")
@@ -46,10 +48,54 @@ def run(seed: int) -> list[str]:
             if not rng.randrange(10):
                 status = Status(source, "solana:a", feed, Condition.HALTED, "", now_us)
                 hub.apply(status, now_us)
+        if not rng.randrange(4):
+            hub.limit(other_limits(hub.catalog.feeds[rng.randrange(12)], rng))
         batch = hub.step(now_us)
         if batch is not None:
             digests.append(batch_digest(batch).hex())
     return digests
+
+
+def other_limits(spec: FeedSpec, rng: random.Random) -> FeedSpec:
+    ages_us = {source: rng.choice((400_000, 1_000_000, 3_000_000)) for source in SOURCES}
+    return msgspec.structs.replace(spec, max_age_us=ages_us, max_divergence_bps=rng.choice((1, 50, 60, 10_000)))
+
+
+@pytest.mark.parametrize("crossing", [1, 10**9])
+def test_limits_that_come_later_decide_like_those_from_the_start(
+    crossing: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub_module, "COLUMN_CROSSING", crossing)
+    rng = random.Random(3)
+    limited = [other_limits(spec, rng) for spec in catalog().feeds]
+    early = Hub(Catalog(limited), epoch=1, config_hash="x", started_us=START_US, warmup_us=0)
+    late = Hub(catalog(), epoch=1, config_hash="x", started_us=START_US, warmup_us=0)
+    for hub in (early, late):
+        for number in range(12):
+            for place, source in enumerate(SOURCES):
+                mantissa = 100_00000000 + number * place * 4_000_000
+                update = PriceUpdate(source, "solana:a", f"F{number}", mantissa, START_US, START_US)
+                hub.apply(update, START_US)
+        hub.step(START_US + 1)
+    before = dict(late.decisions)
+    for spec in limited:
+        late.limit(spec)
+    batch = late.step(START_US + 1)
+    assert batch is not None and len(batch.decisions) > 8
+    assert late.decisions == early.decisions != before
+    assert late.next_deadline() == early.next_deadline()
+
+
+def test_other_roles_are_no_limits() -> None:
+    hub = Hub(catalog(), epoch=1, config_hash="x", started_us=START_US)
+    spec = hub.catalog.feeds[0]
+    for other in (
+        msgspec.structs.replace(spec, primary="pyth", verifiers=("chainlink", "doves")),
+        msgspec.structs.replace(spec, expo=-6),
+        msgspec.structs.replace(spec, max_divergence_bps=10_001),
+    ):
+        with pytest.raises(ConfigError):
+            hub.limit(other)
 
 
 @pytest.mark.parametrize("seed", range(5))
