@@ -138,7 +138,7 @@ class Transmissions(AccountLayout, frozen=True, gc=False):
         return out
 
 
-@lru_cache(maxsize=1024)  # asked with each update, and hardly ever new
+@lru_cache(maxsize=16_384)  # asked with each update, and hardly ever new
 def description_feed(description: bytes) -> str | None:
     """``SOL / USD`` of a description as a feed's name, ``SOL/USD``; None when it does not name a pair."""
     base, slash, quote = padded_text(description).partition("/")

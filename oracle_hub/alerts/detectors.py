@@ -77,19 +77,18 @@ class FeedWatch:
 
     def take(self, facts: Facts) -> None:
         """Note what the hub holds now."""
+        before = () if self.facts is None else self.facts.inputs
         self.facts = facts
-        for entry in facts.inputs[:3]:
+        for position, entry in enumerate(facts.inputs[:3]):
             held = entry.held
-            if held is None:
+            if held is None or (before and held is before[position].held):
                 continue
             seen = self._seen.get(held.source)
-            if seen is not None and seen.value == held.mantissa:
-                continue
             if seen is None:
                 self._seen[held.source] = _Seen(held)
-                continue
-            seen.value, seen.since_publish_us = held.mantissa, held.publish_us
-            seen.lowest, seen.highest = min(seen.lowest, held.mantissa), max(seen.highest, held.mantissa)
+            elif seen.value != held.mantissa:
+                seen.value, seen.since_publish_us = held.mantissa, held.publish_us
+                seen.lowest, seen.highest = min(seen.lowest, held.mantissa), max(seen.highest, held.mantissa)
         if facts.decision.mantissa is not None:
             self._note_move(facts.now_us, facts.decision.mantissa)
 
@@ -143,28 +142,48 @@ class FeedWatch:
     def calm(self) -> bool:
         """Whether the facts are so ordinary that no detector but those that wait for time has anything to say.
 
-        The quick look at each step: all three usable and within a third of the threshold, live, nothing remembered.
+        The quick look at each step: live, all roles usable and within a third of the threshold, references at half of
+        theirs at most, nothing remembered. False is no verdict: then the detectors are asked.
         """
-        facts = self.facts
-        if facts is None or facts.decision.state is not State.LIVE or self.conflicts_us or len(facts.inputs) != 3:
+        facts, settings = self.facts, self.settings
+        if facts is None or facts.decision.state is not State.LIVE or self.conflicts_us:
             return False
-        first, second, third = facts.inputs
+        first, second, third, *references = facts.inputs
         a, b, c = first.held, second.held, third.held
         ok = InputStatus.OK
         if first.status is not ok or second.status is not ok or third.status is not ok:
             return False
         if a is None or b is None or c is None:
             return False
-        low, high = min(a.mantissa, b.mantissa, c.mantissa), max(a.mantissa, b.mantissa, c.mantissa)
-        settings = self.settings
+        price = low = high = a.mantissa  # of the primary: live
+        for mantissa in (b.mantissa, c.mantissa):
+            low, high = min(low, mantissa), max(high, mantissa)
         if (high - low) * 30_000 > low * facts.spec.max_divergence_bps:
-            return False
-        if facts.spec.feed in settings.pegs or not settings.aggregates.isdisjoint(facts.spec.roles):
             return False
         for held in (a, b, c):
             if held.conf is not None and held.conf * 20_000 > held.mantissa * settings.wide_conf_bps:
                 return False
-        return (self._highest - self._lowest) * 20_000 <= a.mantissa * settings.velocity_bps
+        peg = settings.pegs.get(facts.spec.feed)
+        if peg is not None and abs(price - peg) * 20_000 > peg * settings.peg_bps:
+            return False
+        if references and not all(self._in_parity(entry, price) for entry in references):
+            return False
+        if settings.aggregates and not all(self._executable(entry, facts.now_us) for entry in facts.inputs):
+            return False
+        return (self._highest - self._lowest) * 20_000 <= price * settings.velocity_bps
+
+    def _in_parity(self, entry: DecisionInput, price: int) -> bool:
+        """Whether a reference gives no detector anything to say of the chosen price. Of one out of use none does."""
+        if entry.status is not InputStatus.OK or entry.held is None:
+            return entry.status is not InputStatus.FUTURE
+        return abs(entry.held.mantissa - price) * 20_000 <= min(entry.held.mantissa, price) * self.settings.parity_bps
+
+    def _executable(self, entry: DecisionInput, now_us: int) -> bool:
+        """Whether an input is no aggregate, or one that is young enough for the exchange."""
+        held = entry.held
+        if held is None or entry.source not in self.settings.aggregates:
+            return True
+        return now_us - min(held.publish_us, held.received_us) <= self.settings.chain_max_age_us
 
     def next_us(self, now_us: int) -> int | None:
         """The next instant at which signals can differ with no new facts; None for never."""

@@ -111,18 +111,32 @@ def _emulated_streams(urls: EmulatorUrls) -> Iterator[Host]:
         yield Host(one.ws, given.streams_key, given.streams_secret, one.http)
 
 
+_IDS_PER_STREAM = 100
+"""An id is 70 bytes of a URL, and servers take 8 KiB of one for granted. It also keeps an event short: one of thousands
+of prices would hold up everything else for tens of milliseconds."""
+
+
 def _hermes_links(hosting: Hosting, hosts: tuple[Host, ...]) -> Iterator[Link]:
+    """One link for each host; for each hundred feeds, where there are more."""
     section, prover = hosting.section, _pyth_prover(hosting)
+    ids: dict[str, str] = {}
+    for feed, price_id in hosting.feeds.items():
+        other = ids.setdefault(price_id.lower().removeprefix("0x"), feed)
+        if other != feed:
+            raise ConfigError(f"source {hosting.source}: feeds {other} and {feed} have one price id")
+    feeds = [(feed, HermesFeed(price_id, hosting.expos[feed])) for feed, price_id in hosting.feeds.items()]
+    parts = [dict(feeds[start : start + _IDS_PER_STREAM]) for start in range(0, len(feeds), _IDS_PER_STREAM)]
     for number, host in enumerate(hosts, 1):
-        yield HermesLink(
-            f"{hosting.names}:{number}",
-            host.url,
-            {feed: HermesFeed(price_id, hosting.expos[feed]) for feed, price_id in hosting.feeds.items()},
-            source=hosting.source,
-            key=host.key,
-            prover=prover,
-            needs_proof=section.verify == "strict",
-        )
+        for place, part in enumerate(parts, 1):
+            yield HermesLink(
+                f"{hosting.names}:{number}" if len(parts) == 1 else f"{hosting.names}:{number}.{place}",
+                host.url,
+                part,
+                source=hosting.source,
+                key=host.key,
+                prover=prover,
+                needs_proof=section.verify == "strict",
+            )
 
 
 def _pyth_prover(hosting: Hosting) -> Prover | None:

@@ -6,6 +6,7 @@
 
 import heapq
 from hashlib import blake2b
+from itertools import chain, repeat
 from typing import ClassVar
 
 import msgspec
@@ -20,6 +21,9 @@ from oracle_hub.core.table import Applied, InputStatus, Table
 
 COLUMN_CROSSING = 40
 """From so many feeds in one step on, the columnar form is faster than the scalar one (``benchmarks/selector.py``)."""
+
+
+_ROLES = ("primary", "verifier", "verifier")
 
 
 class DecisionInput(msgspec.Struct, frozen=True, gc=False):
@@ -82,6 +86,7 @@ class Hub:
             "config_hash",
             "table",
             "_cells",
+            "_inputs",
             "_role_cells",
             "_max_conf_bps",
             "_max_divergence_bps",
@@ -115,6 +120,11 @@ class Hub:
         self._cells = [
             tuple(self.table.cell_of(source, spec.feed) or 0 for source in spec.sources) for spec in catalog.feeds
         ]
+        self._inputs = [
+            tuple(zip(spec.sources, chain(_ROLES, repeat("reference")), cells, strict=False))
+            for spec, cells in zip(catalog.feeds, self._cells, strict=True)
+        ]
+        """Per feed: source, role and cell, roles first."""
         self._role_cells = np.array([cells[:3] for cells in self._cells], np.int64).reshape(-1, 3).T
         self._max_conf_bps = np.array([spec.max_conf_bps for spec in catalog.feeds], np.int64)
         self._max_divergence_bps = np.array([spec.max_divergence_bps for spec in catalog.feeds], np.int64)
@@ -398,12 +408,9 @@ class Hub:
         """Every source of a feed as it stands at ``now_us``, roles first."""
         spec = self.catalog.feeds[index]
         awaited = self._awaited[index]
-        return tuple(
-            DecisionInput(
-                source,
-                "primary" if position == 0 else "verifier" if position < 3 else "reference",
-                self.table.status(cell, spec, now_us, warming=source in awaited or (position > 2 and bool(awaited))),
-                self.table.held(cell),
-            )
-            for position, (source, cell) in enumerate(zip(spec.sources, self._cells[index], strict=True))
-        )
+        status, held = self.table.status, self.table.held
+        inputs = []
+        for source, role, cell in self._inputs[index]:
+            warming = bool(awaited) and (source in awaited or role == "reference")
+            inputs.append(DecisionInput(source, role, status(cell, spec, now_us, warming=warming), held(cell)))
+        return tuple(inputs)

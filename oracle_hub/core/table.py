@@ -20,6 +20,7 @@ from oracle_hub.core.source import Condition, PriceUpdate, Status
 HELD, HEARD, FUTURE, HALTED, INVALID, STALLED, VERIFIED = (1 << bit for bit in range(7))
 """Flags of a cell. ``HEARD``: an update came in this run, even one that could not be taken."""
 UNUSABLE = FUTURE | HALTED | INVALID | STALLED
+_ORDINARY = HELD | HEARD | VERIFIED
 
 
 class InputStatus(StrEnum):
@@ -104,6 +105,8 @@ class Table:
         self._stall_after_us = catalog.stall.after_us or INT64_MAX
         self.transports: list[str] = [""] * size
         self.accounts: list[str | None] = [None] * size
+        self._taken: list[PriceUpdate | None] = [None] * size
+        """The held update as it came, where it still says what the columns say: spares :meth:`held` to make it."""
         self._cells: dict[tuple[str, str], int] = {}
         for index, spec in enumerate(catalog.feeds):
             for source in spec.sources:
@@ -157,6 +160,7 @@ class Table:
         self._flags[cell] = (flags & STALLED) | HELD | HEARD | (VERIFIED if update.verified else 0)
         self.transports[cell] = update.transport
         self.accounts[cell] = update.account
+        self._taken[cell] = update
         if peers is not None:
             if not flags & HELD:
                 self._appeared(cell, peers)
@@ -198,6 +202,7 @@ class Table:
                 # The same news with its proof: no newer than it was, so neither its age nor INVALID changes.
                 self._flags[cell] = flags | VERIFIED
                 self.transports[cell] = update.transport
+                self._taken[cell] = None
             return Applied.DUPLICATE
         if unproven:
             return Applied.CONFLICT
@@ -278,6 +283,10 @@ class Table:
     def status(self, cell: int, spec: FeedSpec, now_us: int, *, warming: bool) -> InputStatus:
         """How the cell stands at ``now_us``, by the precedence of :class:`InputStatus`."""
         flags = self._flags[cell]
+        if flags | VERIFIED == _ORDINARY and not spec.max_conf_bps:  # nearly always
+            publish_us, received_us = self._publish_us[cell], self._received_us[cell]
+            recency_us = publish_us if publish_us < received_us else received_us
+            return InputStatus.OK if now_us - recency_us <= self._max_age_us[cell] else InputStatus.STALE
         if not flags & HEARD:
             return InputStatus.WARMING if warming else InputStatus.MISSING
         for flag, status in _BY_FLAG:
@@ -305,11 +314,12 @@ class Table:
         return None if conf < 0 else conf
 
     def held(self, cell: int) -> PriceUpdate | None:
-        """The held update, as it was taken."""
-        if not self._flags[cell] & HELD:
-            return None
+        """The held update, as it was taken. The same object as long as nothing else is held."""
+        taken = self._taken[cell]
+        if taken is not None or not self._flags[cell] & HELD:
+            return taken
         feed_index, source_index = divmod(cell, self.n_sources)
-        return PriceUpdate(
+        taken = self._taken[cell] = PriceUpdate(
             source=self.catalog.sources[source_index],
             transport=self.transports[cell],
             feed=self.catalog.feeds[feed_index].feed,
@@ -321,6 +331,7 @@ class Table:
             verified=bool(self._flags[cell] & VERIFIED),
             account=self.accounts[cell],
         )
+        return taken
 
     def carry_over(self, old: "Table") -> None:
         """Copy the cells that both tables have, at the same exponent: a reload forgets nothing that still counts."""
@@ -368,6 +379,7 @@ class Table:
         for ours, theirs in zip(self._copied(), columns, strict=True):
             np.frombuffer(ours, np.int64)[:] = theirs
         self.transports, self.accounts = list(state.transports), list(state.accounts)
+        self._taken = [None] * size
 
     def _copied(self) -> tuple[memoryview, ...]:
         held = (self._mantissa, self._conf, self._publish_us, self._received_us, self._slot, self._flags)

@@ -180,7 +180,8 @@ class SolanaRpc:
             return self._message(frame.data, received_us)
         if frame.channel == "http":
             output = self._answer(frame, received_us)
-            self._rearm(received_us)
+            if not self._snapshot_under_way():
+                self._wake_by(max(self._snapshot_us, self._http_ready_us))
             return output
         return self._malformed(f"a {frame.channel} frame on a Solana link", received_us)
 
@@ -394,8 +395,10 @@ class SolanaRpc:
             if content != watch.data:
                 watch.heard_us = received_us
                 watch.probed = False
+                self._wake_by(received_us + watch.silence_us)
                 if watch.based and watch.suspect_us == NEVER:
                     watch.suspect_us = received_us
+                    self._wake_by(received_us + self._limits.proof_us)
             watch.data = content
             watch.slot = slot
         if slot >= watch.slot and content == watch.data and request.made_us >= watch.subscribed_us:
@@ -454,6 +457,7 @@ class SolanaRpc:
         if request.kind != "probe":
             again = msgspec.structs.replace(request, attempt=request.attempt + 1)
             self._retries.append((received_us + delay_us, again))
+            self._wake_by(max(received_us + delay_us, self._http_ready_us))
         return output
 
     def _fetch(self, kind: RequestKind, keys: tuple[str, ...], attempt: int, now_us: int) -> Fetch:
@@ -533,7 +537,8 @@ class SolanaRpc:
             self._deadline_us = due_us
 
     def _rearm(self, now_us: int) -> None:
-        """Work out the next deadline. Not called for a plain notification, which can only move deadlines away."""
+        """Work out the next deadline, from every account: not for a notification, which can only move deadlines away,
+        nor for an answer to a request, of which a catalogue of thousands has dozens at once."""
         limits = self._limits
         due = NEVER
         if self._slot_notifications:

@@ -42,7 +42,12 @@ class Supervisor:
 
     async def run(self) -> None:
         """Run all links until :meth:`stop` is called."""
-        async with aiohttp.ClientSession(read_bufsize=_READ_BUFFER_BYTES, trust_env=False) as self._session:
+        # Streams stay open, and a catalogue of thousands has many: a common limit would leave the last ones waiting
+        # for ever. Each driver bounds its own requests.
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(
+            connector=connector, read_bufsize=_READ_BUFFER_BYTES, trust_env=False
+        ) as self._session:
             try:
                 async with asyncio.TaskGroup() as self._group:
                     for name, (link, limits) in tuple(self._waiting.items()):
