@@ -66,6 +66,7 @@ def made_asset(number: int) -> Asset:
         pyth_legacy=key("pyth_legacy"),
         hermes_id=made_key(f"{symbol} hermes").hex(),
         data_streams_id=made_key(f"{symbol} streams").hex(),
+        pro_id=1_000_000 + number,
     )
 
 

@@ -76,6 +76,9 @@ class Asset(msgspec.Struct, frozen=True, kw_only=True):
     """The 32 bytes of this address are ``hermes_id``."""
     hermes_id: str
     data_streams_id: str
+    pro_id: int
+    """Number of the feed at Pyth Pro. Those of BTC, ETH and SOL stand in real payloads, the two others in a public list
+    of its symbols."""
 
     @property
     def edge_pair(self) -> bytes:
@@ -171,6 +174,7 @@ ASSETS: dict[str, Asset] = {
         pyth_legacy="H6ARHf6YXhGYeQfUzQNGk6rDNnLBQKrenN712K4AQJEG",
         hermes_id="ef0d8b6fda2ceba41da15d4095d1da392a0d2f8ed0c6c7bc0f4cfac8c280b56d",
         data_streams_id="0003b778d3f6b2ac4991302b89cb313f99a42467d6c9c5f96f57c29c0d2bc24f",
+        pro_id=6,
     ),
     "BTC/USD": Asset(
         feed="BTC/USD",
@@ -189,6 +193,7 @@ ASSETS: dict[str, Asset] = {
         pyth_legacy="GVXRSBjFk6e6J3NbVPXohDJetcTjaeeuykUpbQF8UoMU",
         hermes_id="e62df6c8b4a85fe1a67db44dc12de5db330f7ac66b72dc658afedf0f4a415b43",
         data_streams_id="00039d9e45394f473ab1f050a1b963e6b05351e52d71e507509ada0c95ed75b8",
+        pro_id=1,
     ),
     "ETH/USD": Asset(
         feed="ETH/USD",
@@ -207,6 +212,7 @@ ASSETS: dict[str, Asset] = {
         pyth_legacy="JBu1AL4obBcCMqKBBxhpWCNUt136ijcuMZLFvTP7iWdB",
         hermes_id="ff61491a931112ddf1bd8147cd1b641375f79f5825126d665480874634fd0ace",
         data_streams_id="000362205e10b3a147d02792eccee483dca6c7b44ecce7012cb8c6e0b68b3ae9",
+        pro_id=2,
     ),
     "USDC/USD": Asset(
         feed="USDC/USD",
@@ -225,6 +231,7 @@ ASSETS: dict[str, Asset] = {
         pyth_legacy="Gnt27xtC473ZT2Mw5u8wZ68Z3gULkSTb5DuxJy7eJotD",
         hermes_id="eaa020c61cc479712813461ce153894a96a6c00b21ed0cfc2798d1f9a9e9c94a",
         data_streams_id="00038f83323b6b08116d1614cf33a9bd71ab5e0abf0c9f1b783a74a43e7bd992",
+        pro_id=7,
     ),
     "USDT/USD": Asset(
         feed="USDT/USD",
@@ -243,6 +250,7 @@ ASSETS: dict[str, Asset] = {
         pyth_legacy="3vxLXJqLqF3JG5TCbYycbKWRBbCJQLxQmBGCkyqEEefL",
         hermes_id="2b89b9dc8fdf9f34709a5b106b472f0f39bb6ca9ce04b0fd7f2e971688e2e53b",
         data_streams_id="0003a910a43485e0685ff5d6d366541f5c21150f0634c5b14254392d1a1c06db",
+        pro_id=8,
     ),
 }
 """The five assets by feed. The Lazer and RedStone accounts of USDT are derived; nobody has shown that they exist."""

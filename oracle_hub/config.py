@@ -129,6 +129,7 @@ KINDS: dict[str, tuple[int, bool]] = {
     "pyth.receiver": (90_000, True),
     "pyth.legacy": (5_000, False),
     "pyth.hermes": (5_000, False),
+    "pyth.pro": (5_000, False),
     "edge.rest": (5_000, False),
     "chainlink.streams": (5_000, False),
     "redstone": (60_000, True),
@@ -152,11 +153,15 @@ class SourceSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     verify: Literal["strict", "lenient", "off"] = "strict"
     signers: Literal["production", "staging", "simulated"] | None = None
     rotations: tuple[str, ...] = ()
-    signer_keys: tuple[Annotated[str, msgspec.Meta(pattern="^(0x)?(0[23][0-9a-fA-F]{64}|[0-9a-fA-F]{40})$")], ...] = ()
+    signer_keys: tuple[
+        Annotated[str, msgspec.Meta(pattern="^(0x)?(0[23][0-9a-fA-F]{64}|[0-9a-fA-F]{64}|[0-9a-fA-F]{40})$")], ...
+    ] = ()
     signer_quorum: Positive | None = None
     api_secret: str | None = None
     rest_url: str | None = None
     origins: tuple[Annotated[str, msgspec.Meta(pattern="^[0-9A-Za-z_-]{1,16}$")], ...] = ()
+    channel: Literal["real_time", "fixed_rate@50ms", "fixed_rate@200ms", "fixed_rate@1000ms"] = "fixed_rate@200ms"
+    envelope: Literal["solana", "leEcdsa", "evm"] = "solana"
     redistribute: Literal["full"] | None = None
     limits: Literal["configured", "onchain"] = "configured"
 
@@ -427,9 +432,11 @@ def _check_signers(name: str, source: SourceSection, origin: str) -> None:
     """Keys of the right form for the kind, and what the kind cannot do without."""
     key = f"{origin}: sources.{name}"
     streams = source.kind == "chainlink.streams"
-    if source.signer_keys and (not (streams or source.kind == "edge.rest") or source.signers is not None):
-        raise ConfigError(f"{key}.signer_keys: for edge.rest and chainlink.streams, and in place of signers")
-    digits = 40 if streams else 66
+    digits = {"chainlink.streams": 40, "edge.rest": 66, "pyth.pro": 64 if source.envelope == "solana" else 40}.get(
+        source.kind
+    )
+    if source.signer_keys and (digits is None or source.signers is not None):
+        raise ConfigError(f"{key}.signer_keys: for edge.rest, chainlink.streams and pyth.pro, and in place of signers")
     if any(len(one.removeprefix("0x")) != digits for one in source.signer_keys):
         raise ConfigError(f"{key}.signer_keys: {source.kind} wants keys of {digits} hex digits")
     quorum = source.signer_quorum

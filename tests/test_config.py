@@ -179,12 +179,14 @@ def test_urls_from_the_environment_are_checked_without_being_shown(
     assert "hunter2" not in str(caught.value) and "rpc.example" not in str(caught.value)
 
 
-@pytest.mark.parametrize("preset", ["simulate.toml", "jupiter-mainnet.toml", "jupiter-legs.toml"])
+@pytest.mark.parametrize(
+    "preset", ["simulate.toml", "simulate-signed.toml", "jupiter-mainnet.toml", "jupiter-legs.toml"]
+)
 def test_presets_are_valid_and_say_what_they_give(preset: str) -> None:
     path = ROOT / "deploy" / preset
     config = load_config(path)
     assert list(config.feeds) == ["SOL/USD", "BTC/USD", "ETH/USD", "USDC/USD", "USDT/USD"]
-    assert (config.emulator is not None) is (preset == "simulate.toml")
+    assert (config.emulator is not None) is preset.startswith("simulate")
     head = path.read_text().split("\n[")[0]
     assert "What it gives" in head
 

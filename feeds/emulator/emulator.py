@@ -19,6 +19,7 @@ from feeds.emulator.edge import EdgeServer
 from feeds.emulator.faults import Fault, FaultBook, check_target, load_script, parse_faults
 from feeds.emulator.hermes import HermesServer
 from feeds.emulator.oracles import ORACLES
+from feeds.emulator.pro import ProServer
 from feeds.emulator.solana import SolanaServer
 from feeds.emulator.tape import Playback, Tape, read_tape, utc_text
 from feeds.emulator.walk import Point, walk
@@ -48,7 +49,7 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     feeds: tuple[str, ...] = tuple(ASSETS)
     host: str = "127.0.0.1"
     port_base: int = 0
-    """First of seven ports (control, RPC a and b, Hermes 1 and 2, Edge, Data Streams); 0: free ones."""
+    """First of ten ports (control, RPC a and b, Hermes 1 and 2, Edge, Data Streams, Pyth Pro 1 to 3); 0: free ones."""
     hermes_key: str | None = None
     """Key that the Hermes hosts want; None: none."""
     edge_key: str | None = None
@@ -63,6 +64,9 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     streams_key: str = "simulated-key"
     streams_secret: str = "simulated-secret"
     """What clients of Data Streams sign with: nothing but this emulator takes it."""
+    pro_names: tuple[str, ...] = ("pro-1", "pro-2", "pro-3")
+    pro_key: str = "simulated-token"
+    """What the hosts of Pyth Pro want."""
 
     def __repr__(self) -> str:  # holds a key
         return f"EmulatorSettings(seed={self.seed}, tape={self.tape!r})"
@@ -106,6 +110,13 @@ class StreamsUrl(msgspec.Struct, frozen=True):
     http: str
 
 
+class ProUrl(msgspec.Struct, frozen=True):
+    """One host of Pyth Pro: the base of its websocket."""
+
+    name: str
+    ws: str
+
+
 class EmulatorUrls(msgspec.Struct, frozen=True):
     """Where everything is served."""
 
@@ -114,6 +125,7 @@ class EmulatorUrls(msgspec.Struct, frozen=True):
     control: str
     edge: tuple[EdgeUrl, ...] = ()
     streams: tuple[StreamsUrl, ...] = ()
+    pro: tuple[ProUrl, ...] = ()
 
 
 class Emulator:
@@ -148,6 +160,7 @@ class Emulator:
         self.hermes: tuple[HermesServer, ...] = ()
         self.edge: tuple[EdgeServer, ...] = ()
         self.streams: tuple[StreamsServer, ...] = ()
+        self.pro: tuple[ProServer, ...] = ()
         self.urls: EmulatorUrls | None = None
         self.world = self._make_world(now_us())
 
@@ -185,6 +198,18 @@ class Emulator:
         Raises:
             OSError: a port is taken.
         """
+        self._make_servers()
+        self.tick()
+        try:
+            self.urls = await self._serve_all()
+        except OSError:
+            await self.stop()
+            raise
+        if self._drive:
+            self._task = asyncio.create_task(self._run(), name="emulator")
+        return self.urls
+
+    def _make_servers(self) -> None:
         settings = self.settings
         self.rpc = tuple(SolanaServer(name, self.world, self._now_us) for name in settings.rpc_names)
         self.hermes = tuple(
@@ -197,39 +222,28 @@ class Emulator:
             StreamsServer(name, self.world, self._now_us, key=settings.streams_key, secret=settings.streams_secret)
             for name in settings.streams_names
         )
-        self.tick()
-        port = settings.port_base
-        try:
-            control = await self._serve("control", port, lambda app: None)
-            rpc, hermes, edge, streams = [], [], [], []
-            for server in self.rpc:
-                port += bool(port)
-                where = await self._serve(server.name, port, server.routes)
-                rpc.append(RpcUrls(server.name, f"http://{where}", f"ws://{where}"))
-            for host in self.hermes:
-                port += bool(port)
-                where = await self._serve(host.name, port, host.routes)
-                hermes.append(HermesUrl(host.name, f"http://{where}", settings.hermes_key))
-            for place in self.edge:
-                port += bool(port)
-                where = await self._serve(place.name, port, place.routes)
-                edge.append(EdgeUrl(place.name, f"http://{where}", settings.edge_key))
-            for origin in self.streams:
-                port += bool(port)
-                where = await self._serve(origin.name, port, origin.routes)
-                streams.append(StreamsUrl(origin.name, f"ws://{where}", f"http://{where}"))
-        except OSError:
-            await self.stop()
-            raise
-        page = f"http://{control}/emulator"
-        self.urls = EmulatorUrls(tuple(rpc), tuple(hermes), page, tuple(edge), tuple(streams))
-        if self._drive:
-            self._task = asyncio.create_task(self._run(), name="emulator")
-        return self.urls
+        self.pro = tuple(ProServer(name, self.world, self._now_us, key=settings.pro_key) for name in settings.pro_names)
+
+    async def _serve_all(self) -> EmulatorUrls:
+        """Open all ports, in the order that ``port_base`` promises."""
+        settings, port = self.settings, self.settings.port_base
+        control = await self._serve("control", port, lambda app: None)
+        where: dict[str, str] = {}
+        for server in self._servers:
+            port += bool(port)
+            where[server.name] = await self._serve(server.name, port, server.routes)
+        return EmulatorUrls(
+            tuple(RpcUrls(name, f"http://{where[name]}", f"ws://{where[name]}") for name in settings.rpc_names),
+            tuple(HermesUrl(name, f"http://{where[name]}", settings.hermes_key) for name in settings.hermes_names),
+            f"http://{control}/emulator",
+            tuple(EdgeUrl(name, f"http://{where[name]}", settings.edge_key) for name in settings.edge_names),
+            tuple(StreamsUrl(name, f"ws://{where[name]}", f"http://{where[name]}") for name in settings.streams_names),
+            tuple(ProUrl(name, f"ws://{where[name]}") for name in settings.pro_names),
+        )
 
     @property
-    def _servers(self) -> tuple[SolanaServer | HermesServer | EdgeServer | StreamsServer, ...]:
-        return (*self.rpc, *self.hermes, *self.edge, *self.streams)
+    def _servers(self) -> tuple[SolanaServer | HermesServer | EdgeServer | StreamsServer | ProServer, ...]:
+        return (*self.rpc, *self.hermes, *self.edge, *self.streams, *self.pro)
 
     async def stop(self) -> None:
         """Close all servers and sockets, within a second."""
@@ -340,7 +354,14 @@ class Emulator:
         check_target(
             fault,
             dict.fromkeys(feeds),
-            (*settings.rpc_names, *settings.hermes_names, *settings.edge_names, *settings.streams_names, "control"),
+            (
+                *settings.rpc_names,
+                *settings.hermes_names,
+                *settings.edge_names,
+                *settings.streams_names,
+                *settings.pro_names,
+                "control",
+            ),
         )
 
     def clear(self, number: int | None = None) -> int:
@@ -385,7 +406,9 @@ class Emulator:
             "ages_ms": self.world.ages_ms(),
             "refused": self.world.refused,
             "subscriptions": {server.name: server.subscriptions for server in self.rpc},
-            "streams": {host.name: host.streams for host in self.hermes},
+            "streams": {host.name: host.streams for host in self.hermes}
+            | {host.name: host.sockets for host in self.streams}
+            | {host.name: host.sockets for host in self.pro},
         }
         return web.Response(body=orjson.dumps(page), content_type="application/json")
 

@@ -66,11 +66,11 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     impostor                  accounts are told under a foreign owner (``mode="owner"``), or begin as another kind of
                               account does (``"discriminator"``); their prices are doubled
     cluster                   an RPC is on another cluster: its own genesis hash, the same addresses, doubled prices
-    forged                    Hermes' updates are signed by strangers (``mode="signers"``), changed after they were
-                              signed (``"price"``), not signed at all (``"unsigned"``), or those that it told when
-                              this began, over and over (``"old"``)
-    unauthorized              Hermes, Edge and Data Streams answer 401
-    not_entitled              Hermes answers 403 for the feed, Edge leaves it out
+    forged                    updates of Hermes and Pyth Pro are signed by strangers (``mode="signers"``), changed after
+                              they were signed (``"price"``), not signed at all (``"unsigned"``), or those that were
+                              told when this began, over and over (``"old"``)
+    unauthorized              Hermes, Edge, Data Streams and Pyth Pro answer 401
+    not_entitled              Hermes answers 403 for the feed, Edge leaves it out, Pyth Pro ignores it by name
     ========================  =================================================================================
     """
 

@@ -9,6 +9,7 @@ that has no value is zero, or marked as absent: both read as None here.
 """
 
 import struct
+from collections.abc import Sequence
 from typing import Literal, NoReturn, TypeAlias
 
 import msgspec
@@ -45,6 +46,7 @@ _PROPERTIES: dict[int, tuple[str, str]] = {
     12: ("feed_update_timestamp", "?Q"),
 }
 """By id: name and form; a question mark is a byte that says whether a value follows."""
+_NUMBERS = {name: (number, form) for number, (name, form) in _PROPERTIES.items()}
 _ZERO_IS_NONE = frozenset({"price", "best_bid_price", "best_ask_price", "confidence", "ema_price", "ema_confidence"})
 
 
@@ -217,11 +219,56 @@ def _feed(data: bytes, at: int, order: str) -> tuple[LazerFeed, int]:
     return LazerFeed(feed_id, tuple(values), **values), at
 
 
+def encode_payload(timestamp_us: int, channel: int, feeds: Sequence[LazerFeed], *, big_endian: bool = False) -> bytes:
+    """A payload as it is signed: of each feed the properties that it lists, in that order.
+
+    Args:
+        timestamp_us: when it is said.
+        channel: one of :data:`CHANNELS`.
+        feeds: at most 255.
+        big_endian: for EVM.
+    """
+    order = ">" if big_endian else "<"
+    out = bytearray(struct.pack(order + "IQBB", PAYLOAD_MAGIC, timestamp_us, channel, len(feeds)))
+    for feed in feeds:
+        out += struct.pack(order + "IB", feed.feed_id, len(feed.properties))
+        for name in feed.properties:
+            number, form = _NUMBERS[name]
+            value = getattr(feed, name)
+            out.append(number)
+            if form[0] == "?":
+                out.append(value is not None)
+                form = form[1:] if value is not None else ""
+            out += struct.pack(order + form, *([value or 0] if form else []))
+    return bytes(out)
+
+
+def encode(message: Lazer) -> bytes:
+    """The message around its payload, as it goes over the wire."""
+    size = len(message.payload)
+    match message.format:
+        case "solana":
+            head = SOLANA_MAGIC.to_bytes(4, "little") + message.signature + message.public_key
+        case "evm":
+            head = EVM_MAGIC.to_bytes(4, "little") + message.signature + bytes((message.recovery_id,))
+        case "leEcdsa":
+            head = LE_ECDSA_MAGIC.to_bytes(4, "little") + message.signature + bytes((message.recovery_id,))
+        case "leUnsigned":
+            head = LE_UNSIGNED_MAGIC.to_bytes(4, "little")
+        case "payload":
+            return message.payload
+    return head + size.to_bytes(2, "big" if message.format == "evm" else "little") + message.payload
+
+
 def check(message: Lazer, sets: SignerSets, *, at_us: int | None = None, mode: Mode = Mode.STRICT) -> Verdict:
     """Check a message against the keys that may sign; arguments as in :func:`feeds.pyth.accumulator.check`."""
-    at_us = message.timestamp_us if at_us is None else at_us
+    return in_force(message, *unaged(message, sets), message.timestamp_us if at_us is None else at_us, mode)
+
+
+def unaged(message: Lazer, sets: SignerSets) -> tuple[Verdict, SignerSet | None]:
+    """The part of :func:`check` that no time can change, so that it may be remembered; and the set that signed."""
     if message.format in ("leUnsigned", "payload"):
-        return Verdict(Why.UNSIGNED, f"a message of format {message.format} holds no signature", quorum=1)
+        return Verdict(Why.UNSIGNED, f"a message of format {message.format} holds no signature", quorum=1), None
     if message.format == "solana":
         key: bytes | None = message.public_key
         group, name = ED25519, "public key"
@@ -231,14 +278,23 @@ def check(message: Lazer, sets: SignerSets, *, at_us: int | None = None, mode: M
         group, name, holds = SECP256K1, "address", key is not None
     if key is None or not holds:
         text = "the signature is not one of the key beside it" if key else "nobody can have made the signature"
-        return Verdict(Why.BAD_SIGNATURE, text, quorum=1, signers=(Signer(key, known=False),))
+        return Verdict(Why.BAD_SIGNATURE, text, quorum=1, signers=(Signer(key, known=False),)), None
     signer_set = next((one for one in sets.of_group(KIND, group) if key in one.keys), None)
     if signer_set is None:
         text = f"signed by {name} {key.hex()}, which is not a known signer"
-        return Verdict(Why.UNKNOWN_SIGNER, text, quorum=1, signers=(Signer(key, known=False),))
-    why, detail = _judge(message, signer_set, at_us, mode)
+        return Verdict(Why.UNKNOWN_SIGNER, text, quorum=1, signers=(Signer(key, known=False),)), None
     until_us = None if signer_set.until_s is None else signer_set.until_s * 1_000_000
-    return Verdict(why, detail, at_us, signer_set.name, until_us, 1, (Signer(key, known=True),))
+    return Verdict(None, "", None, signer_set.name, until_us, 1, (Signer(key, known=True),)), signer_set
+
+
+def in_force(
+    message: Lazer, verdict: Verdict, signer_set: SignerSet | None, at_us: int, mode: Mode = Mode.STRICT
+) -> Verdict:
+    """A verdict of :func:`unaged` at a time (us): the key must be in force then, and vouched for."""
+    if signer_set is None:
+        return verdict
+    why, detail = _judge(message, signer_set, at_us, mode)
+    return msgspec.structs.replace(verdict, why=why, detail=detail, judged_at_us=at_us)
 
 
 def _judge(message: Lazer, signer_set: SignerSet, at_us: int, mode: Mode) -> tuple[Why | None, str]:

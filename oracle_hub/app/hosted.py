@@ -16,12 +16,14 @@ from feeds.edge.rest import EdgeFeed, EdgeLink
 from feeds.edge.signers import KNOWN as EDGE_SIGNERS
 from feeds.emulator.edge_signing import EdgeSigner
 from feeds.emulator.emulator import EmulatorSettings, EmulatorUrls
+from feeds.emulator.pro_signing import simulated_signer as simulated_pro_signer
 from feeds.emulator.pyth_signing import simulated_signer
 from feeds.emulator.report_signing import DonSigner
 from feeds.pyth.hermes import HermesFeed, HermesLink
+from feeds.pyth.pro import ProFeed, ProLink, ProProver
 from feeds.pyth.proving import Prover
+from feeds.pyth.signers import ED25519, LAZER, SECP256K1, rotated_by_text
 from feeds.pyth.signers import KNOWN as PYTH_SIGNERS
-from feeds.pyth.signers import rotated_by_text
 from feeds.signers import SignerSet, SignerSets
 from oracle_hub.config import SourceSection, resolve_secret, resolve_url
 from oracle_hub.core.source import Link
@@ -109,6 +111,42 @@ def _emulated_streams(urls: EmulatorUrls) -> Iterator[Host]:
     given = EmulatorSettings()
     for one in urls.streams:
         yield Host(one.ws, given.streams_key, given.streams_secret, one.http)
+
+
+def _pro_hosts(name: str, section: SourceSection) -> tuple[Host, ...]:
+    if not section.hosts or section.api_key is None:
+        raise ConfigError(f"sources.{name}: Pyth Pro needs hosts (websockets) and api_key")
+    key = resolve_secret(section.api_key, key=f"sources.{name}.api_key")
+    places = [resolve_url(url, ("ws", "wss"), key=f"sources.{name}.hosts") for url in section.hosts]
+    return tuple(Host(url, key) for url in places)
+
+
+def _pro_links(hosting: Hosting, hosts: tuple[Host, ...]) -> Iterator[Link]:
+    """One link for each host; those of a source prove each message once."""
+    section = hosting.section
+    prover = ProProver(None if section.verify == "off" else _pro_signers(hosting))
+    for number, host in enumerate(hosts, 1):
+        yield ProLink(
+            f"{hosting.names}:{number}",
+            host.url,
+            {feed: ProFeed(int(feed_id), hosting.expos[feed]) for feed, feed_id in hosting.feeds.items()},
+            key=host.key or "",
+            prover=prover,
+            source=hosting.source,
+            verify=section.verify,
+            envelope=section.envelope,
+            channel=section.channel,
+        )
+
+
+def _pro_signers(hosting: Hosting) -> SignerSets:
+    section = hosting.section
+    if section.signer_keys:
+        group = ED25519 if section.envelope == "solana" else SECP256K1
+        keys = tuple(bytes.fromhex(text.removeprefix("0x")) for text in section.signer_keys)
+        return SignerSets([SignerSet(LAZER, group, 0, keys, 1)])
+    signers = hosting.signers()
+    return simulated_pro_signer().sets if signers == "simulated" else PYTH_SIGNERS[signers]
 
 
 _IDS_PER_STREAM = 100
@@ -207,6 +245,16 @@ HOSTED: Mapping[str, HostedKind] = {
         emulated=lambda urls: (Host(one.url, one.key) for one in urls.hermes),
         n_emulated=2,
         links=_hermes_links,
+    ),
+    "pyth.pro": HostedKind(
+        prefix="pro",
+        accepts=re.compile(r"0|[1-9][0-9]{0,8}"),
+        an_id="number of a feed at Pyth Pro",
+        known_id=lambda feed: str(ASSETS[feed].pro_id) if feed in ASSETS else None,
+        hosts=_pro_hosts,
+        emulated=lambda urls: (Host(one.ws, EmulatorSettings().pro_key) for one in urls.pro),
+        n_emulated=3,
+        links=_pro_links,
     ),
     "edge.rest": HostedKind(
         prefix="edge",

@@ -14,6 +14,7 @@ ORACLES = {
     "pyth.receiver": "Pyth",
     "pyth.legacy": "Pyth",
     "pyth.hermes": "Pyth",
+    "pyth.pro": "Pyth",
     "redstone": "RedStone",
     "edge.rest": "Edge",
     "chainlink.streams": "Chainlink",
@@ -73,7 +74,9 @@ def _reads(config: Config, source: str, feed: str, addresses: Addresses) -> str:
     """The account or stream behind a source; for a custody the aggregate that it leads to, where that is known."""
     if config.sources[source].kind in AGGREGATES and feed in ASSETS:
         return ASSETS[feed].ag
-    return addresses[source][feed]
+    address = addresses[source][feed]
+    oracle = ORACLES.get(config.sources[source].kind)
+    return f"feed {address} of {oracle}" if address.isdecimal() else address  # a number means another feed elsewhere
 
 
 def _dependences(config: Config, feed: str, addresses: Addresses) -> Iterator[str]:

@@ -64,7 +64,7 @@ def test_a_customers_own_key_stands_in_place_of_the_known_ones() -> None:
     with pytest.raises(ConfigError, match=r"sources\.edge\.signer_keys"):
         config('signer_keys = ["5e"]')
     with pytest.raises(
-        ConfigError, match=r"sources\.edge\.signer_keys: for edge\.rest and chainlink\.streams, and in "
+        ConfigError, match=r"sources\.edge\.signer_keys: for edge\.rest, chainlink\.streams and pyth\.pro, and in "
     ):
         config(f'signer_keys = ["{KEY}"]', 'signers = "staging"')
 

@@ -1,0 +1,110 @@
+"""``pyth.pro`` in a role, over three hosts that are killed one after the other, and what else may go wrong with it."""
+
+from pathlib import Path
+
+from feeds.emulator.emulator import Emulator
+from feeds.emulator.faults import Fault
+from tests.system.conftest import Launch
+from tests.system.process import command, subscriber
+
+SIGNED = Path(__file__).resolve().parents[2] / "deploy" / "simulate-signed.toml"
+LINEUP = """
+[hub]
+warmup_ms = 1_500
+[roles]
+primary = "lazer"
+verifiers = ["edge", "streams"]
+[sources.lazer]
+kind = "pyth.pro"
+[sources.edge]
+kind = "edge.rest"
+[sources.streams]
+kind = "chainlink.streams"
+redistribute = "full"
+[feeds."SOL/USD"]
+[feeds."BTC/USD"]
+"""
+
+
+async def test_the_simulation_of_signed_sources_is_proved_and_replays(launch: Launch) -> None:
+    hub = await launch(config=SIGNED.read_text())
+    async with subscriber(hub) as client:
+        for name in ("SOL/USD", "BTC/USD", "ETH/USD", "USDC/USD", "USDT/USD"):
+            await client.feed(name, lambda one: one["state"] == "live", f"{name} live by signed sources")
+    for feed in (await hub.get("/v1/prices?detail=full"))["feeds"]:
+        assert feed["source"] == "edge" and feed["inputs"]["lazer"]["transport"].startswith("pro:")
+        proved = {name: one["verified"] for name, one in feed["inputs"].items()}
+        signed = dict.fromkeys(("edge", "streams", "lazer", "hermes"), True)
+        assert proved == signed | {"redstone": False, "doves": False}
+    ready = await hub.get("/readyz")
+    assert ready["conditions"] == [] and {"pro:1", "pro:2", "pro:3"} <= ready["links"].keys()
+    assert await hub.end() == 0
+    replayed = await command("replay", hub.state / "journal", "--json")
+    assert replayed.status == 0 and replayed.lines[-1]["proved"] is True
+    journal = b"".join(path.read_bytes() for path in (hub.state / "journal").iterdir())
+    assert b"simulated-token" not in journal
+
+
+def placed(chain: Emulator, *lines: str) -> tuple[str, dict[str, str]]:
+    """The line-up with the places of an emulator that a test holds in its hand, and the secrets for it."""
+    assert chain.urls is not None
+    edge, streams = chain.urls.edge[0], chain.urls.streams[0]
+    hosts = [one.ws for one in chain.urls.pro]
+    at_pro = "\n".join(['"pyth.pro"', f"hosts = {hosts}", 'api_key = "env:PRO_KEY"', 'signers = "simulated"', *lines])
+    config = LINEUP.replace('"pyth.pro"', at_pro)
+    config = config.replace('"edge.rest"', f'"edge.rest"\nsigners = "simulated"\nhosts = ["{edge.url}"]')
+    at_streams = f'"chainlink.streams"\nhosts = ["{streams.ws}"]\nrest_url = "{streams.http}"\nsigners = "simulated"\n'
+    at_streams += 'api_key = "env:DS_KEY"\napi_secret = "env:DS_SECRET"'
+    config = config.replace('"chainlink.streams"', at_streams)
+    settings = chain.settings
+    secrets = {"PRO_KEY": settings.pro_key, "DS_KEY": settings.streams_key, "DS_SECRET": settings.streams_secret}
+    return config, secrets
+
+
+async def test_strangers_and_a_key_without_rights_are_named(launch: Launch, chain: Emulator) -> None:
+    config, secrets = placed(chain)
+    chain.inject(Fault(kind="not_entitled", source="lazer", feed="BTC/USD"))
+    hub = await launch(config=config, env=secrets)
+    async with subscriber(hub) as client:
+        await client.feed("SOL/USD", lambda one: one["state"] == "live", "live")
+        await client.feed("BTC/USD", lambda one: one["state"] == "degraded", "degraded without a right to it")
+        ready = await hub.get("/readyz")
+        told = {(one["transport"], one["feed"], one["condition"]) for one in ready["conditions"]}
+        assert told == {(f"pro:{number}", "BTC/USD", "not_entitled") for number in (1, 2, 3)}
+        chain.inject(Fault(kind="forged", source="lazer"))
+        await client.feed("SOL/USD", lambda one: one["state"] == "degraded", "degraded, strangers being refused")
+        ready = await hub.get("/readyz")
+        texts = {one["text"] for one in ready["conditions"] if one["condition"] == "unverified"}
+        assert texts and all(text.startswith("not verified: unknown_signer: ") for text in texts)
+    assert await hub.end() == 0
+    refused = await launch(config=config, env=secrets | {"PRO_KEY": "wrong"}, state="refused")
+    async with subscriber(refused) as client:
+        await client.feed("SOL/USD", lambda one: one["state"] == "degraded", "degraded without a key")
+        told = {
+            (one["transport"], one["feed"], one["condition"]) for one in (await refused.get("/readyz"))["conditions"]
+        }
+        assert told == {(f"pro:{number}", None, "not_entitled") for number in (1, 2, 3)}
+    assert await refused.end() == 0
+
+
+async def test_two_of_three_hosts_may_die(launch: Launch, chain: Emulator) -> None:
+    config, secrets = placed(chain)
+    hub = await launch(config=config, env=secrets)
+    async with subscriber(hub) as client:
+        await client.feed("SOL/USD", lambda one: one["state"] == "live", "live")
+        for name in ("pro-1", "pro-2"):
+            chain.inject(Fault(kind="disconnect", endpoint=name, duration_s=600))
+        seen = await client.feed("SOL/USD", lambda one: one["source"] == "lazer", "a price after the death of two")
+        published_us = seen["publish_time_us"]
+        later = await client.feed(
+            "SOL/USD", lambda one: (one["publish_time_us"] or 0) > published_us + 2_000_000, "newer prices by the third"
+        )
+        assert (later["state"], later["source"]) == ("live", "lazer")
+        inputs = (await hub.get("/v1/prices?detail=full"))["feeds"][0]["inputs"]
+        assert inputs["lazer"]["transport"] == "pro:3"
+        chain.inject(Fault(kind="disconnect", endpoint="pro-3", duration_s=600))
+        entry = await client.feed("SOL/USD", lambda one: one["state"] == "degraded", "degraded without any host")
+        assert (entry["rule"], entry["reason"]) == ("R2", "primary_unusable")
+        chain.clear()
+        await client.feed("SOL/USD", lambda one: one["state"] == "live", "live again when the hosts are back")
+    assert await hub.end() == 0
