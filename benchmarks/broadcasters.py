@@ -30,7 +30,7 @@ from oracle_hub.core.hub import Batch, Decision
 from oracle_hub.core.selector import Reason, Rule, State
 from oracle_hub.server import http
 from oracle_hub.server.frames import text_frame
-from oracle_hub.server.service import ServerSettings
+from oracle_hub.server.service import ServerSettings, SignedQuery
 from oracle_hub.stream.board import Board
 from oracle_hub.stream.history import History
 from oracle_hub.stream.session import Session
@@ -90,6 +90,9 @@ class Source:
 
     async def explain(self, feed: str) -> Mapping[str, Any] | None:
         return None
+
+    async def signed(self, asked: SignedQuery) -> msgspec.Raw:
+        return msgspec.Raw(b"null")
 
     async def ready(self) -> tuple[bool, Mapping[str, Any]]:
         return True, {}

@@ -306,7 +306,26 @@ def encode_payload(slot: int, ring_size: int, root: bytes) -> bytes:
 
 def encode(vaa: bytes, messages: Sequence[bytes], proofs: Sequence[bytes]) -> bytes:
     """An update of messages and proofs under a VAA; at most 255 messages."""
-    out = [MAGIC, bytes((MAJOR, 0, 0, _WORMHOLE_MERKLE)), len(vaa).to_bytes(2, "big"), vaa, bytes((len(messages),))]
-    for message, proof in zip(messages, proofs, strict=True):
-        out += [len(message).to_bytes(2, "big"), message, bytes((len(proof) // HASH_BYTES,)), proof]
-    return b"".join(out)
+    head = [MAGIC, bytes((MAJOR, 0, 0, _WORMHOLE_MERKLE)), len(vaa).to_bytes(2, "big"), vaa]
+    return b"".join(
+        (*head, bytes((len(messages),)), *(_encode_update(*one) for one in zip(messages, proofs, strict=True)))
+    )
+
+
+def excerpt(data: bytes, kept: Sequence[Update]) -> bytes:
+    """An update with some of its messages (1 to 255) and nothing else: as good as the whole to whoever checks it.
+
+    What was signed is the root of the tree, to which each message has a proof of its own. A proof tells hashes of
+    other messages, and no price.
+
+    Args:
+        data: an update that :meth:`Accumulator.decode` reads.
+        kept: some of its ``updates``.
+    """
+    size_at = len(MAGIC) + 4 + data[len(MAGIC) + 2]  # behind the versions, the header's tail and the type of proof
+    end = size_at + 2 + int.from_bytes(data[size_at : size_at + 2], "big")
+    return b"".join((data[:end], bytes((len(kept),)), *(_encode_update(one.data, one.proof) for one in kept)))
+
+
+def _encode_update(message: bytes, proof: bytes) -> bytes:
+    return b"".join((len(message).to_bytes(2, "big"), message, bytes((len(proof) // HASH_BYTES,)), proof))

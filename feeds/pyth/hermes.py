@@ -160,6 +160,8 @@ class HermesLink:
             if price_id in self._feeds:
                 raise ConfigError(f"source {source}: feeds {self._feeds[price_id].feed} and {feed} have one price id")
             self._feeds[price_id] = _Feed(feed, price_id, spec.expo)
+            if prover is not None:
+                prover.keep(price_id)
         self._last_id = 0
         self._troubles: dict[str, tuple[Condition, str | None]] = {}
         self._ready_us = 0
@@ -232,6 +234,20 @@ class HermesLink:
             output.extend(self._due_fetches(now_us))
         self._rearm()
         return output
+
+    def signed(self, feed: str, publish_us: int, mantissa: int) -> bytes | None:
+        """The signed update (an accumulator's) behind a price of a feed, and of nothing else.
+
+        It is that very price: equal publish time, and equal mantissa at the feed's exponent. None: not kept, or prices
+        are not proved here.
+        """
+        found = next((one for one in self._feeds.values() if one.feed == feed), None)
+        if found is None or self._prover is None or publish_us % 1_000_000:
+            return None
+        for price, update in self._prover.signed(found.price_id, publish_us // 1_000_000):
+            if rescale(price.price, price.exponent, found.expo) == mantissa:
+                return update
+        return None
 
     # Stream and answers.
 

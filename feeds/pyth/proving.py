@@ -1,4 +1,4 @@
-"""Proving Hermes' ``binary``: each update once, however many hosts deliver it."""
+"""Proving Hermes' ``binary``: each update once, however many hosts deliver it, and kept for those who want it on."""
 
 import binascii
 from base64 import b64decode
@@ -9,13 +9,15 @@ from typing import TypeAlias
 
 import msgspec
 
-from feeds.pyth.accumulator import Accumulator, PriceMessage, in_force, unaged
+from feeds.pyth.accumulator import Accumulator, PriceMessage, Update, excerpt, in_force, unaged
 from feeds.signers import SignerSet, SignerSets
 from feeds.verdict import Mode, Verdict, Why
 from oracle_hub.errors import DecodeError
 
 _MOST_BLOBS = 64
 """A host sends one for each 255 prices; what is beyond is not looked at."""
+_KEPT_PER_FEED = 16
+"""Signed prices of a feed that can be handed on: so many seconds of them, as a rule."""
 
 
 class Binary(msgspec.Struct, frozen=True):
@@ -61,8 +63,36 @@ class Prover:
         self._mode = mode
         self._capacity = capacity
         self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._kept: dict[bytes, OrderedDict[tuple[int, int], tuple[bytes, Update]]] = {}
+        """By feed id, then publish time (s) and price: the update that proved it, and its place in there."""
         self.checked = 0
         """Updates that were proved, not remembered."""
+
+    def keep(self, feed_id: str) -> None:
+        """Keep the newest proved prices of this feed (64 hex digits), for :meth:`signed`."""
+        self._kept.setdefault(bytes.fromhex(feed_id), OrderedDict())
+
+    def signed(self, feed_id: str, publish_s: int) -> list[tuple[PriceMessage, bytes]]:
+        """The proved prices of a feed at a publish time, each with a signed update of it and of no other price.
+
+        Empty where none is kept.
+        """
+        kept = self._kept.get(bytes.fromhex(feed_id), OrderedDict())
+        return [
+            (update.message, excerpt(data, [update]))
+            for (published_s, _), (data, update) in kept.items()
+            if published_s == publish_s and isinstance(update.message, PriceMessage)
+        ]
+
+    def _keep(self, update: Update, data: bytes) -> None:
+        price = update.message
+        if not isinstance(price, PriceMessage) or (kept := self._kept.get(price.feed_id)) is None:
+            return
+        key = price.publish_time, price.price
+        if key not in kept:
+            kept[key] = data, update
+            if len(kept) > _KEPT_PER_FEED:
+                kept.popitem(last=False)
 
     def prove(self, raw: msgspec.Raw, at_us: int) -> Proved:
         """Prove the ``binary`` of a body as it stood in the JSON (empty: not there), at a time (us).
@@ -78,6 +108,8 @@ class Prover:
                 continue
             for price in update.prices:
                 prices.setdefault(price.feed_id.hex(), []).append(ProvedPrice(price, update.slot))
+            for one in update.updates:
+                self._keep(one, data)
         if not prices and not refused:
             refused.append(Verdict(Why.UNSIGNED, "no signed update beside it"))
         return Proved(prices, refused)

@@ -32,6 +32,7 @@ from oracle_hub.app.lineup import (
 )
 from oracle_hub.app.publisher import OwnServer, Publisher
 from oracle_hub.app.pump import Pump
+from oracle_hub.app.signed import ChosenUpdates
 from oracle_hub.app.workers import COMMAND, Workers
 from oracle_hub.clock import AnchoredClock, Clock, SystemClock
 from oracle_hub.config import Config, convert
@@ -42,6 +43,7 @@ from oracle_hub.journal.records import RunStart
 from oracle_hub.journal.segments import last_epoch
 from oracle_hub.journal.writer import JournalWriter
 from oracle_hub.metrics import Latencies, Sample, render
+from oracle_hub.server.service import SignedAnswer, SignedQuery
 from oracle_hub.state import begin_epoch
 
 log = logging.getLogger(__name__)
@@ -107,6 +109,7 @@ class Application:
             publish=self._publish,
             latencies=self.latencies,
         )
+        self.signed_updates = ChosenUpdates(lambda: self.pump.engine.lineup)
         simulated, monotonic_us = self.emulator is not None, self.clock.clock.monotonic_us()
         version = oracle_hub.__version__
         run = RunStart(self.instance, identity.epoch, version, simulated, wall_us, monotonic_us)
@@ -220,6 +223,7 @@ class Application:
 
     def _publish(self, batch: Batch, journaled: bool) -> None:
         self.publisher.publish(batch, journaled=journaled or self.journal is None)
+        self.signed_updates.note(batch)
 
     async def _watch_clock(self) -> None:
         while True:
@@ -326,6 +330,9 @@ class Application:
     async def explain(self, feed: str) -> dict[str, object] | None:
         answer = explain_feed(self.pump.engine, feed, self.clock.now_us())
         return None if answer is None else {**answer, "simulated": self.simulated}
+
+    async def signed(self, asked: SignedQuery) -> SignedAnswer:
+        return self.signed_updates.answer(asked)
 
     async def ready(self) -> tuple[bool, dict[str, object]]:
         health = self.supervisor.health()

@@ -320,6 +320,9 @@ class Workers:
                 case "explain":
                     explained = await service.explain(question.feed)
                     return Answer(number, True, body=None if explained is None else encode(explained))
+                case "signed":
+                    assert question.signed is not None
+                    return Answer(number, True, body=encode(await service.signed(question.signed)))
                 case "ready":
                     ready, evidence = await service.ready()
                     return Answer(number, True, ready, encode(evidence))

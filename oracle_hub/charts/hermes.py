@@ -4,6 +4,7 @@ Routes, parameters, shapes and texts are those of Hermes 0.12 (its OpenAPI, and 
 has no price now is told like an id that does not exist: it is absent, never old. docs/charts.md lists what differs.
 """
 
+from base64 import b64encode
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
@@ -26,6 +27,7 @@ from oracle_hub.charts.hermes_shapes import ASSET_TYPES, Quote, feed_metadata, p
 from oracle_hub.charts.hermes_socket import HermesSocket
 from oracle_hub.charts.hermes_stream import HermesStream
 from oracle_hub.charts.resolutions import SECOND_US
+from oracle_hub.charts.signed import Signed
 
 PREFIXES = ("", "/hermes")
 ABSENT_HEADER = "Oracle-Hub-Absent"
@@ -53,8 +55,9 @@ class Hermes:
     def __init__(self, context: Context, limits: Limits) -> None:
         self._context = context
         self._quotes = Quotes(context, Ids(context.settings.pyth_ids))
-        self._stream = HermesStream(context, self._quotes, limits)
-        self._socket = HermesSocket(context, self._quotes, limits)
+        self._signed = Signed(context)
+        self._stream = HermesStream(context, self._quotes, self._signed, limits)
+        self._socket = HermesSocket(context, self._quotes, self._signed, limits)
 
     def routes(self, prefix: str) -> list[web.RouteDef]:
         """Every path under this prefix."""
@@ -161,36 +164,48 @@ class Hermes:
         """The prices that hold now."""
         query = Query(request.query_string)
         query.ignore_invalid = False  # a parameter of the second API
-        quotes, _ = await self._now(query, query.required_ids())
-        return json_answer([price_feed(quote, verbose=query.verbose, with_binary=query.binary) for quote in quotes])
+        quotes, _ = await self._now(query, query.required_ids(), signed=query.binary)
+        return json_answer([self._price_feed(quote, query) for quote in quotes])
 
     async def get_price_feed(self, request: web.Request) -> web.StreamResponse:
         """The first price that was published at or after a time."""
         query = Query(request.query_string)
         query.ignore_invalid = False
-        quotes, _ = await self._then(query, [query.required_id()], query.required_time_s())
-        return json_answer(price_feed(quotes[0], verbose=query.verbose, with_binary=query.binary))
+        quotes, _ = await self._then(query, [query.required_id()], query.required_time_s(), signed=query.binary)
+        return json_answer(self._price_feed(quotes[0], query))
 
     async def latest_vaas(self, request: web.Request) -> web.StreamResponse:
-        """Signed updates of the prices that hold now: there are none, so the call fails, as it does at Hermes."""
+        """Signed updates of the prices that hold now. Where one has none the call fails: half of them is no answer."""
         query = Query(request.query_string)
         query.ignore_invalid = False
-        await self._now(query, query.required_ids())
-        raise HermesError(404, UPDATE_DATA_NOT_FOUND)
+        quotes, _ = await self._now(query, query.required_ids())
+        signed = self._signed.all_of(quotes)
+        if not signed:
+            raise HermesError(404, UPDATE_DATA_NOT_FOUND)
+        return json_answer([b64encode(one).decode() for one in signed])
 
     async def get_vaa(self, request: web.Request) -> web.StreamResponse:
-        """A signed update from a time on: there is none."""
+        """The signed update of the first price that was published at or after a time, while the hub still has it."""
         query = Query(request.query_string)
-        query.required_time_s()
-        self._known(query, [query.required_id()])
-        raise HermesError(404, UPDATE_DATA_NOT_FOUND)
+        query.ignore_invalid = False
+        time_s = query.required_time_s()
+        (quote,), _ = await self._then(query, [query.required_id()], time_s)
+        signed = self._signed.of(quote)
+        if signed is None:
+            raise HermesError(404, UPDATE_DATA_NOT_FOUND)
+        return json_answer({"vaa": b64encode(signed).decode(), "publishTime": quote.publish_s})
 
     async def get_vaa_ccip(self, request: web.Request) -> web.StreamResponse:
         """The same for contracts that look data up themselves, which ask elsewhere when the status is 502."""
         query = Query(request.query_string)
-        price_id, _ = ccip_input(query.word("data"))
-        self._known(query, [price_id])
-        raise HermesError(502, "CCIP update data not found")
+        price_id, time_s = ccip_input(query.word("data"))
+        found = self._known(query, [price_id])
+        quotes, _ = await self._quotes.after(found, time_s)
+        await self._signed.learn(lambda: quotes)
+        signed = self._signed.all_of(quotes)
+        if not signed:
+            raise HermesError(502, "CCIP update data not found")
+        return json_answer({"data": f"0x{signed[0].hex()}"})
 
     # What they share.
 
@@ -201,17 +216,29 @@ class Hermes:
             raise ids_not_found(unknown)
         return found
 
-    async def _now(self, query: Query, price_ids: Sequence[str]) -> tuple[list[Quote], list[Absent]]:
+    def _price_feed(self, quote: Quote, query: Query) -> dict[str, object]:
+        return price_feed(quote, self._signed.of(quote), verbose=query.verbose, with_binary=query.binary)
+
+    async def _now(
+        self, query: Query, price_ids: Sequence[str], *, signed: bool = True
+    ) -> tuple[list[Quote], list[Absent]]:
+        """``signed``: with what was signed of them, as far as it is to be had."""
         found = self._known(query, price_ids)
         await self._quotes.open(found)
-        quotes, absent = self._quotes.now(found)
+        if signed:
+            await self._signed.learn(lambda: self._quotes.now(found)[0])
+        quotes, absent = self._quotes.now(found)  # as they stand when they are told
         if absent and not query.ignore_invalid:
             raise _NoPrice(ids_not_found(one.price_id for one in absent), absent)
         return quotes, absent
 
-    async def _then(self, query: Query, price_ids: Sequence[str], time_s: int) -> tuple[list[Quote], list[Absent]]:
+    async def _then(
+        self, query: Query, price_ids: Sequence[str], time_s: int, *, signed: bool = True
+    ) -> tuple[list[Quote], list[Absent]]:
         found = self._known(query, price_ids)
         quotes, absent = await self._quotes.after(found, time_s)
+        if signed:
+            await self._signed.learn(lambda: quotes)
         if absent and not (query.ignore_invalid and quotes):
             raise _NoPrice(HermesError(404, UPDATE_DATA_NOT_FOUND), absent)
         return quotes, absent
@@ -219,8 +246,12 @@ class Hermes:
     def _update(self, query: Query, quotes: Sequence[Quote], absent: Sequence[Absent]) -> web.StreamResponse:
         reasons = {one.price_id: one.reason for one in absent}
         simulated = self._quotes.simulated
-        body = price_update(quotes, query.encoding, parsed=query.parsed, absent=reasons, simulated=simulated)
-        return json_answer(body)
+        signed = self._signed.all_of(quotes)
+        return json_answer(
+            price_update(
+                quotes, query.encoding, signed=signed, parsed=query.parsed, absent=reasons, simulated=simulated
+            )
+        )
 
 
 class _NoPrice(HermesError):

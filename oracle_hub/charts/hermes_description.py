@@ -27,6 +27,7 @@ NAMES = {"": "root", "/hermes": "hermes"}
 CHANNELS = {prefix: f"{name}_ws" for prefix, name in NAMES.items()}
 """Names of the websockets, by prefix."""
 
+_BASE64: Schema = {"type": "string", "contentEncoding": "base64"}
 _ID: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 _PRICE = record({"price": DIGITS, "conf": DIGITS, "expo": INTEGER, "publish_time": SECONDS})
 _OURS = reference("Provenance")
@@ -62,7 +63,7 @@ _FEED = record(
                 "prev_publish_time": SECONDS,
             }
         ),
-        "vaa": {"type": "string", "contentEncoding": "base64"},
+        "vaa": _BASE64,
         "oracle_hub": _OURS,
     },
     optional=("metadata", "vaa"),
@@ -112,6 +113,9 @@ SCHEMAS: dict[str, Schema] = {
     "HermesMetadata": array(_METADATA),
     "HermesIds": array(_ID),
     "HermesPaths": array(STRING),
+    "HermesSigned": array(_BASE64),
+    "HermesSignedThen": record({"vaa": _BASE64, "publishTime": SECONDS}),
+    "HermesCcip": record({"data": {"type": "string", "pattern": "^0x([0-9a-f]{2})+$"}}),
     "HermesReadiness": _READINESS,
 }
 
@@ -210,7 +214,13 @@ def _first(operation: Any) -> tuple[Operation, ...]:
             _IDS,
             *_FIRST,
         ),
-        operation("/api/latest_vaas", "latest_vaas", "signed updates.", {**_REFUSED, **_BUSY}, _IDS),
+        operation(
+            "/api/latest_vaas",
+            "latest_vaas",
+            "signed updates of the prices that hold now.",
+            {200: Named("HermesSigned"), **_REFUSED, **_BUSY},
+            _IDS,
+        ),
         operation(
             "/api/get_price_feed",
             "get_price_feed",
@@ -220,8 +230,21 @@ def _first(operation: Any) -> tuple[Operation, ...]:
             _SINCE,
             *_FIRST,
         ),
-        operation("/api/get_vaa", "get_vaa", "a signed update of the past.", _REFUSED, _ONE_ID, _SINCE),
-        operation("/api/get_vaa_ccip", "get_vaa_ccip", "the same by CCIP.", {**_REFUSED, 502: _PLAIN}, data),
+        operation(
+            "/api/get_vaa",
+            "get_vaa",
+            "the signed update of a price of the past.",
+            {200: Named("HermesSignedThen"), **_REFUSED, **_BUSY},
+            _ONE_ID,
+            _SINCE,
+        ),
+        operation(
+            "/api/get_vaa_ccip",
+            "get_vaa_ccip",
+            "the same by CCIP.",
+            {200: Named("HermesCcip"), **_REFUSED, 502: _PLAIN, **_BUSY},
+            data,
+        ),
         operation("/api/price_feed_ids", "price_feed_ids", "every id.", {200: Named("HermesIds")}),
     )
 

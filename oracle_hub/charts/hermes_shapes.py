@@ -4,6 +4,7 @@
 """
 
 import math
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -65,6 +66,26 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ema: int
     ema_conf: int
     provenance: Provenance
+
+    @property
+    def feed(self) -> str:
+        """Name of the feed."""
+        return self.provenance.feed
+
+    @property
+    def source(self) -> str | None:
+        """Whose price it is."""
+        return self.provenance.source
+
+    @property
+    def publish_time_us(self) -> int | None:
+        """When it was published, exactly."""
+        return self.provenance.publish_time_us
+
+    @property
+    def decided_us(self) -> int:
+        """When it was chosen."""
+        return self.provenance.decided_us
 
     @property
     def slot(self) -> int:
@@ -149,9 +170,10 @@ def _conf_now(price: Price) -> tuple[int, str]:
 # Shapes of the second API.
 
 
-def binary(encoding: str, quotes: Sequence[Quote]) -> dict[str, object]:
-    """Signed updates of exactly these prices. The stream of the hub carries none, so there are none to relay."""
-    return {"encoding": encoding, "data": []}
+def binary(encoding: str, signed: Sequence[bytes]) -> dict[str, object]:
+    """Signed updates of exactly the prices that are told beside it; none of them where one has none."""
+    texts = [one.hex() if encoding == "hex" else b64encode(one).decode() for one in signed]
+    return {"encoding": encoding, "data": texts}
 
 
 def parsed_entry(quote: Quote) -> dict[str, object]:
@@ -171,10 +193,16 @@ def parsed_entry(quote: Quote) -> dict[str, object]:
 
 
 def price_update(
-    quotes: Sequence[Quote], encoding: str, *, parsed: bool, absent: Mapping[str, str], simulated: bool
+    quotes: Sequence[Quote],
+    encoding: str,
+    *,
+    signed: Sequence[bytes],
+    parsed: bool,
+    absent: Mapping[str, str],
+    simulated: bool,
 ) -> dict[str, object]:
     """The body of REST, and of each event. ``absent``: ids that were asked for and have no price, with the reason."""
-    body: dict[str, object] = {"binary": binary(encoding, quotes)}
+    body: dict[str, object] = {"binary": binary(encoding, signed)}
     if parsed:
         body["parsed"] = [parsed_entry(quote) for quote in quotes]
     body["oracle_hub"] = {"simulated": simulated, "absent": absent}
@@ -200,7 +228,7 @@ def feed_metadata(price_id: str, feed: str, expo: int) -> dict[str, Any]:
 # Shapes of the first API.
 
 
-def price_feed(quote: Quote, *, verbose: bool, with_binary: bool) -> dict[str, object]:
+def price_feed(quote: Quote, signed: bytes | None, *, verbose: bool, with_binary: bool) -> dict[str, object]:
     """A price feed of the first API and of the websocket. No number of it may be null: its clients refuse that."""
     price, average = _prices(quote)
     entry: dict[str, object] = {"id": quote.price_id, "price": price, "ema_price": average}
@@ -212,7 +240,7 @@ def price_feed(quote: Quote, *, verbose: bool, with_binary: bool) -> dict[str, o
             "prev_publish_time": quote.previous_publish_s,
         }
     if with_binary:
-        entry["vaa"] = "".join(binary("base64", [quote])["data"])  # type: ignore[arg-type]
+        entry["vaa"] = "" if signed is None else b64encode(signed).decode()
     entry["oracle_hub"] = quote.provenance
     return entry
 

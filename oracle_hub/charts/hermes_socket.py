@@ -20,8 +20,9 @@ from oracle_hub.charts.context import Context
 from oracle_hub.charts.hermes_ids import BadId, parse_id
 from oracle_hub.charts.hermes_quotes import Absent, Quotes
 from oracle_hub.charts.hermes_shapes import Quote, price_feed
-from oracle_hub.charts.hermes_stream import TIMEOUT_TEXT, News, StreamLimits
+from oracle_hub.charts.hermes_stream import TIMEOUT_TEXT, News, StreamLimits, learn_marked
 from oracle_hub.charts.live import Listener
+from oracle_hub.charts.signed import Signed
 from oracle_hub.charts.sockets import hide_little, taken
 
 log = logging.getLogger(__name__)
@@ -83,9 +84,10 @@ class _Client:
 class HermesSocket:
     """The door."""
 
-    def __init__(self, context: Context, quotes: Quotes, limits: StreamLimits) -> None:
+    def __init__(self, context: Context, quotes: Quotes, signed: Signed, limits: StreamLimits) -> None:
         self._context = context
         self._quotes = quotes
+        self._signed = signed
         self._limits = limits
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -164,13 +166,16 @@ class HermesSocket:
         clock = asyncio.get_running_loop().time
         end_s = clock() + self._limits.connection_s
         while not client.listener.closed and clock() < end_s:
+            if any(wanted.binary for _, wanted in client.wanted.values()):
+                await learn_marked(self._signed, self._context, client.listener)
             for update in client.listener.take():
                 if update.feed not in client.wanted:
                     continue
                 price_id, wanted = client.wanted[update.feed]
                 one = client.news.of(price_id, update)
                 if isinstance(one, Quote):
-                    told = price_feed(one, verbose=wanted.verbose, with_binary=wanted.binary)
+                    signed = self._signed.of(one)
+                    told = price_feed(one, signed, verbose=wanted.verbose, with_binary=wanted.binary)
                     await self._send(client, {"type": "price_update", "price_feed": told})
                 elif isinstance(one, Absent) and wanted.oracle_hub:
                     await self._send(client, {"type": "price_absent", "id": one.price_id, "oracle_hub": one})

@@ -18,7 +18,9 @@ from oracle_hub.charts.hermes_query import Query, ids_not_found
 from oracle_hub.charts.hermes_quotes import Absent, Quotes
 from oracle_hub.charts.hermes_shapes import Quote, price_update
 from oracle_hub.charts.live import Listener, Update
+from oracle_hub.charts.signed import Signed
 from oracle_hub.charts.sockets import hide_little, taken
+from oracle_hub.client import Price
 
 TIMEOUT_TEXT = "Connection timeout reached (24h)"
 
@@ -66,12 +68,23 @@ class News:
         return one
 
 
+async def learn_marked(signed: Signed, context: Context, listener: Listener) -> None:
+    """Have at hand what was signed of the prices that are told next. They are looked at again when they are told."""
+
+    def prices() -> list[Price]:
+        found = (context.live.update(feed).price for feed in listener.marked)
+        return [price for price in found if price is not None]
+
+    await signed.learn(prices)
+
+
 class HermesStream:
     """``/v2/updates/price/stream``."""
 
-    def __init__(self, context: Context, quotes: Quotes, limits: StreamLimits) -> None:
+    def __init__(self, context: Context, quotes: Quotes, signed: Signed, limits: StreamLimits) -> None:
         self._context = context
         self._quotes = quotes
+        self._signed = signed
         self._limits = limits
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -106,6 +119,7 @@ class HermesStream:
         news = News(self._quotes, benchmarks_only=query.benchmarks_only)
         end_s = clock() + limits.connection_s
         while not listener.closed:
+            await learn_marked(self._signed, self._context, listener)
             told = [news.of(found[update.feed], update) for update in listener.take()]
             text = self._events([one for one in told if one is not None], query)
             if clock() >= end_s:
@@ -125,7 +139,10 @@ class HermesStream:
         quotes = [one for one in told if isinstance(one, Quote)]
         if quotes:
             simulated = self._quotes.simulated
-            body = price_update(quotes, query.encoding, parsed=query.parsed, absent={}, simulated=simulated)
+            signed = self._signed.all_of(quotes)
+            body = price_update(
+                quotes, query.encoding, signed=signed, parsed=query.parsed, absent={}, simulated=simulated
+            )
             text += b"data:" + encode(body) + b"\n\n"
         return text
 

@@ -254,6 +254,11 @@ class Listener:
         self._live._forget(self)
         self._news.set()
 
+    @property
+    def marked(self) -> tuple[str, ...]:
+        """The feeds that :meth:`take` would give."""
+        return tuple(self._marked)
+
     def mark(self, feeds: Collection[str]) -> None:
         """There is news of these feeds."""
         wanted = self._feeds

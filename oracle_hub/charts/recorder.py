@@ -9,6 +9,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
+from urllib.parse import urlsplit, urlunsplit
 
 from oracle_hub.charts.bars import Bar, Builder
 from oracle_hub.charts.live import FeedInfo, Live
@@ -33,6 +34,13 @@ REFUSED_RETRY_S = 10.0
 LAST_US = 2**62
 
 BarsTap: TypeAlias = Callable[[Sequence[Bar]], None]
+
+
+def hub_url(stream_url: str, path: str) -> str:
+    """Another path of a hub, with its query, from the address of its stream."""
+    parts = urlsplit(stream_url)
+    scheme = "https" if parts.scheme == "wss" else "http"
+    return urlunsplit((scheme, parts.netloc, parts.path.removesuffix("/v1/stream"), "", "")) + path
 
 
 class Recorder:
@@ -63,6 +71,10 @@ class Recorder:
         self._taps: list[BarsTap] = []
         self.gaps = 0
         """How often decisions were missed for good."""
+
+    def hub_url(self, path: str) -> str:
+        """Another path of the hub."""
+        return hub_url(self.hub, path)
 
     @property
     def builder(self) -> Builder | None:

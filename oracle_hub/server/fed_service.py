@@ -9,6 +9,7 @@ import msgspec
 from oracle_hub.core.hub import Batch, Decision
 from oracle_hub.errors import NoAnswerError
 from oracle_hub.server.feed_pipe import Answer, Ask, Facts, Live
+from oracle_hub.server.service import SignedQuery
 from oracle_hub.stream.messages import is_removed
 
 ANSWER_TIMEOUT_S = 1.0
@@ -97,6 +98,9 @@ class FedService:
         body = (await self._ask("explain", feed)).body
         return None if body is None else msgspec.Raw(body)
 
+    async def signed(self, asked: SignedQuery) -> msgspec.Raw:
+        return msgspec.Raw((await self._ask("signed", signed=asked)).body or b"{}")
+
     async def ready(self) -> tuple[bool, msgspec.Raw]:
         answer = await self._ask("ready")
         return answer.ready, msgspec.Raw(answer.body or b"{}")
@@ -104,7 +108,9 @@ class FedService:
     async def metrics(self) -> bytes:
         return (await self._ask("metrics")).body or b""
 
-    async def _ask(self, what: Literal["explain", "ready", "metrics"], feed: str = "") -> Answer:
+    async def _ask(
+        self, what: Literal["explain", "signed", "ready", "metrics"], feed: str = "", signed: SignedQuery | None = None
+    ) -> Answer:
         if len(self._waiting) >= MAX_QUESTIONS:
             raise NoAnswerError("too many questions to the hub at once")
         self._asked += 1
@@ -113,7 +119,7 @@ class FedService:
         self._waiting[number] = waiting
         try:
             async with asyncio.timeout(self._timeout_s):
-                self._send(Ask(number, what, feed))
+                self._send(Ask(number, what, feed, signed))
                 answer = await waiting
         except TimeoutError:
             raise NoAnswerError(f"the hub did not answer within {self._timeout_s:g} s") from None

@@ -17,7 +17,7 @@ import msgspec
 
 from oracle_hub.core.hub import Batch, Decision
 from oracle_hub.errors import PipeError
-from oracle_hub.server.service import ServerSettings, Service
+from oracle_hub.server.service import ServerSettings, Service, SignedQuery
 from oracle_hub.stream.messages import AlertChange
 
 LENGTH_BYTES = 4
@@ -123,8 +123,9 @@ class Ask(msgspec.Struct, frozen=True, gc=False, tag="ask"):
     """Something that only the hub knows."""
 
     number: int
-    what: Literal["explain", "ready", "metrics"]
+    what: Literal["explain", "signed", "ready", "metrics"]
     feed: str = ""
+    signed: SignedQuery | None = None
 
 
 ToWorker: TypeAlias = Start | Published | Live | Alerted | Changed | Renew | Tick | Answer | Stop

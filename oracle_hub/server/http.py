@@ -20,7 +20,7 @@ from oracle_hub.server.answers import RequestError, bytes_answer, counted, error
 from oracle_hub.server.census import Standing
 from oracle_hub.server.door import Door
 from oracle_hub.server.frames import binary_frame, text_frame
-from oracle_hub.server.service import ServerSettings, Service
+from oracle_hub.server.service import ServerSettings, Service, SignedQuery
 from oracle_hub.server.tokens import Tokens
 from oracle_hub.server.websocket import Subscribers
 from oracle_hub.stream.alerts import envelope
@@ -200,6 +200,7 @@ class Server:
         app.router.add_get("/v1/prices", self._prices)
         app.router.add_get("/v1/prices/{feed:.+}", self._price)
         app.router.add_get("/v1/explain/{feed:.+}", self._explain)
+        app.router.add_get("/v1/signed/{feed:.+}", self._signed)
         app.router.add_get("/v1/alerts", self._alerts)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
@@ -313,6 +314,18 @@ class Server:
             return self._unknown_feed(request)
         return bytes_answer(encode(explained))
 
+    async def _signed(self, request: web.Request) -> web.Response:
+        decision = self._find(request.match_info["feed"])
+        if decision is None:
+            return self._unknown_feed(request)
+        publish_time_us, price = (_whole(request.query.get(key, "")) for key in ("publish_time_us", "price"))
+        source = request.query.get("source", "")
+        if publish_time_us is None or price is None or not source:
+            message = "source, publish_time_us and price (a mantissa) of a chosen price are needed"
+            return error_answer(400, RequestError.BAD_QUERY, message)
+        asked = SignedQuery(feed=decision.feed, source=source[:64], publish_time_us=publish_time_us, price=price)
+        return bytes_answer(encode(await self._service.signed(asked)))
+
     async def _alerts(self, request: web.Request) -> web.Response:
         return bytes_answer(encode({**self._envelope(self._service.now_us()), **envelope(self._published().alerts)}))
 
@@ -337,6 +350,11 @@ class Server:
             body=await self._service.metrics(),
             headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8", "Cache-Control": "no-store"},
         )
+
+
+def _whole(text: str) -> int | None:
+    """A positive decimal integer of 63 bits; None for anything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
 
 
 def _wants_full(request: web.Request) -> bool | None:

@@ -10,6 +10,38 @@ from oracle_hub.server.tokens import Token
 from oracle_hub.stream.session import SessionLimits
 
 
+class SignedQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A price that was chosen, of which the signed update is wanted."""
+
+    feed: str
+    source: str
+    publish_time_us: int
+    price: int
+    """The mantissa."""
+
+
+class SignedUpdate(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What others can check, and take to a chain."""
+
+    format: str
+    """Of ``data``: ``pyth.accumulator``."""
+    data: str
+    """Base64. It holds that price and no other."""
+
+
+class SignedAnswer(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Answer of ``/v1/signed/{feed}``."""
+
+    feed: str
+    source: str
+    price: str
+    publish_time_us: int
+    signing: bool
+    """Whether prices of the source come with signatures that can be handed on at all."""
+    update: SignedUpdate | None
+    """None: this price was not chosen, came without one, or is too long ago."""
+
+
 class Service(Protocol):
     """The program as the server sees it. What is no coroutine is read on the event loop and must answer at once.
 
@@ -56,6 +88,10 @@ class Service(Protocol):
 
     async def explain(self, feed: str) -> Mapping[str, Any] | msgspec.Raw | None:
         """Why a feed is as it is, as JSON values or as JSON; None for an unknown feed."""
+        ...
+
+    async def signed(self, asked: SignedQuery) -> SignedAnswer | msgspec.Raw:
+        """The signed update behind a chosen price."""
         ...
 
     async def ready(self) -> tuple[bool, Mapping[str, Any] | msgspec.Raw]:

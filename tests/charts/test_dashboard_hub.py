@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from oracle_hub.charts.app import Charts
-from oracle_hub.charts.dashboard.hub_door import hub_url
+from oracle_hub.charts.recorder import hub_url
 from oracle_hub.client import connect as connect_client
 from tests.charts.charts_stage import charts_beside
 from tests.client.client_stage import HubStage, turns_until

@@ -15,7 +15,7 @@ from oracle_hub.charts.dashboard import pages
 from oracle_hub.charts.hermes_ids import PYTH_IDS
 from tests.charts.charts_stage import SECOND_US, ChartsStage
 from tests.charts.described import HTTP, STREAMS, as_described, check, payload
-from tests.charts.hermes_stage import BTC, PREFIXES, SOL, UNKNOWN
+from tests.charts.hermes_stage import BTC, PREFIXES, SOL, UNKNOWN, chosen_from_pyth
 from tests.client.client_stage import turns_until
 
 ETH = PYTH_IDS["ETH/USD"]
@@ -35,8 +35,7 @@ async def charts(stage: ChartsStage) -> AsyncIterator[Charts]:
     async with stage.charts() as charts:
         for second in range(3):
             stage.tick("SOL/USD", 15_000_000_000 + second, after_us=SECOND_US)
-        stage.wait(12 * SECOND_US)  # a mark
-        stage.tick("SOL/USD", 15_000_000_500)
+        chosen_from_pyth(stage, "SOL/USD")  # a mark before it, since it takes longer than a price holds
         await stage.heard(charts)
         charts.recorder.harvest()
         yield charts
@@ -87,14 +86,23 @@ def hermes_answers(publish_s: int) -> list[tuple[str, str, int]]:
             "": 400,
             f"?ids[]={BTC}": 404,
         },
-        "/api/latest_vaas": {"": 400, f"?ids[]={SOL}": 404},
+        "/api/latest_vaas": {f"?ids[]={SOL}": 200, "": 400, f"?ids[]={BTC}": 404},
         "/api/get_price_feed": {
             f"?id={SOL}&publish_time={publish_s}&verbose=true": 200,
             f"?id={SOL}&publish_time=x": 400,
             f"?id={SOL}&publish_time=1": 404,
         },
-        "/api/get_vaa": {f"?id={SOL}": 400, f"?id={SOL}&publish_time=1": 404},
-        "/api/get_vaa_ccip": {"": 400, f"?data=0x{UNKNOWN}{1:016x}": 404, f"?data=0x{SOL}{1:016x}": 502},
+        "/api/get_vaa": {
+            f"?id={SOL}&publish_time={publish_s}": 200,
+            f"?id={SOL}": 400,
+            f"?id={SOL}&publish_time=1": 404,
+        },
+        "/api/get_vaa_ccip": {
+            f"?data=0x{SOL}{publish_s:016x}": 200,
+            "": 400,
+            f"?data=0x{UNKNOWN}{1:016x}": 404,
+            f"?data=0x{SOL}{1:016x}": 502,
+        },
         "/api/price_feed_ids": {"": 200},
     }
     at = "/v2/updates/price/{publish_time}"
@@ -113,7 +121,7 @@ def hermes_answers(publish_s: int) -> list[tuple[str, str, int]]:
 async def test_every_answer_of_the_doors_is_as_described(stage: ChartsStage, charts: Charts) -> None:
     """All that is described is asked for: each path with each status."""
     asked: set[tuple[str, int]] = set()
-    publish_s = stage.hub.service.clock_us // SECOND_US - 13
+    publish_s = (stage.hub.service.clock_us - 500) // SECOND_US
 
     async def ask(http: aiohttp.ClientSession, path: str, of: str, status: int) -> Any:
         asked.add((of, status))
@@ -191,6 +199,8 @@ async def _refused(stage: ChartsStage, charts: Charts, http: aiohttp.ClientSessi
             (f"/api/latest_price_feeds?ids[]={ETH}", "/api/latest_price_feeds"),
             (f"/api/latest_vaas?ids[]={ETH}", "/api/latest_vaas"),
             (f"/api/get_price_feed?id={ETH}&publish_time=1", "/api/get_price_feed"),
+            (f"/api/get_vaa?id={ETH}&publish_time=1", "/api/get_vaa"),
+            (f"/api/get_vaa_ccip?data=0x{ETH}{1:016x}", "/api/get_vaa_ccip"),
         ):
             await ask(http, prefix + path, prefix + of, 503)
     await stage.hub.server.stop("gone")

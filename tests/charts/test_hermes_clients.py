@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import shutil
+from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from oracle_hub.charts.app import Charts
 from tests.charts.charts_stage import SECOND_US, ChartsStage
-from tests.charts.hermes_stage import BTC, SOL, UNKNOWN
+from tests.charts.hermes_stage import BTC, SOL, UNKNOWN, chosen_from_pyth
 from tests.client.client_stage import turns_until
 from tests.conftest import ROOT, require
 
@@ -202,3 +203,31 @@ async def test_pythclient_works_unchanged(stage: ChartsStage, prefix: str) -> No
         assert client.prices_dict[SOL]["update_data"] == [""]
         following.cancel()
         await asyncio.wait([following])
+
+
+async def test_the_clients_read_signed_updates(stage: ChartsStage) -> None:
+    async with stage.charts() as charts:
+        signed = chosen_from_pyth(stage, "SOL/USD", "BTC/USD")
+        updates = [signed["SOL/USD"], signed["BTC/USD"]]
+        await stage.heard(charts)
+        async with programs("hermes", charts.url) as (program,):
+            told = await program.read()
+        assert told["latest"]["binary"] == {"encoding": "hex", "data": [one.hex() for one in updates]}
+        assert told["encoded"]["binary"]["data"] == [b64encode(updates[0]).decode()]
+        async with programs("service", f"{charts.url}/hermes") as (program,):
+            told = await program.read()
+        assert told["vaas"] == told["signed"]["value"] == [b64encode(one).decode() for one in updates]
+
+
+async def test_pythclient_reads_signed_updates(stage: ChartsStage) -> None:
+    hermes = pytest.importorskip("pythclient.hermes")
+    price_feeds = pytest.importorskip("pythclient.price_feeds")
+    async with stage.charts() as charts:
+        signed = chosen_from_pyth(stage, "SOL/USD")["SOL/USD"]
+        await stage.heard(charts)
+        client = hermes.HermesClient([SOL], endpoint=f"{charts.url}/", ws_endpoint=charts.url)
+        told = (await client.get_all_prices(version=1))[SOL]
+    (update,) = told["update_data"]
+    assert b64decode(update) == signed
+    (parsed,) = price_feeds.vaa_to_price_infos(update)
+    assert int(parsed.price_feed.price.price) == told["price"].price

@@ -3,6 +3,7 @@
 import base64
 import pickle
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,8 +11,9 @@ import orjson
 import pytest
 
 from feeds.emulator.pyth_signing import PythSigner
-from feeds.pyth.accumulator import PriceMessage
+from feeds.pyth.accumulator import Accumulator, PriceMessage, check, excerpt
 from feeds.pyth.hermes import HermesFeed, HermesLink
+from feeds.pyth.merkle import proves
 from feeds.pyth.proving import Prover
 from feeds.signers import SignerSet, SignerSets
 from oracle_hub.core.source import Condition, Frame, Malformed, PriceUpdate, Status
@@ -185,3 +187,66 @@ def test_the_prover_is_configured_and_no_state() -> None:
     assert {"_prover", "_needs_proof"} <= HermesLink.CONFIGURED
     state = {name: value for name, value in vars(link).items() if name not in HermesLink.CONFIGURED}
     assert b"proving" not in pickle.dumps(state)
+
+
+def test_a_proved_price_can_be_handed_on_alone() -> None:
+    """Of five that were signed together only the one that was asked for goes on, and it is as good as the whole."""
+    others = [price(f"{number:064x}", number) for number in range(1, 4)]
+    blobs = SIGNER.updates([*others, price(BTC, 6_000_000_000_000), price(SOL, 17_000, expo=-2)], T_S, 77)
+    link = make()
+    link.receive(frame(blobs, entry(SOL, 1), entry(BTC, 2)), T0)
+    relayed = link.signed("SOL/USD", T_S * S, 17_000_000_000)  # at the feed's exponent
+    assert relayed is not None and len(relayed) < len(blobs[0])
+    update = Accumulator.decode(relayed)
+    assert update.prices == [price(SOL, 17_000, expo=-2)]
+    assert (update.trailing_bytes, check(update, SIGNER.sets).verified) == (0, True)
+    for feed, publish_us, mantissa in (
+        ("SOL/USD", T_S * S, 17_000_000_001),
+        ("SOL/USD", (T_S + 1) * S, 17_000_000_000),
+        ("SOL/USD", T_S * S + 1, 17_000_000_000),
+        ("BTC/USD", T_S * S, 17_000_000_000),
+        ("ETH/USD", T_S * S, 17_000_000_000),
+    ):
+        assert link.signed(feed, publish_us, mantissa) is None
+
+
+def test_what_was_not_proved_is_never_handed_on() -> None:
+    lenient = make(needs_proof=False)
+    forged = PythSigner(seed=1).updates([price(BTC, 5)], T_S)
+    assert updates(lenient.receive(frame(forged, entry(BTC, 5)), T0))  # taken, as not verified
+    assert lenient.signed("BTC/USD", T_S * S, 5) is None
+    plain = HermesLink("hermes:1", "https://h", FEEDS)
+    plain.connect(T0)
+    plain.receive(frame([GOOD], entry(BTC, 5)), T0)
+    assert plain.signed("BTC/USD", T_S * S, 5) is None
+
+
+def test_the_newest_proved_prices_are_kept_and_no_more() -> None:
+    link = make()
+    for second in range(40):
+        link.receive(frame(SIGNER.updates([price(BTC, 5, T_S + second)], T_S + second), entry(BTC, 5)), T0)
+    kept = [second for second in range(40) if link.signed("BTC/USD", (T_S + second) * S, 5)]
+    assert kept == list(range(24, 40))
+
+
+@pytest.mark.parametrize("count", [1, 2, 255])
+def test_an_excerpt_of_everything_is_the_update_itself(count: int) -> None:
+    (blob,) = SIGNER.updates([price(f"{number:064x}", number) for number in range(1, count + 1)], T_S)
+    assert excerpt(blob, Accumulator.decode(blob).updates) == blob
+
+
+def test_real_updates_can_be_taken_apart(fixtures_dir: Path) -> None:
+    """Each message of each real update alone has the root and the signers of the whole."""
+    seen = 0
+    for path in sorted(fixtures_dir.glob("pnau_*.json")):
+        fixture = orjson.loads(path.read_bytes())
+        if not fixture.get("should_verify"):
+            continue
+        data = bytes.fromhex(fixture["data"]) if fixture["encoding"] == "hex" else base64.b64decode(fixture["data"])
+        whole = Accumulator.decode(data)
+        for one in whole.updates:
+            alone = Accumulator.decode(excerpt(data, [one]))
+            assert alone.updates == (one,) and alone.vaa == whole.vaa and alone.root == whole.root
+            assert proves(alone.root, one.data, one.proof)
+            seen += 1
+    assert seen > 30

@@ -6,6 +6,7 @@ from typing import Any
 from oracle_hub.core.catalog import Catalog, FeedSpec
 from oracle_hub.core.hub import Batch, Decision, Hub
 from oracle_hub.core.source import PriceUpdate
+from oracle_hub.server.service import SignedAnswer, SignedQuery, SignedUpdate
 
 START_US = 1_790_000_000_000_000
 SOURCES = ("doves", "chainlink", "pyth")
@@ -33,6 +34,8 @@ class HubService:
             Catalog(map(feed_spec, feeds)), epoch=epoch, config_hash="c0ffee", started_us=START_US, warmup_us=1_000_000
         )
         self.is_ready = True
+        self.signed_updates: dict[tuple[str, str, int, int], str] = {}
+        """Base64 by feed, source, publish time and price."""
         first = self.hub.step(START_US)
         assert first is not None
         self.first = first
@@ -60,6 +63,17 @@ class HubService:
     async def explain(self, feed: str) -> Mapping[str, Any] | None:
         held = self.hub.decisions.get(feed)
         return None if held is None else {"feed": feed, "reason": held.reason.value}
+
+    async def signed(self, asked: SignedQuery) -> SignedAnswer:
+        data = self.signed_updates.get((asked.feed, asked.source, asked.publish_time_us, asked.price))
+        return SignedAnswer(
+            feed=asked.feed,
+            source=asked.source,
+            price=str(asked.price),
+            publish_time_us=asked.publish_time_us,
+            signing=asked.source == "pyth",
+            update=None if data is None else SignedUpdate(format="pyth.accumulator", data=data),
+        )
 
     async def ready(self) -> tuple[bool, Mapping[str, Any]]:
         return self.is_ready, {"ready": self.is_ready, "seq": self.seq}

@@ -9,7 +9,7 @@ from oracle_hub.errors import NoAnswerError
 from oracle_hub.server.fed_service import MAX_QUESTIONS, FedService
 from oracle_hub.server.feed_pipe import Answer, Ask, Live, Published, facts_of
 from oracle_hub.server.http import Server
-from oracle_hub.server.service import ServerSettings
+from oracle_hub.server.service import ServerSettings, SignedQuery
 from tests.server.stream_service import HubService
 
 
@@ -49,6 +49,12 @@ async def test_questions_go_to_the_hub_and_answers_to_who_asked() -> None:
     assert await explain == msgspec.Raw(b'{"a":1}')
     assert await ready == (True, msgspec.Raw(b"{}"))
     assert await metrics == b"m 1"
+    query = SignedQuery(feed="SOL/USD", source="pyth", publish_time_us=1, price=2)
+    signed = asyncio.create_task(both.service.signed(query))
+    await asyncio.sleep(0)
+    assert both.asked[-1] == Ask(4, "signed", signed=query)
+    both.service.answered(Answer(4, True, body=b'{"signing":false}'))
+    assert await signed == msgspec.Raw(b'{"signing":false}')
 
 
 async def test_a_hub_that_is_silent_fails_or_is_asked_too_much_is_named() -> None:

@@ -28,7 +28,7 @@ from oracle_hub.server.feed_pipe import (
     facts_of,
     pack,
 )
-from oracle_hub.server.service import ServerSettings
+from oracle_hub.server.service import ServerSettings, SignedQuery
 from oracle_hub.server.tokens import Token
 from tests.server.stream_service import START_US, HubService
 
@@ -67,6 +67,8 @@ def test_messages_are_the_same_however_the_stream_is_cut(cuts: list[int]) -> Non
 def test_answers_of_a_worker_come_back_as_they_were() -> None:
     unpacker: Unpacker[ToHub] = Unpacker(ToHub)
     sent: list[ToHub] = [Report((("oraclehub_clients", (), 2.0),)), Ask(1, "explain", "SOL/USD")]
+    query = SignedQuery(feed="SOL/USD", source="pyth", publish_time_us=1, price=2)
+    sent.append(Ask(2, "signed", signed=query))
     assert unpacker.feed(b"".join(map(pack, sent))) == sent
 
 

@@ -49,6 +49,28 @@ async def test_one_feed_by_each_way_to_write_it(stage: Stage, name: str) -> None
     assert (status, body) == (200, {"feed": "SOL/USD", "reason": "agreed"})
 
 
+async def test_the_signed_update_behind_a_price(stage: Stage) -> None:
+    await stage.start()
+    stage.service.signed_updates["SOL/USD", "pyth", 1_790_000_000_000_000, 15_000_000_000] = "UE5BVQ=="
+    path = "/v1/signed/SOL-USD?source=pyth&publish_time_us=1790000000000000&price="
+    status, body, _ = await stage.get(f"{path}15000000000")
+    assert (status, body) == (
+        200,
+        {
+            "feed": "SOL/USD",
+            "source": "pyth",
+            "price": "15000000000",
+            "publish_time_us": 1_790_000_000_000_000,
+            "signing": True,
+            "update": {"format": "pyth.accumulator", "data": "UE5BVQ=="},
+        },
+    )
+    _, body, _ = await stage.get(f"{path}15000000001")
+    assert (body["signing"], body["update"]) == (True, None)
+    _, body, _ = await stage.get(f"{path}1".replace("pyth", "doves"))
+    assert (body["signing"], body["update"]) == (False, None)
+
+
 async def test_full_detail_has_the_inputs(stage: Stage) -> None:
     await stage.start()
     _, body, _ = await stage.get("/v1/prices?detail=full")
@@ -73,6 +95,10 @@ async def test_a_price_is_not_served_past_its_lease_even_if_the_step_is_late(sta
     [
         ("/v1/prices/NO-USD", 404, "unknown_feed"),
         ("/v1/explain/NO-USD", 404, "unknown_feed"),
+        ("/v1/signed/NO-USD?source=pyth&publish_time_us=1&price=1", 404, "unknown_feed"),
+        ("/v1/signed/SOL-USD?source=pyth&publish_time_us=1", 400, "bad_query"),
+        ("/v1/signed/SOL-USD?source=pyth&publish_time_us=-1&price=1", 400, "bad_query"),
+        ("/v1/signed/SOL-USD?publish_time_us=1&price=1", 400, "bad_query"),
         ("/v1/prices?detail=all", 400, "bad_query"),
         ("/v1/prices/SOL-USD?detail=all", 400, "bad_query"),
         ("/nowhere", 404, "not_found"),

@@ -185,7 +185,13 @@ async def test_a_token_has_a_limit_of_connections_whichever_way_it_is_shown(stag
     assert (await (await open_stream(stage, **bearer(SECRET))).read())["type"] == "hello"
 
 
-@pytest.mark.parametrize("path", ["/v1/prices", "/v1/prices/SOL-USD", "/v1/explain/SOL-USD", "/metrics", "/nowhere"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v1/prices", "/v1/prices/SOL-USD", "/v1/explain/SOL-USD", "/metrics", "/nowhere"),
+        "/v1/signed/SOL-USD?source=pyth&publish_time_us=1&price=1",
+    ],
+)
 async def test_views_ask_for_it_too(stage: Stage, path: str) -> None:
     await stage.start(**REQUIRED)
     for headers in ({}, bearer(WRONG), {"Authorization": "Basic YTpi"}):

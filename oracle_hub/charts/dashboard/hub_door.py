@@ -11,7 +11,6 @@ import logging
 import time
 from collections.abc import Container
 from typing import NamedTuple
-from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 import msgspec
@@ -169,7 +168,7 @@ class _Question:
 
     def __init__(self, recorder: Recorder, path: str, statuses: Container[int]) -> None:
         self._recorder = recorder
-        self._url = hub_url(recorder.hub, path)
+        self._path = path
         self._statuses = statuses
         self._asking = asyncio.Lock()
         self._asked_s = -KEPT_S
@@ -188,7 +187,7 @@ class _Question:
         try:
             async with (
                 aiohttp.ClientSession(timeout=timeout, headers=self._recorder.headers, trust_env=True) as http,
-                http.get(self._url, allow_redirects=False) as response,
+                http.get(self._recorder.hub_url(self._path), allow_redirects=False) as response,
             ):
                 body = await response.read()
                 if response.status not in self._statuses:
@@ -197,13 +196,6 @@ class _Question:
                 return _Said(response.status, body, None)
         except (aiohttp.ClientError, TimeoutError, OSError, msgspec.MsgspecError):
             return _Said(None, None, "the hub cannot be reached")
-
-
-def hub_url(stream_url: str, path: str) -> str:
-    """Another path of the hub, from the address of its stream."""
-    parts = urlsplit(stream_url)
-    scheme = "https" if parts.scheme == "wss" else "http"
-    return urlunsplit((scheme, parts.netloc, parts.path.removesuffix("/v1/stream") + path, "", ""))
 
 
 async def _up(page: web.WebSocketResponse, hub: ClientConnection) -> None:
