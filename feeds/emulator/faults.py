@@ -65,7 +65,8 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     malformed                 the next ``count`` frames are broken (``mode``: ``json``, ``base64``, ``account``)
     impostor                  accounts are told under a foreign owner (``mode="owner"``), or begin as another kind of
                               account does (``"discriminator"``); their prices are doubled
-    cluster                   an RPC is on another cluster: its own genesis hash, the same addresses, doubled prices
+    cluster                   an RPC is on another cluster: its own genesis hash, the same addresses, doubled prices;
+                              ``mode="websocket"``: only its websocket is
     forged                    updates of Hermes and Pyth Pro are signed by strangers (``mode="signers"``), changed after
                               they were signed (``"price"``), not signed at all (``"unsigned"``), or those that were
                               told when this began, over and over (``"old"``)
@@ -106,6 +107,7 @@ _MODES: dict[str, tuple[str, ...]] = {
     "rate_limit": ("http", "rpc"),
     "malformed": ("json", "base64", "account"),
     "impostor": ("owner", "discriminator"),
+    "cluster": ("websocket",),
     "forged": ("signers", "price", "unsigned", "old"),
 }
 

@@ -94,6 +94,10 @@ def _config(params: Sequence[object]) -> dict[str, object]:
     return dict(config or {})
 
 
+_ELSEWHERE_SLOTS = 40_000_000
+"""How far another cluster is ahead."""
+
+
 class Subscriber:
     """One websocket: its subscriptions, and a bounded queue of frames to send."""
 
@@ -142,7 +146,9 @@ class SolanaServer:
         self._subscribed = asyncio.Event()
         self._last_slot = slot_at(now_us())
         self._methods: dict[str, Callable[[list[object]], object]] = {
-            "getGenesisHash": lambda params: GENESIS_HASHES["testnet"] if self._faults("cluster") else self._genesis,
+            "getGenesisHash": lambda params: (
+                GENESIS_HASHES["testnet"] if self._is_elsewhere(told=False) else self._genesis
+            ),
             "getHealth": lambda params: "ok",
             "getVersion": lambda params: {"solana-core": VERSION, "feature-set": 3_640_012_085},
             "getSlot": self._get_slot,
@@ -231,14 +237,18 @@ class SolanaServer:
             return None
         place = places()[address]
         held = None if place.feed is None else self._world.held(place.feed, place.oracle)
-        return self._disguised(address, held, state)
+        return self._disguised(address, held, state, told=False)
 
-    def _disguised(self, address: str, held: Held | None, state: AccountState) -> AccountState:
+    def _is_elsewhere(self, *, told: bool) -> bool:
+        """Whether HTTP (or ``told``: the websocket) is on another cluster."""
+        return any(told or fault.fault.mode != "websocket" for fault in self._faults("cluster"))
+
+    def _disguised(self, address: str, held: Held | None, state: AccountState, *, told: bool) -> AccountState:
         """An account as this server tells it while it is on another cluster, or while the account is an impostor."""
         if held is None:
             return state
         doubled = encode_price(address, msgspec.structs.replace(held, mantissa=2 * held.mantissa))
-        if self._faults("cluster"):
+        if self._is_elsewhere(told=told):
             return msgspec.structs.replace(state, data=doubled)
         place = places()[address]
         for fault in self._faults("impostor"):
@@ -352,8 +362,11 @@ class SolanaServer:
             for number, (address, config) in subscriber.accounts.items():
                 if address != change.address or number <= silent_up_to:
                     continue
-                state = state or self._disguised(change.address, change.held, self._world.told_account(change))
-                result = {"context": {"slot": change.slot}, "value": self._value(state, config)}
+                state = state or self._disguised(
+                    change.address, change.held, self._world.told_account(change), told=True
+                )
+                slot = change.slot + (_ELSEWHERE_SLOTS if self._is_elsewhere(told=True) else 0)
+                result = {"context": {"slot": slot}, "value": self._value(state, config)}
                 params = {"result": result, "subscription": number}
                 frame = orjson.dumps({"jsonrpc": "2.0", "method": "accountNotification", "params": params})
                 subscriber.put(self._broken(frame, change))

@@ -35,6 +35,7 @@ from oracle_hub.core.source import (
     Status,
 )
 from oracle_hub.ingest.backoff import retry_us
+from oracle_hub.ingest.cluster_proof import ClusterProof
 from oracle_hub.ingest.rpc_messages import (
     MAX_SLOT,
     NOT_A_NOTIFICATION,
@@ -96,7 +97,7 @@ class SolanaRpc:
         self._headers = dict(headers or {})
         self._secrets = secrets_of(http_url, ws_url) + tuple(self._headers.values())
         self._last_id = 0
-        self._right_cluster = genesis_hash is None
+        self._cluster = ClusterProof(wanted=genesis_hash is not None)
         self._troubles: dict[str, tuple[Condition, tuple[str, ...]]] = {}
         self._well_again: list[Output] = []
         """What :meth:`reconcile` ended and could not say, since it returns effects only; said at the next timer."""
@@ -116,7 +117,7 @@ class SolanaRpc:
         self._slot_notifications = True
         self._pending: dict[str, Request] = {}
         self._retries: list[tuple[int, Request]] = []
-        self._held_back: dict[str, tuple[Account | int, int]] = {}
+        self._cluster.restart()
         self._max_slot = 0
         self._behind = 0
         self._heard_us = now_us
@@ -153,7 +154,7 @@ class SolanaRpc:
         effects: list[Effect] = []
         for pubkey in [pubkey for pubkey in self._watches if pubkey not in wanted]:
             effects.extend(self._drop_subscription(self._watches.pop(pubkey)))
-            self._held_back.pop(pubkey, None)
+            self._cluster.drop(pubkey)
             for key in (f"refused {pubkey}", f"silent {pubkey}"):
                 self._well_again.extend(self._clear(key, now_us))
         new: list[str] = []
@@ -226,6 +227,10 @@ class SolanaRpc:
             return self._malformed(f"account {watch.pubkey}: {error}", received_us, watch.sources)
         if not 0 <= slot <= MAX_SLOT:
             return self._malformed(f"account {watch.pubkey}: slot {slot}", received_us, watch.sources)
+        if self._cluster.foreign(slot, received_us):
+            return self._elsewhere(self._cluster.words(slot), received_us)
+        if self._troubles:
+            self._well_again.extend(self._clear("slots", received_us))
         watch.heard_us = received_us
         watch.suspect_us = NEVER
         watch.deaths = 0
@@ -241,7 +246,7 @@ class SolanaRpc:
         if not content and owner == SYSTEM_PROGRAM:  # how a subscription tells that an account was closed
             return self._pass_on(watch, slot, received_us)
         account = Account(watch.pubkey, owner, slot, content)
-        if self._right_cluster and len(watch.readers) == 1:
+        if self._cluster.sure and len(watch.readers) == 1:
             return watch.readers[0].read(account, self.name, received_us)
         return self._pass_on(watch, account, received_us)
 
@@ -370,7 +375,8 @@ class SolanaRpc:
             return [*self._malformed(reason, received_us), *self._failed(request, problem, received_us)]
         self._max_slot = max(self._max_slot, slot)
         self._behind = 0
-        output = self._clear("fetch", received_us)
+        again = () if self._cluster.note(slot, received_us) else self._ask("genesis", (), received_us)
+        output = [*self._clear("fetch", received_us), *self._release(), *again]
         for pubkey, value in zip(request.keys, values, strict=True):
             watch = self._watches.get(pubkey)
             if watch is not None:
@@ -407,8 +413,9 @@ class SolanaRpc:
 
     def _pass_on(self, watch: Watch, state: Account | int, received_us: int) -> Sequence[Output]:
         """Give a state, or the slot at which the account is missing, to the account's readers."""
-        if not self._right_cluster:
-            return self._hold_back(watch.pubkey, state, received_us)
+        if not self._cluster.sure:
+            self._cluster.hold(watch.pubkey, state, received_us)
+            return ()
         output: list[Output] = []
         for reader in watch.readers:
             if isinstance(state, int):
@@ -422,23 +429,23 @@ class SolanaRpc:
             if "cluster" in self._troubles:  # nothing was kept meanwhile
                 self._snapshot_us = received_us
             output = [*self._clear("fetch", received_us), *self._clear("cluster", received_us)]
-            self._right_cluster = True
-            waiting, self._held_back = self._held_back, {}
-            for pubkey, (state, held_us) in waiting.items():
-                output.extend(self._pass_on(self._watches[pubkey], state, held_us))
-            return output
-        self._right_cluster = False
-        self._held_back.clear()
+            self._cluster.found(True)
+            return [*output, *self._release()]
+        self._cluster.found(False)
         text = f"genesis hash is {plain_text(result, self._secrets)}, configured is {self._genesis_hash}"
         output = self._trouble("cluster", Condition.WRONG_CLUSTER, self._sources, text, received_us)
         return [*output, Reconnect("wrong cluster", self._limits.refused_retry_us // 1_000)]
 
-    def _hold_back(self, pubkey: str, state: Account | int, received_us: int) -> tuple[()]:
-        """Keep the newest state of an account until the cluster is known; after a mismatch keep nothing."""
-        held, _ = self._held_back.get(pubkey, (-1, 0))
-        if "cluster" not in self._troubles and _slot_of(state) >= _slot_of(held):
-            self._held_back[pubkey] = (state, received_us)
-        return ()
+    def _release(self) -> list[Output]:
+        """Hand on what waited until the cluster was known."""
+        waiting = self._cluster.release()
+        return [out for key, state, at_us in waiting for out in self._pass_on(self._watches[key], state, at_us)]
+
+    def _elsewhere(self, text: str, received_us: int) -> list[Output]:
+        """The websocket tells of a slot that its own endpoint's HTTP can't be at."""
+        output = self._malformed(text, received_us)
+        output += self._trouble("slots", Condition.WRONG_CLUSTER, self._sources, text, received_us)
+        return [*output, Reconnect("wrong cluster", self._limits.refused_retry_us // 1_000)]
 
     def _failed(self, request: Request, problem: Problem, received_us: int) -> list[Output]:
         delay_us = retry_us(request.attempt, self._limits.first_retry_us, self._limits.max_retry_us)
@@ -589,7 +596,3 @@ class SolanaRpc:
         ill = {source for _, sources in self._troubles.values() for source in sources}
         text = f"{self.name}: {key.split()[0]} is well again"
         return [Status(source, self.name, None, Condition.OK, text, now_us) for source in ended[1] if source not in ill]
-
-
-def _slot_of(state: Account | int) -> int:
-    return state if isinstance(state, int) else state.slot

@@ -227,6 +227,48 @@ def test_wrong_cluster_shuts_the_link_until_it_is_right() -> None:
     assert prices(link.receive(snapshot(fresh, 11, b"102", b"202"), T0 + 60 * S)) == [("A", 102, 11), ("B", 202, 11)]
 
 
+def test_a_websocket_on_another_cluster_is_known_by_its_slots() -> None:
+    link = make(Reader("doves", "A"), genesis=GENESIS)
+    output = link.connect(T0)
+    confirm(link, output)
+    subscription = subscription_of(output, "A")
+    assert link.receive(notification(subscription, 50_000_000, b"999"), T0) == ()  # where HTTP is, is not known yet
+    right = link.receive(answer(fetches(output, "getGenesisHash")[0], GENESIS), T0)
+    assert prices(right) == []
+    assert prices(link.receive(snapshot(fetches(output)[0], 10, b"100"), T0)) == [("A", 100, 10)]
+    hour_us = 3_600 * S
+    near = 10 + 10_000 + 4 * 3_600
+    assert prices(link.receive(notification(subscription, near, b"101"), T0 + hour_us)) == [("A", 101, near)]
+    events = link.receive(notification(subscription, near + 1, b"999"), T0 + hour_us)
+    words = f"the websocket is at slot {near + 1}, HTTP at 10: not the same cluster, or one stands still"
+    assert [item.reason for item in events if isinstance(item, Malformed)] == [words]
+    assert statuses(events) == [("doves", Condition.WRONG_CLUSTER)]
+    assert [item for item in events if isinstance(item, Reconnect)] == [Reconnect("wrong cluster", 60_000)]
+    again = link.connect(T0 + hour_us)
+    confirm(link, again, T0 + hour_us)
+    link.receive(notification(subscription_of(again, "A"), 9_000, b"102"), T0 + hour_us)
+    assert statuses(link.on_timer(T0 + hour_us)) == [("doves", Condition.OK)]
+
+
+def test_an_endpoint_that_is_suddenly_elsewhere_proves_its_cluster_again() -> None:
+    link = make(Reader("doves", "A"), genesis=GENESIS)
+    output = link.connect(T0)
+    link.receive(answer(fetches(output, "getGenesisHash")[0], GENESIS), T0)
+    link.receive(snapshot(fetches(output)[0], 10, b"100"), T0)
+    again = link.connect(T0 + S)
+    moved = link.receive(snapshot(fetches(again)[0], 60_000_000, b"999"), T0 + S)
+    assert prices(moved) == []
+    (asked,) = fetches(moved, "getGenesisHash")
+    devnet = link.receive(answer(asked, "devnet"), T0 + S)
+    assert prices(devnet) == [] and statuses(devnet) == [("doves", Condition.WRONG_CLUSTER)]
+    other = make(Reader("doves", "A"), genesis=GENESIS)
+    output = other.connect(T0)
+    other.receive(answer(fetches(output, "getGenesisHash")[0], GENESIS), T0)
+    other.receive(snapshot(fetches(output)[0], 10, b"100"), T0)
+    (asked,) = fetches(other.receive(snapshot(fetches(other.connect(T0))[0], 20_000, b"101"), T0), "getGenesisHash")
+    assert prices(other.receive(answer(asked, GENESIS), T0)) == [("A", 101, 20_000)]  # a node that had stood still
+
+
 @pytest.mark.parametrize(
     ("frame", "condition", "wait_us"),
     [

@@ -101,6 +101,11 @@ async def test_an_endpoint_of_another_cluster(launch: Launch, chain: Emulator) -
         await carries_on(client, chain, "b on another cluster")
         inputs = (await hub.get("/v1/explain/SOL/USD"))["inputs"]
         assert {inputs["doves"]["transport"], inputs["chainlink"]["transport"]} == {"solana:a"}
+        chain.inject(Fault(kind="cluster", endpoint="a", mode="websocket"))
+        text = (await until_ready(hub, client, lambda evidence: "solana:a" in evidence["refused"], "a is refused"))[
+            "refused"
+        ]
+        assert re.match(r"the websocket is at slot \d+, HTTP at \d+: not the same cluster", text["solana:a"]["reason"])
         chain.inject(Fault(kind="disconnect", endpoint="a", duration_s=600))
         await client.all_have("reason", "too_few_sources", FEEDS)
         chain.clear()
