@@ -28,6 +28,10 @@ _QUEUE_EVENTS = 1_000
 _HEX_ID = re.compile(r"(?:0[xX])?([0-9a-fA-F]{64})")
 _IDS = re.compile(r"ids(\[[0-9]*\])?")
 _FEED_OF = {asset.hermes_id: feed for feed, asset in ASSETS.items()}
+ASSET_TYPES = (
+    *("crypto", "fx", "equity", "metal", "rates", "crypto_redemption_rate", "commodities", "crypto_index"),
+    *("crypto_nav", "eco", "kalshi"),
+)
 _TRUE, _FALSE = frozenset({"true"}), frozenset({"false"})
 
 
@@ -214,10 +218,15 @@ class HermesServer:
     async def _price_feeds(self, request: web.Request) -> web.Response:
         query = request.query.get("query", "").lower()
         kind = request.query.get("asset_type")
+        if kind is not None and kind.lower() not in ASSET_TYPES:
+            expected = ", ".join(f"`{one}`" for one in ASSET_TYPES)
+            raise _bad_query(f"asset_type: unknown variant `{kind[:40]}`, expected one of {expected}")
         out = [
             {"id": asset.hermes_id, "attributes": _attributes(asset.symbol)}
             for feed, asset in ASSETS.items()
-            if feed in self._feeds and query in f"crypto.{asset.symbol}/usd".lower() and kind in (None, "crypto")
+            if feed in self._feeds
+            and query in f"crypto.{asset.symbol}/usd".lower()
+            and (kind or "crypto").lower() == "crypto"
         ]
         return web.Response(body=orjson.dumps(out), content_type="application/json")
 

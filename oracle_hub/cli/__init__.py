@@ -23,6 +23,7 @@ COMMANDS: dict[str, Command] = {
     "charts": Command("charts", "keep bars of a running hub's prices, and serve them to charts and price clients"),
     "check": Command("check", "validate a configuration and say what it gives"),
     "migrate": Command("migrate", "show the exchange's old and new oracles side by side, and rewrite a configuration"),
+    "feeds": Command("feeds", "find a feed over the known sources, and add it to a configuration"),
     "tail": Command("tail", "follow the prices of a running hub in a live table"),
     "explain": Command("explain", "show why a feed has the price it has: inputs, ages, divergences, the rule"),
     "replay": Command("replay", "run a journal through the same code and compare what it published"),

@@ -1,0 +1,159 @@
+"""Where feeds can be read: the program's own tables of addresses, what a Hermes server lists, and what rules derive."""
+
+import re
+from collections.abc import Iterator, Sequence
+from urllib.parse import urlencode
+
+import aiohttp
+import msgspec
+
+from feeds.addresses import (
+    ASSETS,
+    PYTH_NEW_PUSH,
+    PYTH_OLD_PUSH,
+    doves_feed,
+    pyth_legacy_price,
+    pyth_push,
+    redstone_price,
+)
+from feeds.layout import pad32
+from feeds.registry import SOURCES, default_account
+from oracle_hub.app.hosted import HOSTED, Host
+from oracle_hub.clock import SystemClock
+from oracle_hub.config import KINDS
+from oracle_hub.core.source import Fetch
+from oracle_hub.errors import DecodeError, SourceError
+from oracle_hub.ingest.http import fetch_frame
+
+MAX_ANSWER_BYTES = 32 << 20
+"""A server's whole list has some thousands of feeds of half a kilobyte."""
+TIMEOUT_MS = 10_000
+HERMES = "pyth.hermes"
+_NAME = re.compile(r"[A-Za-z0-9._+-]{1,40}/[A-Za-z0-9._+-]{1,40}")
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to read one feed."""
+
+    feed: str
+    kind: str
+    """Of source, as in ``sources.NAME.kind``."""
+    id: str
+    """Account, or id at the oracle: what ``feeds.FEED.accounts.NAME`` takes."""
+    origin: str
+    """``known`` (a table of the program), ``hermes`` (a server lists it), or ``derived`` (a rule gives the address:
+    whether the account exists is not known)."""
+    asset_type: str
+    description: str
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """A feed that a Hermes server lists."""
+
+    feed: str
+    id: str
+    asset_type: str
+    description: str
+
+
+class _Metadata(msgspec.Struct):
+    id: str
+    attributes: dict[str, str]
+
+
+def known_offers() -> Iterator[Offer]:
+    """Every address and id that the program knows by itself."""
+    for feed in ASSETS:
+        for kind in KINDS:
+            hosted = HOSTED.get(kind)
+            what = (
+                f"{kind}: {SOURCES[kind].summary}" if hosted is None else f"{kind}: {hosted.an_id.partition(' (')[0]}"
+            )
+            known = default_account(kind, feed) if hosted is None else hosted.known_id(feed)
+            if known is not None:
+                yield Offer(feed=feed, kind=kind, id=known, origin="known", asset_type="crypto", description=what)
+
+
+def offers_of(listed: Listed) -> Iterator[Offer]:
+    """What a feed of Hermes is read by: the server itself, and the accounts that rules derive."""
+    common = {"feed": listed.feed, "asset_type": listed.asset_type, "description": listed.description}
+    yield Offer(kind=HERMES, id=listed.id, origin="hermes", **common)
+    if listed.feed not in ASSETS:
+        for kind in ("pyth.receiver", "pyth.legacy"):
+            yield Offer(kind=kind, id=derived_id(kind, listed.feed, listed.id) or "", origin="derived", **common)
+
+
+def known_id(kind: str, feed: str, *, receiver: str = "new") -> str | None:
+    """What a source of this kind reads a feed by when its configuration says nothing; None if it must say."""
+    hosted = HOSTED.get(kind)
+    return default_account(kind, feed, receiver=receiver) if hosted is None else hosted.known_id(feed)
+
+
+def derived_id(kind: str, feed: str, hermes_id: str | None, *, receiver: str = "new") -> str | None:
+    """The address that a rule gives for a feed, from its name or from its id at Pyth; None where there is no rule.
+
+    Nobody has said that the account exists.
+    """
+    symbol, _, quote = feed.partition("/")
+    try:
+        if kind == "pyth.receiver" and hermes_id is not None:
+            return pyth_push(hermes_id, program=PYTH_OLD_PUSH if receiver == "old" else PYTH_NEW_PUSH)
+        if kind == "pyth.legacy" and hermes_id is not None:
+            return pyth_legacy_price(hermes_id)
+        if quote != "USD":
+            return None
+        if kind == "doves.edge":
+            return doves_feed(pad32(f"{symbol}USD"))
+        if kind == "doves.lazer":
+            return doves_feed(pad32(f"{symbol}USD-PYTH"))
+        return redstone_price(symbol) if kind == "redstone" else None
+    except (DecodeError, ValueError):  # a name too long for the rule
+        return None
+
+
+def matching(offers: Sequence[Offer], query: str, asset_type: str | None = None) -> list[Offer]:
+    """The offers whose feed, kind, description or id contains the query, in any case."""
+    wanted, kind = query.casefold(), (asset_type or "").casefold()
+    return [
+        one
+        for one in offers
+        if any(wanted in text.casefold() for text in (one.feed, one.kind, one.description, one.id))
+        and (not kind or one.asset_type.casefold() == kind)
+    ]
+
+
+def is_feed_name(name: str) -> bool:
+    """Whether a name can be a feed's, as in ``SOL/USD``."""
+    return _NAME.fullmatch(name) is not None
+
+
+async def listed_by(host: Host, query: str, asset_type: str | None = None) -> list[Listed]:
+    """What a Hermes server lists: ``GET /v2/price_feeds``, which looks for the query within symbols.
+
+    Raises:
+        SourceError: no answer, or one that is no list. The message holds neither URL nor key.
+    """
+    parameters = {"query": query} | ({"asset_type": asset_type} if asset_type else {})
+    url = f"{host.url.rstrip('/')}/v2/price_feeds?{urlencode(parameters)}"
+    headers = {"Authorization": f"Bearer {host.key}"} if host.key else {}
+    async with aiohttp.ClientSession() as session:
+        fetch = Fetch("list", url, headers=headers, timeout_ms=TIMEOUT_MS)
+        frame, _ = await fetch_frame(session, fetch, MAX_ANSWER_BYTES, SystemClock().wall_us)
+    if frame.status != 200:
+        said = " ".join(frame.data[:200].decode("utf-8", "replace").split())
+        raise SourceError(f"Hermes: {f'HTTP {frame.status}' if frame.status else 'no answer'}: {said}")
+    try:
+        entries = msgspec.json.decode(frame.data, type=list[_Metadata])
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise SourceError(f"Hermes: no list of feeds: {error}") from None
+    return [found for entry in entries if (found := _listed(entry)) is not None]
+
+
+def _listed(entry: _Metadata) -> Listed | None:
+    """``Crypto.SOL/USD`` is SOL/USD here, ``Equity.US.AAPL/USD`` is US.AAPL/USD; what is no pair is left out."""
+    attributes, price_id = entry.attributes, entry.id.lower().removeprefix("0x")
+    prefix, _, name = attributes.get("symbol", "").partition(".")
+    if not is_feed_name(name) or not HOSTED[HERMES].accepts.fullmatch(price_id):
+        return None
+    kind = attributes.get("asset_type", prefix).lower().replace(" ", "_")
+    return Listed(name, price_id, kind, attributes.get("description", ""))
