@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from oracle_hub.core.hub import Batch, Decision
-from oracle_hub.core.selector import State
 from oracle_hub.stream import binary
 from oracle_hub.stream.alerts import AlertBoard
+from oracle_hub.stream.beats import Beats
 from oracle_hub.stream.groups import Beat, Group, GroupKey, rotated
 from oracle_hub.stream.history import History
 from oracle_hub.stream.messages import (
@@ -26,8 +26,6 @@ from oracle_hub.stream.messages import (
     Update,
     View,
     ViewReason,
-    digest,
-    digest_line,
     encode,
     feed_entry,
     is_removed,
@@ -59,7 +57,7 @@ class Form(NamedTuple):
         payload = self.encode(message)
         frame, size = self.frame(payload), len(self.stamp(message.server_time_us))
         at = frame.index(payload) + self.beat_time_at(payload)
-        return Beat(message.sub, message.seq, frame[:at], frame[at + size :], size)
+        return Beat(frame[:at], frame[at + size :], size)
 
 
 def _json_time_at(heartbeat: bytes) -> int:
@@ -188,10 +186,12 @@ class Board:
         """Feed entries that were sent merged: their subscriber was slow, or did not want more."""
         self.frame = frame
         self.alerts = AlertBoard(history.epoch, frame)
-        self._json = Form(encode_entry, encode, frame, lambda now_us: b"%d" % now_us, _json_time_at)
-        self._binary = Form(
+        json_form = Form(encode_entry, encode, frame, lambda now_us: b"%d" % now_us, _json_time_at)
+        binary_form = Form(
             binary.encode_entry, binary.encode_message, binary_frame, binary.encode_time, lambda _: binary.TIME_AT
         )
+        self.forms = json_form, binary_form
+        self.beats = Beats(self)
         self._groups: dict[GroupKey, Group] = {}
         self._by_feed: dict[str | None, dict[Group, None]] = {None: {}}
         """Groups by the feeds that they name; those that follow all feeds under None."""
@@ -199,11 +199,6 @@ class Board:
         """Groups with a max age of their own."""
         self._rank: dict[str, int] | None = None
         """Place of each feed among the decisions; None when it must be counted again."""
-        self._lines: dict[str, tuple[Decision, str]] = {}
-        """Lines of the digest, for those without a max age of their own, while the decision is the same."""
-        self._stamped_us = -1
-        self._stamps = b"", b""
-        """That time, as each form writes it."""
         self._turn = 0
         self._next_end_us: int | None = None
         self._next_end_stale = False
@@ -231,7 +226,7 @@ class Board:
             if is_removed(decision):
                 self.decisions.pop(feed, None)
                 self.removed[feed] = decision
-                self._lines.pop(feed, None)
+                self.beats.forget_feed(feed)
                 self._rank = None
             else:
                 if before is None:
@@ -261,6 +256,7 @@ class Board:
         for group, part in parts.items():
             group.last_seq = batch.seq
             self._next_end_stale |= group.note(part.decisions)
+            self.beats.moved(group)
         return parts
 
     def reorder(self, feeds: Iterable[str]) -> None:
@@ -281,7 +277,7 @@ class Board:
 
     def form(self, key: GroupKey) -> Form:
         """The form that a group reads."""
-        return self._binary if key.binary else self._json
+        return self.forms[key.binary]
 
     # Groups.
 
@@ -305,6 +301,7 @@ class Board:
             return
         del self._groups[group.key]
         self._aging.discard(group)
+        self.beats.left(group)
         self._next_end_stale = True
         for feed in (None,) if group.key.feeds is None else group.key.feeds:
             del self._by_feed[feed][group]
@@ -387,63 +384,6 @@ class Board:
             journaled=_told(not any(prev_seq < lost <= seq for lost in self._unjournaled)),
         )
         return form.message(update)
-
-    def heartbeat(self, group: Group, number: int, seq: int, now_us: int) -> bytes:
-        """The heartbeat for subscriptions of a group that have this number and stand at ``seq``."""
-        if now_us >= group.beat_until_us:
-            self._sum_up(group, now_us)
-        if now_us != self._stamped_us:
-            self._stamped_us = now_us
-            self._stamps = self._json.stamp(now_us), self._binary.stamp(now_us)
-        stamp = self._stamps[group.key.binary]
-        beat = group.last_beat
-        if beat is None or beat.number != number or beat.seq != seq or beat.stamp_size != len(stamp):
-            beat = group.last_beat = self._kept_beat(group, number, seq, now_us, len(stamp))
-        return b"%b%b%b" % (beat.head, stamp, beat.tail)
-
-    def _kept_beat(self, group: Group, number: int, seq: int, now_us: int, stamp_size: int) -> Beat:
-        beat = group.beats.get((number, seq))
-        if beat is None or beat.stamp_size != stamp_size:
-            message = Heartbeat(
-                sub=number,
-                epoch=self.epoch,
-                seq=seq,
-                server_time_us=now_us,
-                not_live=group.not_live,
-                digest=group.digest,
-            )
-            if len(group.beats) >= group.members:
-                group.beats.clear()  # of those who were here before
-            beat = group.beats[number, seq] = self.form(group.key).beat(message)
-        return beat
-
-    def _sum_up(self, group: Group, now_us: int) -> None:
-        lines, not_live, holds_until_us = [], [], 2**63
-        for decision in self.followed(group):
-            shown = view(decision, now_us, group.key.max_age_us)
-            if shown.ended is not None:
-                lines.append(digest_line(decision.feed, State.NONE, None, None, now_us))
-                not_live.append(decision.feed)
-                continue
-            if decision.state is not State.LIVE:
-                not_live.append(decision.feed)
-            lines.append(self._line(decision, shown, now_us, group.key.max_age_us))
-            if shown.valid_until_us is not None:
-                holds_until_us = min(holds_until_us, shown.valid_until_us)
-        group.not_live, group.digest, group.beat_until_us = not_live, digest(lines), holds_until_us
-        group.beats.clear()
-        group.last_beat = None
-
-    def _line(self, decision: Decision, shown: View, now_us: int, max_age_us: int | None) -> str:
-        """A line of the digest, for a decision that holds."""
-        held = self._lines.get(decision.feed)
-        if max_age_us is None and held is not None and held[0] is decision:
-            return held[1]
-        price = None if decision.mantissa is None else str(decision.mantissa)
-        line = digest_line(decision.feed, decision.state, price, shown.valid_until_us, now_us)
-        if max_age_us is None:
-            self._lines[decision.feed] = (decision, line)
-        return line
 
     # Max age, a lease of the group's own.
 

@@ -33,8 +33,6 @@ class GroupKey(NamedTuple):
 class Beat(NamedTuple):
     """A heartbeat without its time."""
 
-    number: int
-    seq: int
     head: bytes
     tail: bytes
     stamp_size: int
@@ -45,8 +43,8 @@ class Group:
     """Subscriptions with equal keys. They share encoded bytes."""
 
     __slots__ = (
-        "beat_until_us", "beats", "digest", "ends", "in_step", "keepers_apart", "key", "last_beat", "last_seq",
-        "members", "not_live", "others",
+        "beat_until_us", "beats", "digest", "ends", "in_step", "keepers_apart", "key", "last_seq", "members",
+        "not_live", "others", "shelf",
     )  # fmt: skip
 
     def __init__(self, key: GroupKey, seq: int) -> None:
@@ -67,8 +65,8 @@ class Group:
         self.digest = ""
         self.beats: dict[tuple[int, int], Beat] = {}
         """Heartbeats by number and sequence, while ``not_live`` and ``digest`` hold."""
-        self.last_beat: Beat | None = None
-        """The one of these that was used last: mostly the one that is wanted next."""
+        self.shelf: int | None = None
+        """Where its heartbeats are filed by the time until which they hold."""
 
     def has(self, feed: str) -> bool:
         """Whether the group follows a feed."""
@@ -181,6 +179,7 @@ class Subscription:
             self._in_step = True
             del self._apart[self]
             self.group.in_step.setdefault(self.number, Row()).add(self.session)
+            self.session.settled()
 
     def stand_apart(self, seq: int) -> None:
         """It was sent ``seq`` and no later one, or has company that must be asked with it."""
@@ -195,6 +194,7 @@ class Subscription:
         row.remove(self.session)
         if not row.sessions:
             del self.group.in_step[self.number]
+        self.session.unsettled()
 
     def end(self) -> None:
         """It is no longer in its group's books."""

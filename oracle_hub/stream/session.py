@@ -12,6 +12,7 @@ from oracle_hub.core.hub import Batch
 from oracle_hub.errors import StreamError
 from oracle_hub.stream.alerts import AlertSubscription
 from oracle_hub.stream.backlog import Backlog
+from oracle_hub.stream.beats import Lane
 from oracle_hub.stream.board import Board, Publication
 from oracle_hub.stream.groups import Group, GroupKey, Subscription
 from oracle_hub.stream.messages import (
@@ -87,8 +88,8 @@ class Session:
     """State of one subscriber between its socket and the board."""
 
     __slots__ = (
-        "_alerts", "_allowance_at_us", "_allowance_us", "_backlog", "_board", "_last_number", "_limits", "_lone",
-        "_subscriptions", "close_code", "dirty", "errors", "peer", "protocol",
+        "_alerts", "_allowance_at_us", "_allowance_us", "_backlog", "_board", "_last_number", "_limits",
+        "_subscriptions", "close_code", "dirty", "errors", "handle", "lane", "lone", "peer", "place", "protocol",
     )  # fmt: skip
 
     def __init__(
@@ -102,8 +103,13 @@ class Session:
         self._limits = limits
         self._subscriptions: dict[int, Subscription] = {}
         self._alerts: dict[int, AlertSubscription] = {}
-        self._lone: Subscription | None = None
+        self.lone: Subscription | None = None
         """Its subscription, where there is one and nothing else to be looked after."""
+        self.handle: int | None = None
+        """What the caller knows its transport by, while heartbeats may be written past the transport's queue."""
+        self.lane: Lane | None = None
+        self.place = -1
+        """Where it stands among those whose heartbeat is ready, if in a lane."""
         self._last_number = 0
         self._backlog: Backlog | None = None
         """Kept from the first subscription of mode ``all`` on."""
@@ -124,6 +130,26 @@ class Session:
         self.dirty = False
         self._subscriptions.clear()
         self._leave_alerts()
+        self.handle = None
+        self._board.beats.forget(self)
+
+    def reach(self, handle: int) -> None:
+        """Nothing waits in front of it: a :class:`~oracle_hub.stream.beats.Sweep` may name this handle."""
+        self.handle = handle
+        self._board.beats.offer(self)
+
+    def out_of_reach(self) -> None:
+        """Nothing must be written to its handle any more: no sweep taken from now on names it."""
+        self.handle = None
+        self._board.beats.withdraw(self)
+
+    def settled(self) -> None:
+        """Its subscription stands where its group stands."""
+        self._board.beats.offer(self)
+
+    def unsettled(self) -> None:
+        """That is over."""
+        self._board.beats.withdraw(self)
 
     @property
     def subscriptions(self) -> int:
@@ -315,7 +341,11 @@ class Session:
 
     def _count(self) -> None:
         lone = len(self._subscriptions) == 1 and self._backlog is None and not self._alerts
-        self._lone = next(iter(self._subscriptions.values())) if lone else None
+        self.lone = next(iter(self._subscriptions.values())) if lone else None
+        if self.lone is None:
+            self.unsettled()
+        else:
+            self.settled()
 
     def _stand_at(self, sub: Subscription, seq: int) -> None:
         sub.stand_at(seq, alone=len(self._subscriptions) == 1)
@@ -434,19 +464,11 @@ class Session:
                 continue
             if sub.dirty:
                 frames.append(self._flush(sub, now_us))
-            frames.append(self._board.heartbeat(sub.group, sub.number, sub.last_seq, now_us))
+            frames.append(self._board.beats.heartbeat(sub.group, sub.number, sub.last_seq, now_us))
         if self._alerts and unsent_bytes <= self._limits.conflate_above_bytes:
             frames += self._behind_on_alerts(now_us, unsent_bytes)
             frames += [self._board.alerts.heartbeat(sub, now_us) for sub in self._alerts.values()]
         return self._noted(b"".join(frames), now_us)
-
-    def beat_in_step(self, now_us: int) -> bytes | None:
-        """The same, sooner, for who has one subscription that is in step, and left nothing unsent; else None."""
-        sub = self._lone
-        if sub is None or not sub.in_step:
-            return None
-        group = sub.group
-        return self._board.heartbeat(group, sub.number, group.last_seq, now_us)
 
     def expire(self, ended: dict[Group, list[str]], now_us: int, unsent_bytes: int) -> bytes:
         """What to send when prices became too old for subscriptions with a max age of their own."""

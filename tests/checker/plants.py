@@ -1,12 +1,12 @@
 """Faults that are put into a hub's process on purpose, to see that the checker finds them. No part of the product."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from oracle_hub.core.hub import Batch, Decision
-from oracle_hub.server.websocket import Client, Subscribers
+from oracle_hub.server.websocket import Subscribers
 from oracle_hub.stream.board import Form
 from oracle_hub.stream.messages import Update, View
 
@@ -41,12 +41,16 @@ def reuse_sequences() -> None:
 
 def send_stale_prices() -> None:
     """The first live price of all is sent again with every heartbeat after its lease is over."""
-    heartbeat = Subscribers._heartbeat
+    heartbeats = Subscribers._heartbeats
     first: list[Decision] = []
 
-    def faulty(self: Subscribers, clients: Iterable[Client]) -> None:
-        clients = tuple(clients)
-        heartbeat(self, clients)
+    def faulty(self: Subscribers, n: int) -> bool:
+        more = heartbeats(self, n)
+        if not more:
+            send_stale(self)
+        return more
+
+    def send_stale(self: Subscribers) -> None:
         now_us, board = self._service.now_us(), self._board
         if not first:
             first.extend([one for one in board.decisions.values() if one.mantissa and one.valid_until_us][:1])
@@ -54,13 +58,13 @@ def send_stale_prices() -> None:
         stale = first[0]
         if now_us < (stale.valid_until_us or 0):
             return
-        for client in clients:
+        for client in self._clients:
             for sub in client.session._subscriptions.values():
                 form = board.form(sub.group.key)
                 entry = form.entry(stale, View(None, stale.valid_until_us), False, None)
                 self._write(client, board._update(form, sub.number, sub.last_seq, sub.last_seq, now_us, [entry]))
 
-    setattr(Subscribers, "_heartbeat", faulty)  # noqa: B010
+    setattr(Subscribers, "_heartbeats", faulty)  # noqa: B010
 
 
 PLANTS: dict[str, tuple[Callable[[], None], str]] = {

@@ -2,6 +2,7 @@
 
 import msgspec
 import pytest
+from hypothesis import given, settings
 
 from oracle_hub.core.selector import State
 from oracle_hub.stream.binary import decode_message
@@ -10,6 +11,9 @@ from oracle_hub.stream.history import History
 from oracle_hub.stream.messages import BINARY_SUBPROTOCOL, SUBPROTOCOL, Heartbeat, digest, digest_line
 from oracle_hub.stream.session import Session
 from tests.server.stream_service import HubService
+from tests.stream.model_client import payloads, sized_frame
+from tests.stream.test_session_properties import STEPS
+from tests.stream.test_session_properties import Stage as BoardStage
 
 SOL, BTC = "SOL/USD", "BTC/USD"
 ALL = '{"type":"subscribe","feeds":["*"]}'
@@ -20,7 +24,9 @@ class Stage:
 
     def __init__(self) -> None:
         self.service = HubService(SOL, BTC)
-        self.board = Board(self.service.decisions, History(self.service.epoch, self.service.seq))
+        self.board = Board(
+            self.service.decisions, History(self.service.epoch, self.service.seq), sized_frame, binary_frame=sized_frame
+        )
         self.sessions: list[Session] = []
         self.tick(SOL, 150)
         self.tick(BTC, 60_000)
@@ -35,6 +41,20 @@ class Stage:
         publication = self.board.apply(self.service.tick(feed, mantissa), self.service.clock_us)
         for session in self.sessions:
             session.publish(publication, 0)
+
+    def swept(self, now_us: int) -> dict[Session, bytes]:
+        """Heartbeats of a whole sweep of those in lanes, two at a time."""
+        for session in self.sessions:
+            self.board.beats.admit(session)
+            session.reach(self.sessions.index(session) + 3)
+        for _ in range(2):  # who enters a lane in a sweep is served there in the next one
+            self.board.beats.begin()
+            self.board.beats.take(0, now_us)
+        frames: dict[Session, bytes] = {}
+        while sweep := self.board.beats.take(2, now_us):
+            assert [session.handle for session in sweep.sessions] == list(sweep.handles)
+            frames |= dict(zip(sweep.sessions, sweep.frames, strict=True))
+        return frames
 
     def expected(self, now_us: int) -> Heartbeat:
         """What stands in a heartbeat of everything, from the hub's own decisions."""
@@ -58,35 +78,114 @@ def test_every_heartbeat_says_how_things_stand_at_its_own_time(protocol: str) ->
     assert lease_us is not None
     times = [9, 10**15 - 1, 10**15, start_us, start_us + 1, lease_us - 1, lease_us, lease_us + 10**16]
     for now_us in times:
-        beat = session.beat_in_step(now_us)
-        assert beat is not None and beat == session.heartbeat(now_us, 0)
-        told = decode_message(beat) if protocol == BINARY_SUBPROTOCOL else msgspec.json.decode(beat, type=Heartbeat)
+        beat = stage.swept(now_us)[session]
+        assert beat == session.heartbeat(now_us, 0)
+        (payload,) = payloads(beat)
+        told = (
+            decode_message(payload) if protocol == BINARY_SUBPROTOCOL else msgspec.json.decode(payload, type=Heartbeat)
+        )
         assert told == stage.expected(now_us)
         if now_us == start_us:
             stage.tick(SOL, 151)
-            moved = session.beat_in_step(now_us)
-            assert moved is not None and moved != beat
+            assert stage.swept(now_us)[session] != beat
 
 
 def test_only_who_is_in_step_is_served_in_step() -> None:
     stage = Stage()
-    assert Session(stage.board).beat_in_step(1) is None
     for request in (ALL[:-1] + ',"mode":"all"}', ALL[:-1] + ',"max_hz":5}'):
-        assert stage.join(request).beat_in_step(1) is None
+        stage.join(request)
+    assert stage.swept(1) == {}
     two = stage.join()
-    assert two.beat_in_step(1) is not None
+    assert set(stage.swept(1)) == {two}
     two.receive(ALL, 0, stage.service.clock_us)
-    assert two.beat_in_step(1) is None
+    assert stage.swept(1) == {}
     three = stage.join()
     three.receive('{"type":"subscribe","channel":"alerts","feeds":["*"]}', 0, stage.service.clock_us)
-    assert three.beat_in_step(1) is None
+    assert stage.swept(1) == {}
     three.receive('{"type":"unsubscribe","sub":2}', 0, stage.service.clock_us)
-    assert three.beat_in_step(1) == three.heartbeat(1, 0)
+    assert stage.swept(1) == {three: three.heartbeat(1, 0)}
     behind = stage.join()
-    stage.sessions.remove(behind)
+    assert set(stage.swept(1)) == {three, behind}
     publication = stage.board.apply(stage.service.tick(SOL, 151), stage.service.clock_us)
     behind.publish(publication, 10_000)
-    assert behind.dirty and behind.beat_in_step(1) is None
+    assert behind.dirty and set(stage.swept(1)) == {three}
+    three.end()
+    stage.sessions.remove(three)
+    assert stage.swept(1) == {}
+
+
+def test_nothing_of_a_session_that_ended_is_kept() -> None:
+    stage = Stage()
+    session = stage.join()
+    assert stage.swept(1)
+    session.end()
+    beats = stage.board.beats
+    left = (beats._apart, beats._offered, beats._stale, beats._shelves, *(lane.sessions for lane in beats._lanes))
+    assert not any(left)
+
+
+class Swept(BoardStage):
+    """A board under any change, with sweeps that go on in between: each step "beat" is two of their heartbeats."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.owed: set[Session] = set()
+        """Who has to be served before the sweep is over."""
+        self.admitted: set[Session] = set()
+        self.in_lanes = 0
+
+    def run(self, kind: str, a: int, b: int, c: int) -> None:
+        if kind == "beat":
+            self.beat()
+            return
+        super().run(kind, a, b, c)
+        alive = {each.session: each for each in self.subscribers}
+        self.owed &= set(alive)
+        for session, each in alive.items():
+            if session not in self.admitted:
+                self.board.beats.admit(session)
+                self.admitted.add(session)
+            if each.full:
+                session.out_of_reach()
+            elif session.handle is None:
+                session.reach(len(self.admitted))
+
+    def beat(self) -> None:
+        beats, now_us = self.board.beats, self.service.clock_us
+        if not self.owed:
+            beats.begin()
+            self.owed = {each.session for each in self.subscribers}
+        sweep = beats.take(2, now_us)
+        if sweep is not None:
+            for handle, frame, session in zip(*sweep, strict=True):
+                assert handle == session.handle and not session.peer.full
+                assert frame == session.heartbeat(now_us, 0)
+                session.peer.hear(frame)
+                self.in_lanes += 1
+            self.owed -= set(sweep.sessions)
+            return
+        sessions = beats.take_apart(2)
+        assert sessions or not self.owed, "a sweep forgot somebody"
+        for session in sessions:
+            session.peer.hear(session.heartbeat(now_us, session.peer.unsent_bytes))
+        self.owed -= set(sessions)
+
+
+@settings(max_examples=200, deadline=None)
+@given(STEPS)
+def test_a_sweep_says_what_each_session_would_say_and_forgets_nobody(steps: list[tuple[str, int, int, int]]) -> None:
+    stage = Swept()
+    for step in [("join", 0, 0, 0), ("join", 1, 0, 0), ("join", 1, 0, 1), ("beat", 0, 0, 0), *steps]:
+        stage.run(*step)
+        if step[0] != "beat":
+            stage.run("beat", 0, 0, 0)
+    for _ in range(100):
+        stage.run("beat", 0, 0, 0)
+    usual = any(
+        not each.full and "max_hz" not in each.request and "all" not in each.request for each in stage.subscribers
+    )
+    assert stage.in_lanes or not usual or any(len(each.session._subscriptions) > 1 for each in stage.subscribers)
+    assert not any(each.client.gaps or each.client.wrong_digests for each in stage.subscribers)
 
 
 def test_kept_parts_are_as_few_as_subscribers() -> None:

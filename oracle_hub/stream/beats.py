@@ -1,0 +1,262 @@
+"""Heartbeats: what they say, and whose next one is known but for its time.
+
+Nearly everybody has one subscription that is in step, and nothing waits in front of it. Such sessions stand in a
+*lane*: a column of handles beside a column of heartbeats, each cut in two where its time belongs. A sweep puts the time
+in and hands both columns to whoever writes, with no look at a session, a subscription or a group: after half a second
+those are in no cache, and a look at them costs as much as the write. What changes a heartbeat (a batch, the end of a
+lease, a session that joins, leaves or falls behind) is noted when it happens and settled before the next entries are
+taken.
+"""
+
+from array import array
+from collections import deque
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from oracle_hub.core.hub import Decision
+from oracle_hub.core.selector import State
+from oracle_hub.stream.groups import Beat, Group
+from oracle_hub.stream.messages import Heartbeat, View, digest, digest_line, view
+
+if TYPE_CHECKING:
+    from oracle_hub.stream.board import Board
+    from oracle_hub.stream.session import Session
+
+_FOREVER_US = 2**63
+_SHELF_US = 1 << 19
+"""Groups are shelved by when their heartbeat ends, to half a second: a sweep looks through what ends about now."""
+
+
+class Sweep(NamedTuple):
+    """Heartbeats to write: equal places belong together."""
+
+    handles: Sequence[int]
+    frames: list[bytes]
+    sessions: list["Session"]
+
+
+class Lane:
+    """The sessions of one form whose heartbeat is ready but for its time."""
+
+    __slots__ = ("cuts", "due", "handles", "sessions", "stamp_size")
+
+    def __init__(self) -> None:
+        self.sessions: list[Session] = []
+        self.handles = array("i")
+        """No list of numbers: these would lie apart from each other."""
+        self.cuts: list[tuple[bytes, bytes]] = []
+        """What stands before and after the time."""
+        self.due = 0
+        """In the sweep that goes on, those at places below this are still to be served."""
+        self.stamp_size = 0
+
+    def add(self, session: "Session", handle: int, cut: tuple[bytes, bytes]) -> None:
+        session.lane, session.place = self, len(self.sessions)
+        self.sessions.append(session)
+        self.handles.append(handle)
+        self.cuts.append(cut)
+
+    def remove(self, session: "Session") -> bool:
+        """Whoever is last takes the place; at worst he gets two heartbeats in a sweep. Whether one was due."""
+        place, was_due = session.place, session.place < self.due
+        session.lane = None
+        last, handle, cut = self.sessions.pop(), self.handles.pop(), self.cuts.pop()
+        if last is not session:
+            self.sessions[place], self.handles[place], self.cuts[place] = last, handle, cut
+            last.place = place
+        self.due = min(self.due, len(self.sessions))
+        return was_due
+
+    def take(self, stamp: bytes, n: int) -> Sweep:
+        """The next ``n`` that are due, from the end."""
+        start, end = max(0, self.due - n), self.due
+        self.due = start
+        frames = list(map(stamp.join, self.cuts[start:end]))
+        return Sweep(self.handles[start:end], frames, self.sessions[start:end])
+
+
+class Beats:
+    """All heartbeats of one board."""
+
+    def __init__(self, board: "Board") -> None:
+        self._board = board
+        self._lines: dict[str, tuple[Decision, str]] = {}
+        """Lines of the digest, for those without a max age of their own, while the decision is the same."""
+        self._lanes = Lane(), Lane()
+        """JSON, and binary."""
+        self._apart: dict[Session, None] = {}
+        """All others."""
+        self._offered: dict[Session, None] = {}
+        """Who may stand in a lane now."""
+        self._waiting: deque[Session] = deque()
+        """Of those apart: who is still to be served in the sweep that goes on."""
+        self._stale: set[Group] = set()
+        """Whose heartbeats in the lanes are to be made anew."""
+        self._shelves: dict[int, dict[Group, None]] = {}
+
+    # What is said.
+
+    def heartbeat(self, group: Group, number: int, seq: int, now_us: int) -> bytes:
+        """The heartbeat for subscriptions of a group that have this number and stand at ``seq``."""
+        stamp = self._board.form(group.key).stamp(now_us)
+        beat = self._beat(group, number, seq, now_us, len(stamp))
+        return b"%b%b%b" % (beat.head, stamp, beat.tail)
+
+    def _beat(self, group: Group, number: int, seq: int, now_us: int, stamp_size: int) -> Beat:
+        if now_us >= group.beat_until_us:
+            self._sum_up(group, now_us)
+        beat = group.beats.get((number, seq))
+        if beat is None or beat.stamp_size != stamp_size:
+            message = Heartbeat(
+                sub=number,
+                epoch=self._board.epoch,
+                seq=seq,
+                server_time_us=now_us,
+                not_live=group.not_live,
+                digest=group.digest,
+            )
+            if len(group.beats) >= group.members:
+                group.beats.clear()  # of those who were here before
+            beat = group.beats[number, seq] = self._board.form(group.key).beat(message)
+        return beat
+
+    def _sum_up(self, group: Group, now_us: int) -> None:
+        lines, not_live, holds_until_us = [], [], _FOREVER_US
+        for decision in self._board.followed(group):
+            shown = view(decision, now_us, group.key.max_age_us)
+            if shown.ended is not None:
+                lines.append(digest_line(decision.feed, State.NONE, None, None, now_us))
+                not_live.append(decision.feed)
+                continue
+            if decision.state is not State.LIVE:
+                not_live.append(decision.feed)
+            lines.append(self._line(decision, shown, now_us, group.key.max_age_us))
+            if shown.valid_until_us is not None:
+                holds_until_us = min(holds_until_us, shown.valid_until_us)
+        group.not_live, group.digest, group.beat_until_us = not_live, digest(lines), holds_until_us
+        group.beats.clear()
+        self._shelve(group, None if holds_until_us == _FOREVER_US else holds_until_us // _SHELF_US)
+
+    def _line(self, decision: Decision, shown: View, now_us: int, max_age_us: int | None) -> str:
+        """A line of the digest, for a decision that holds."""
+        held = self._lines.get(decision.feed)
+        if max_age_us is None and held is not None and held[0] is decision:
+            return held[1]
+        price = None if decision.mantissa is None else str(decision.mantissa)
+        line = digest_line(decision.feed, decision.state, price, shown.valid_until_us, now_us)
+        if max_age_us is None:
+            self._lines[decision.feed] = (decision, line)
+        return line
+
+    def forget_feed(self, feed: str) -> None:
+        """It left."""
+        self._lines.pop(feed, None)
+
+    # What changes it.
+
+    def moved(self, group: Group) -> None:
+        """A group was sent something new: its heartbeats are other ones."""
+        if group.in_step:
+            self._stale.add(group)
+
+    def left(self, group: Group) -> None:
+        """Nobody follows a group any more."""
+        self._stale.discard(group)
+        self._shelve(group, None)
+
+    def _shelve(self, group: Group, shelf: int | None) -> None:
+        if shelf == group.shelf:
+            return
+        if group.shelf is not None:
+            groups = self._shelves[group.shelf]
+            del groups[group]
+            if not groups:
+                del self._shelves[group.shelf]
+        if shelf is not None:
+            self._shelves.setdefault(shelf, {})[group] = None
+        group.shelf = shelf
+
+    def admit(self, session: "Session") -> None:
+        """From now on sweeps are for this session too, until it ends."""
+        self._apart[session] = None
+        self.offer(session)
+
+    def offer(self, session: "Session") -> None:
+        """It may be that nothing keeps a session out of its lane any more."""
+        if session.handle is not None and session.lane is None:
+            self._offered[session] = None
+
+    def withdraw(self, session: "Session") -> None:
+        """Something keeps it out: from now on it is served for itself, in the sweep that goes on too."""
+        if session.lane is not None:
+            self._apart[session] = None
+            if session.lane.remove(session):
+                self._waiting.append(session)
+
+    def forget(self, session: "Session") -> None:
+        """It is over."""
+        self.withdraw(session)
+        self._apart.pop(session, None)
+        self._offered.pop(session, None)
+
+    # Sweeps.
+
+    def begin(self) -> None:
+        """Everybody is due a heartbeat: from :meth:`take` until it has no more, then from :meth:`take_apart`."""
+        for lane in self._lanes:
+            lane.due = len(lane.sessions)
+        self._waiting = deque(self._apart)
+
+    def take(self, n: int, now_us: int) -> Sweep | None:
+        """At most ``n`` heartbeats that are due, as of now: to be written at once. None: no more."""
+        stamps = self._settle(now_us)
+        for lane, stamp in zip(self._lanes, stamps, strict=True):
+            if lane.due:
+                return lane.take(stamp, n)
+        return None
+
+    def take_apart(self, n: int) -> list["Session"]:
+        """At most ``n`` of those for whom :meth:`~oracle_hub.stream.session.Session.heartbeat` is to be called."""
+        waiting = self._waiting
+        return [waiting.popleft() for _ in range(min(n, len(waiting)))]
+
+    def _settle(self, now_us: int) -> tuple[bytes, bytes]:
+        """Make the lanes what they have to be at this time. Gives the time as each writes it."""
+        stamps = self._board.forms[0].stamp(now_us), self._board.forms[1].stamp(now_us)
+        for lane, stamp in zip(self._lanes, stamps, strict=True):
+            if lane.stamp_size != len(stamp):
+                lane.stamp_size = len(stamp)
+                self._stale.update(session.lone.group for session in lane.sessions if session.lone is not None)
+        now_shelf = now_us // _SHELF_US
+        for shelf in [shelf for shelf in self._shelves if shelf <= now_shelf]:
+            self._stale.update(group for group in self._shelves[shelf] if group.beat_until_us <= now_us)
+        if self._stale:
+            stale, self._stale = self._stale, set()
+            for group in stale:
+                self._renew(group, now_us)
+        if self._offered:
+            offered, self._offered = self._offered, {}
+            for session in offered:
+                self._enter(session, now_us)
+        return stamps
+
+    def _renew(self, group: Group, now_us: int) -> None:
+        for number, row in group.in_step.items():
+            lane = self._lanes[group.key.binary]
+            cut = self._cut(group, number, now_us, lane.stamp_size)
+            for session in row.sessions:
+                if session.lane is lane:
+                    lane.cuts[session.place] = cut
+
+    def _enter(self, session: "Session", now_us: int) -> None:
+        """Let a session into its lane, if it has one subscription that is in step, and nothing else."""
+        sub = session.lone
+        if sub is None or not sub.in_step or session.handle is None or session not in self._apart:
+            return
+        lane = self._lanes[sub.group.key.binary]
+        lane.add(session, session.handle, self._cut(sub.group, sub.number, now_us, lane.stamp_size))
+        del self._apart[session]
+
+    def _cut(self, group: Group, number: int, now_us: int, stamp_size: int) -> tuple[bytes, bytes]:
+        beat = self._beat(group, number, group.last_seq, now_us, stamp_size)
+        return beat.head, beat.tail
