@@ -111,6 +111,21 @@ def test_hosts_and_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "secret" not in repr(endpoints) + repr(links["pro:1"]) and "top-secret" not in canonical_text(settings)
 
 
+def test_the_documented_example(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    (example,) = [block for block in page.split("```") if block.startswith("toml\n[sources.lazer]")]
+    roles = '[roles]\nprimary = "lazer"\nverifiers = ["a", "b"]\n'
+    roles += '[sources.a]\nkind = "edge.rest"\nhosts = ["http://a"]\n[sources.b]\nkind = "pyth.hermes"\n'
+    text = roles + 'hosts = ["http://b"]\n' + example.removeprefix("toml\n") + '[feeds."SOL/USD"]\n'
+    settings = parse_config(text, origin="test")
+    monkeypatch.setenv("PYTH_PRO_KEY", "k")
+    links = build_lineup(settings, endpoints_of(settings)).links
+    openings = [link.connect(NOW_US)[0] for link in links.values() if isinstance(link, ProLink)]
+    assert [one.url for one in openings if isinstance(one, Open)] == [
+        f"wss://pyth-lazer-{number}.dourolabs.app/v1/stream" for number in range(3)
+    ]
+
+
 def test_a_replay_has_the_same_links() -> None:
     for settings, count in ((config(HOSTS, KEY, emulated=False), 2), (config(), 3)):
         again = parse_canonical(canonical_text(settings))

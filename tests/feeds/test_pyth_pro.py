@@ -435,9 +435,11 @@ def test_errors_of_the_whole_socket() -> None:
     assert told_once.text == "the host says: something happened"
     assert said(link, type="error", error="client too slow") == [Reconnect("the host says: client too slow")]
     assert link.next_deadline() is None  # nothing to watch until the socket is opened anew
-    link.connect(T0 + S)
-    output = told(link, sol(at_us=T0 + S), at_us=T0 + S)
-    assert statuses(output) == [(None, Condition.OK)]
+    for at_us, well in ((T0 + S, {"type": "subscribed", "subscriptionId": 1}), (T0 + 2 * S, None)):
+        link.connect(at_us)
+        output = told(link, sol(at_us=at_us), at_us=at_us) if well is None else said(link, at_us, **well)
+        assert statuses(output) == [(None, Condition.OK)]
+        assert statuses(said(link, at_us, type="error", error="again")) == [(None, Condition.LOST)]
 
 
 @pytest.mark.parametrize(
