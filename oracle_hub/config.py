@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from oracle_hub.config_errors import explained
+from oracle_hub.core.catalog import Redistribute
 from oracle_hub.core.selector import Policy
 from oracle_hub.errors import ConfigError
 
@@ -136,6 +137,13 @@ KINDS: dict[str, tuple[int, bool]] = {
 }
 """Per kind of source: default max age in ms (heartbeat plus margin for slow push accounts), and whether it is slow."""
 
+LICENCES: dict[str, Redistribute] = {
+    "chainlink.streams": Redistribute.NO,
+    "pyth.hermes": Redistribute.CHOSEN,
+    "pyth.pro": Redistribute.CHOSEN,
+}
+"""Per kind of source, what its terms let leave where ``redistribute`` is not written; ``full`` for all others."""
+
 
 AGGREGATES = ("doves.custody", "doves.pool", "doves.aggregate")
 """Kinds of sources that are the exchange's own aggregate."""
@@ -162,7 +170,7 @@ class SourceSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     origins: tuple[Annotated[str, msgspec.Meta(pattern="^[0-9A-Za-z_-]{1,16}$")], ...] = ()
     channel: Literal["real_time", "fixed_rate@50ms", "fixed_rate@200ms", "fixed_rate@1000ms"] = "fixed_rate@200ms"
     envelope: Literal["solana", "leEcdsa", "evm"] = "solana"
-    redistribute: Literal["full"] | None = None
+    redistribute: Redistribute | None = None
     limits: Literal["configured", "onchain"] = "configured"
 
     @property
@@ -445,11 +453,18 @@ def _check_signers(name: str, source: SourceSection, origin: str) -> None:
         raise ConfigError(f"{key}.signer_quorum: write how many of signer_keys must sign (f + 1)")
     if source.api_secret is not None and not source.api_secret.startswith("env:"):
         raise ConfigError(f'{key}.api_secret: write "env:NAME" and put the secret in the environment')
-    if streams and source.redistribute is None:
-        raise ConfigError(
-            f"{key}.redistribute: Chainlink's terms forbid passing Data Streams on, and a hub shows its sources to its "
-            f'subscribers; write "full" if your licence allows it, or read doves.chainlink or chainlink.store instead'
-        )
+
+
+def redistribute_of(config: Config, name: str) -> Redistribute:
+    """What may leave of a source: as configured, else by its kind. Simulated prices are nobody's; and a Hermes that
+    asks for no key is one's own.
+    """
+    source = config.sources[name]
+    if source.redistribute is not None:
+        return source.redistribute
+    if config.emulator is not None or (source.kind == "pyth.hermes" and source.api_key is None):
+        return Redistribute.FULL
+    return LICENCES.get(source.kind, Redistribute.FULL)
 
 
 def _check_feeds(config: Config, origin: str) -> None:
@@ -473,6 +488,12 @@ def _check_feeds(config: Config, origin: str) -> None:
             kind = config.sources[roles.primary].kind
             raise ConfigError(
                 f"{origin}: feeds.{feed}.primary: {roles.primary} is a slow push account ({kind}): verifier only"
+            )
+        if redistribute_of(config, roles.primary) is Redistribute.NO:
+            raise ConfigError(
+                f"{origin}: feeds.{feed}.primary: the licence of {roles.primary} forbids that its price leaves "
+                f'(redistribute = "no"), so it may only verify; if yours allows it, write sources.{roles.primary}.'
+                f'redistribute = "chosen"'
             )
         for key in (*section.max_age_ms, *section.accounts):
             if key not in config.sources:

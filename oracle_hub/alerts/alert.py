@@ -238,3 +238,5 @@ class Signal(msgspec.Struct, frozen=True, gc=False):
     """``bps/100`` for hundredths of a basis point, ``us``, or empty where only presence counts."""
     text: str = ""
     """What it is about, for people."""
+    coarse: bool = False
+    """The exact value would tell a price that may not be told: its ``bps/100`` are told as whole basis points."""

@@ -250,9 +250,11 @@ def pair_diverged(watch: FeedWatch, facts: Facts, standings: list[Standing], now
                 critical = max(enter, watch.settings.critical_divergence_bps * 100)
                 sources = (a.source, b.source)
                 text = f"{_price(a, facts)} and {_price(b, facts)}"
+                hidden = _hidden(facts, *sources)
                 yield _threshold(
-                    watch, Kind.PAIR_DIVERGED, sources, value, enter, critical=critical, unit=HUNDREDTHS, text=text
-                )
+                    watch, Kind.PAIR_DIVERGED, sources, value, enter, critical=critical, unit=HUNDREDTHS, text=text,
+                    coarse=hidden,
+                )  # fmt: skip
 
 
 def primary_rejected(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:
@@ -331,9 +333,10 @@ def confidence_wide(watch: FeedWatch, facts: Facts, standings: list[Standing], n
             continue
         value = -(-held.conf * CENTI_BPS // held.mantissa)
         if value * 100 >= limit_bps * 100 * watch.settings.leave_percent:
+            hidden = _hidden(facts, held.source)
             yield _threshold(
-                watch, Kind.CONFIDENCE_WIDE, (held.source,), value, limit_bps * 100 + 1, unit=HUNDREDTHS,
-                text=f"{value / 100:.1f} bps of its price, at most {limit_bps}",
+                watch, Kind.CONFIDENCE_WIDE, (held.source,), value, limit_bps * 100 + 1, unit=HUNDREDTHS, coarse=hidden,
+                text=f"{_bps(value, hidden)} bps of its price, at most {limit_bps}",
             )  # fmt: skip
 
 
@@ -367,16 +370,16 @@ def peg_band(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: 
     if peg is None:
         return
     chosen = facts.decision.mantissa
-    prices = [one.entry.held.mantissa for one in standings[:3] if one.usable and one.entry.held is not None]
-    if chosen is not None:
-        prices = [chosen]
+    usable = [one.entry.held for one in standings[:3] if one.usable and one.entry.held is not None]
+    prices = [held.mantissa for held in usable] if chosen is None else [chosen]
     if not prices:
         return
+    hidden = chosen is None and _hidden(facts, *(held.source for held in usable))
     value = min(abs(price - peg) * CENTI_BPS // peg for price in prices)
     if value * 100 >= settings.peg_bps * 100 * settings.leave_percent:
         yield _threshold(
             watch, Kind.PEG_BAND, (), value, settings.peg_bps * 100, critical=settings.critical_peg_bps * 100,
-            unit=HUNDREDTHS, text=f"{value / 100:.1f} bps from the peg",
+            unit=HUNDREDTHS, text=f"{_bps(value, hidden)} bps from the peg", coarse=hidden,
         )  # fmt: skip
 
 
@@ -393,7 +396,10 @@ def parity_broken(watch: FeedWatch, facts: Facts, standings: list[Standing], now
         value = apart(chosen, held.mantissa)
         if value * 100 >= enter * watch.settings.leave_percent:
             text = f"ours is {decimal_text(chosen, facts.spec.expo)}, theirs {_price(held, facts)}"
-            yield _threshold(watch, Kind.PARITY_BROKEN, (held.source,), value, enter, unit=HUNDREDTHS, text=text)
+            yield _threshold(
+                watch, Kind.PARITY_BROKEN, (held.source,), value, enter, unit=HUNDREDTHS, text=text,
+                coarse=_hidden(facts, held.source),
+            )  # fmt: skip
 
 
 def not_executable(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:
@@ -424,5 +430,21 @@ DETECTORS: tuple[Detector, ...] = (
 """All detectors of a feed. Those of links, clock and journal are conditions that the engine is told."""
 
 
+def coarse(value: int) -> int:
+    """Hundredths of a basis point, rounded half up to whole basis points."""
+    return (value + 50) // 100 * 100
+
+
+def _bps(value: int, hidden: bool) -> str:
+    return str(coarse(value) // 100) if hidden else f"{value / 100:.1f}"
+
+
+def _hidden(facts: Facts, *sources: str) -> bool:
+    """Whether the price of any of these may not be told."""
+    return not all(map(facts.spec.shows, sources))
+
+
 def _price(update: PriceUpdate, facts: Facts) -> str:
+    if _hidden(facts, update.source):
+        return f"{update.source} (price withheld: licence)"
     return f"{update.source} {decimal_text(update.mantissa, facts.spec.expo)}"

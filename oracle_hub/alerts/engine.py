@@ -15,10 +15,11 @@ from typing import Any, ClassVar
 import msgspec
 
 from oracle_hub.alerts.alert import Alert, Key, Kind, Severity, Signal, Transition
-from oracle_hub.alerts.detectors import Facts, FeedWatch
+from oracle_hub.alerts.detectors import Facts, FeedWatch, coarse
 from oracle_hub.alerts.settings import AlertSettings
 from oracle_hub.alerts.telling import Condition, Teller
 from oracle_hub.core.hub import Hub
+from oracle_hub.core.licence import WITHHELD, told_inputs
 from oracle_hub.core.price import divergence_bps
 
 
@@ -247,12 +248,10 @@ class AlertEngine:
         signal = condition.signal
         evidence: dict[str, Any] = {"since_us": condition.since_us, "text": condition.text}
         if signal is not None and signal.unit:
-            evidence |= {
-                "value": signal.value,
-                "threshold": signal.enter,
-                "unit": signal.unit,
-                "worst": condition.worst,
-            }
+            value, worst = signal.value, condition.worst
+            if signal.coarse:
+                value, worst = coarse(value), coarse(worst)
+            evidence |= {"value": value, "threshold": signal.enter, "unit": signal.unit, "worst": worst}
         watch = self._watches.get(condition.key.feed or "")
         if watch is not None and watch.facts is not None:
             evidence |= _inputs(watch.facts)
@@ -302,15 +301,20 @@ def _inputs(facts: Facts) -> dict[str, Any]:
     if base is None and facts.inputs and facts.inputs[0].held is not None:
         base = facts.inputs[0].held.mantissa
     inputs: dict[str, Any] = {}
-    for entry in facts.inputs:
-        held = entry.held
+    for entry in told_inputs(facts.inputs, facts.spec, decision.mantissa):
+        update, held = entry.held, entry.held or entry.withheld
+        distance: float | None = entry.apart_bps
+        if distance is None and update is not None and base is not None:
+            distance = divergence_bps(update.mantissa, base)
         inputs[entry.source] = {
             "status": entry.status.value,
-            "price": None if held is None else str(held.mantissa),
+            "price": None if update is None else str(update.mantissa),
             "publish_time_us": None if held is None else held.publish_us,
             "age_ms": None if held is None else (facts.now_us - min(held.publish_us, held.received_us)) // 1_000,
-            "divergence_bps": None if held is None or base is None else divergence_bps(held.mantissa, base),
+            "divergence_bps": distance,
         }
+        if entry.withheld is not None:
+            inputs[entry.source]["withheld"] = WITHHELD
     return {
         "state": decision.state.value,
         "reason": decision.reason.value,

@@ -18,6 +18,7 @@ from oracle_hub.app.onchain import limited, published
 from oracle_hub.config import Config
 from oracle_hub.core.catalog import Catalog
 from oracle_hub.core.hub import Batch, Hub
+from oracle_hub.core.licence import told_text
 from oracle_hub.core.limits import PublishedLimits
 from oracle_hub.core.selector import Reason
 from oracle_hub.core.source import (
@@ -250,7 +251,8 @@ class Engine:
                 self.last_malformed[output.transport] = output
                 self.hub.apply(output, now_us)
                 if self.watching:
-                    self.transitions += self.alerts.malformed(now_us, output.source, output.transport, output.reason)
+                    reason = self.tell(output.source, output.reason)
+                    self.transitions += self.alerts.malformed(now_us, output.source, output.transport, reason)
             elif isinstance(output, Status):
                 self._note(output)
                 self.hub.apply(output, now_us)
@@ -296,6 +298,10 @@ class Engine:
         """Have the hub decide by the published limits: after it was given a catalog of configured ones."""
         for feed in dict.fromkeys(feed for feed, _ in self.published):
             self._limit(feed)
+
+    def tell(self, source: str, text: str) -> str:
+        """A text of a source, or about a message of it, as its licence lets it leave."""
+        return told_text(text) if source in self.hub.catalog.withheld else text
 
     def _over(self, update: PriceUpdate) -> None:
         """A price ends what was said of its absence."""

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 
 from oracle_hub.app.engine import Engine
 from oracle_hub.app.pump import Pump
+from oracle_hub.core.catalog import FeedSpec, Redistribute
+from oracle_hub.core.licence import WITHHELD, told_inputs
 from oracle_hub.core.price import divergence_bps
 from oracle_hub.core.selector import Reason
 from oracle_hub.ingest.driver import LinkHealth
@@ -65,19 +67,23 @@ def _limits(engine: Engine, feed: str) -> list[dict[str, object]]:
 def _inputs(engine: Engine, index: int, now_us: int) -> dict[str, object]:
     hub = engine.hub
     spec = hub.catalog.feeds[index]
-    inputs = hub.inputs(index, now_us)
+    inputs = told_inputs(hub.inputs(index, now_us), spec)
     primary = inputs[0].held
     answer: dict[str, object] = {}
     for entry in inputs:
-        held = entry.held
-        distance = None
-        if held is not None and primary is not None and entry.role != "primary":
-            distance = divergence_bps(held.mantissa, primary.mantissa)
+        update, held = entry.held, entry.held or entry.withheld
+        distance: float | None = None
+        if entry.role != "primary":
+            distance = entry.apart_bps
+            if distance is None and update is not None and primary is not None:
+                distance = divergence_bps(update.mantissa, primary.mantissa)
         answer[entry.source] = {
             "role": entry.role,
             "status": entry.status,
-            "price": None if held is None else str(held.mantissa),
-            "conf": None if held is None or held.conf is None else str(held.conf),
+            "redistribute": spec.redistribute.get(entry.source, Redistribute.FULL),
+            "withheld": None if entry.withheld is None else WITHHELD,
+            "price": None if update is None else str(update.mantissa),
+            "conf": None if update is None or update.conf is None else str(update.conf),
             "publish_time_us": None if held is None else held.publish_us,
             "received_us": None if held is None else held.received_us,
             "age_ms": None if held is None else (now_us - min(held.publish_us, held.received_us)) // 1_000,
@@ -87,24 +93,25 @@ def _inputs(engine: Engine, index: int, now_us: int) -> dict[str, object]:
             "slot": None if held is None else held.slot,
             "account": None if held is None else held.account,
             "verified": held is not None and held.verified,
-            "ways": _ways(engine, spec.feed, entry.source, now_us),
+            "ways": _ways(engine, spec, entry.source, now_us),
             "reads": engine.lineup.describe(entry.source, spec.feed),
         }
     return answer
 
 
-def _ways(engine: Engine, feed: str, source: str, now_us: int) -> dict[str, object]:
+def _ways(engine: Engine, spec: FeedSpec, source: str, now_us: int) -> dict[str, object]:
     """What each transport of a source told last, whether or not it was taken."""
+    shown = spec.shows(source)
     return {
         transport: {
-            "price": str(update.mantissa),
+            "price": str(update.mantissa) if shown else None,
             "publish_time_us": update.publish_us,
             "received_us": update.received_us,
             "age_ms": (now_us - min(update.publish_us, update.received_us)) // 1_000,
             "slot": update.slot,
         }
         for (of_feed, of_source, transport), update in engine.last_update.items()
-        if of_feed == feed and of_source == source
+        if of_feed == spec.feed and of_source == source
     }
 
 
@@ -114,7 +121,7 @@ def notes(engine: Engine, feed: str, now_us: int) -> list[str]:
     lines.extend(f"legacy: {line}" for line in engine.lineup.legacy.get(feed, ()))
     known = engine.hub.catalog.source_index
     lines.extend(
-        f"{status.source} by {status.transport}: {status.condition}: {status.text}"
+        f"{status.source} by {status.transport}: {status.condition}: {engine.tell(status.source, status.text)}"
         for status in engine.standing(now_us)
         if status.feed in (None, feed) and status.source in known
     )
@@ -172,7 +179,7 @@ def conditions(engine: Engine, now_us: int) -> Sequence[dict[str, object]]:
             "transport": status.transport,
             "feed": status.feed,
             "condition": status.condition,
-            "text": status.text,
+            "text": engine.tell(status.source, status.text),
             "since_us": status.received_us,
         }
         for status in engine.standing(now_us)

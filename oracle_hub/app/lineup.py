@@ -22,10 +22,11 @@ from oracle_hub.config import (
     canonical_text,
     feed_roles,
     parse_canonical,
+    redistribute_of,
     resolve_url,
     text_hash,
 )
-from oracle_hub.core.catalog import Catalog, FeedSpec
+from oracle_hub.core.catalog import Catalog, FeedSpec, Redistribute
 from oracle_hub.core.source import Link
 from oracle_hub.core.stall import StallRule
 from oracle_hub.errors import ConfigError, DecodeError
@@ -70,6 +71,11 @@ def catalog_of(config: Config) -> Catalog:
                 max_age_us={
                     source: _first(section.max_age_ms.get(source), config.sources[source].age_ms) * 1_000
                     for source in sources
+                },
+                redistribute={
+                    source: told
+                    for source in sources
+                    if (told := redistribute_of(config, source)) is not Redistribute.FULL
                 },
             )
         )
@@ -246,7 +252,7 @@ def build_lineup(
 def _wiring(config: Config) -> object:
     """The part of a configuration that links and readers are made of."""
     sources = {
-        name: msgspec.structs.replace(source, max_age_ms=None, limits="configured")
+        name: msgspec.structs.replace(source, max_age_ms=None, limits="configured", redistribute=None)
         for name, source in config.sources.items()
     }
     addresses = {name: addresses_of(config, name) for name in config.sources}

@@ -5,14 +5,14 @@ journal give exactly the batch whose digest was written when it was published, a
 printed inputs alone, gives the printed price.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
 
 from oracle_hub.app.lineup import lineup_from_text
 from oracle_hub.app.replay import Replayer
-from oracle_hub.core.catalog import FeedSpec
+from oracle_hub.core.catalog import Catalog, FeedSpec
 from oracle_hub.core.hub import Batch, Decision, DecisionInput, batch_digest
 from oracle_hub.core.selector import ABSENT, Input, Reason, select
 from oracle_hub.core.table import InputStatus
@@ -42,6 +42,8 @@ class DecisionProof(msgspec.Struct, frozen=True):
     """None for a feed that the configuration no longer has."""
     evidence: dict[str, Evidence]
     """By source. A source without an entry held nothing, or its frame was deleted with an old segment."""
+    private: frozenset[str]
+    """Sources whose frames hold, or may hold beside their own, a price that the licence of its source keeps inside."""
     by_the_rule: bool | None
     """The rule over the inputs above gives this decision. None: no rule was applied (warming up, blocked)."""
 
@@ -87,6 +89,7 @@ class _Derived(msgspec.Struct, frozen=True):
     digest: bytes
     run: RunStart
     specs: dict[str, FeedSpec]
+    private: frozenset[str]
     start: _Start
 
 
@@ -171,7 +174,8 @@ class Prover:
             elif isinstance(record, Published) and waiting and replayer.run is not None and replayer.engine is not None:
                 batch = waiting.pop()
                 specs = {spec.feed: spec for spec in replayer.engine.hub.catalog.feeds}
-                yield _Derived(batch, record.digest, replayer.run, specs, start)
+                private = _private(replayer.engine.hub.catalog, replayer.engine.lineup.readers)
+                yield _Derived(batch, record.digest, replayer.run, specs, private, start)
 
     # What stands behind a batch.
 
@@ -202,6 +206,7 @@ class Prover:
                         for entry in decision.inputs
                         if entry.held is not None and (entry.held.transport, entry.held.received_us) in evidence
                     },
+                    private=derived.private,
                     by_the_rule=by_the_rule(decision, derived.specs.get(decision.feed)),
                 )
                 for decision in decisions
@@ -223,6 +228,12 @@ class Prover:
             if segment.start_us + _MARGIN_US < first_us:
                 break
         return found
+
+
+def _private(catalog: Catalog, from_accounts: Iterable[str]) -> frozenset[str]:
+    """Sources whose frames must be withheld. One frame of Solana brings accounts of several sources."""
+    shared = frozenset(from_accounts)
+    return catalog.withheld | shared if catalog.withheld & shared else catalog.withheld
 
 
 def _starts(segments: Sequence[Segment]) -> Iterator[_Start]:
@@ -258,7 +269,7 @@ def by_the_rule(decision: Decision, spec: FeedSpec | None) -> bool | None:
     if spec is None or decision.reason in _WITHOUT_RULE:
         return None
     first, second, third = (_input(entry, spec) for entry in decision.inputs[:3])
-    chosen = select(decision.decided_us, (first, second, third), spec.max_divergence_bps, spec.policy)
+    chosen = select(decision.decided_us, (first, second, third), spec.max_divergence_bps, spec.policy, spec.barred)
     outcome = chosen.outcome
     source = spec.roles[outcome.chosen] if outcome.chosen >= 0 else None
     ours = (outcome.state, outcome.rule, outcome.reason, source, chosen.mantissa, chosen.valid_until_us)

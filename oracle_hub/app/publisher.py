@@ -28,8 +28,8 @@ class Publisher(Protocol):
         """Tell of an alert that begins, gets worse or ends. Never waits, never raises."""
         ...
 
-    def config_changed(self) -> None:
-        """Tell of a reload, after its first batch was published."""
+    def config_changed(self, *, forget_past: bool = False) -> None:
+        """Tell of a reload, after its first batch was published. ``forget_past``: none of those before it again."""
         ...
 
     def renew(self, settings: ServerSettings) -> None:

@@ -37,6 +37,7 @@ from oracle_hub.app.workers import COMMAND, Workers
 from oracle_hub.clock import AnchoredClock, Clock, SystemClock
 from oracle_hub.config import Config, convert
 from oracle_hub.core.hub import Batch, Decision
+from oracle_hub.core.licence import tightened, told_batch, told_decision
 from oracle_hub.errors import ConfigError, OracleHubError, SourceError
 from oracle_hub.ingest.supervisor import Supervisor
 from oracle_hub.journal.records import RunStart
@@ -222,8 +223,9 @@ class Application:
     # While it runs.
 
     def _publish(self, batch: Batch, journaled: bool) -> None:
-        self.publisher.publish(batch, journaled=journaled or self.journal is None)
-        self.signed_updates.note(batch)
+        told = told_batch(batch, self.pump.engine.hub.catalog)
+        self.publisher.publish(told, journaled=journaled or self.journal is None)
+        self.signed_updates.note(told)
 
     async def _watch_clock(self) -> None:
         while True:
@@ -284,7 +286,10 @@ class Application:
                 log.warning("reload: %s changed, which is read at the next start", ", ".join(waiting))
             self.config = config
             self.pump.step()  # subscribers hear what changed before they hear why
-            self.publisher.config_changed()
+            less = tightened(before.catalog, lineup.catalog)
+            if less:
+                self.signed_updates.forget()
+            self.publisher.config_changed(forget_past=less)
             log.info("configuration %s in force", lineup.config_hash)
 
     # What the server asks (:class:`oracle_hub.server.http.Service`).
@@ -321,8 +326,8 @@ class Application:
 
     @property
     def decisions(self) -> Mapping[str, Decision]:
-        hub = self.pump.engine.hub
-        return {spec.feed: hub.decisions[spec.feed] for spec in hub.catalog.feeds if spec.feed in hub.decisions}
+        hub, feeds = self.pump.engine.hub, self.pump.engine.hub.catalog.feed_index
+        return {feed: told_decision(hub.decisions[feed], hub.catalog) for feed in feeds if feed in hub.decisions}
 
     def now_us(self) -> int:
         return self.clock.now_us()

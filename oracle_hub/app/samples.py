@@ -7,7 +7,9 @@ from oracle_hub.alerts.alert import Change, Kind, Severity
 from oracle_hub.app.alerting import Alerting
 from oracle_hub.app.engine import Engine
 from oracle_hub.app.pump import Pump
+from oracle_hub.core.catalog import FeedSpec
 from oracle_hub.core.hub import Decision, DecisionInput
+from oracle_hub.core.licence import told_ratio
 from oracle_hub.core.selector import State
 from oracle_hub.core.table import InputStatus
 from oracle_hub.ingest.supervisor import Supervisor
@@ -54,22 +56,26 @@ def of_feeds(engine: Engine, now_us: int) -> Iterator[Sample]:
             if entry.held is not None:
                 age_us = now_us - min(entry.held.publish_us, entry.held.received_us)
                 yield "oraclehub_source_age_seconds", labels, age_us / 1e6
-        for source, ratio in deviations(decision, inputs):
+        for source, ratio in deviations(spec, decision, inputs):
             yield "oraclehub_source_deviation_ratio", (spec.feed, source), ratio
 
 
-def deviations(decision: Decision | None, inputs: Sequence[DecisionInput]) -> Iterator[tuple[str, float]]:
+def deviations(
+    spec: FeedSpec, decision: Decision | None, inputs: Sequence[DecisionInput]
+) -> Iterator[tuple[str, float]]:
     """How far each usable source is from the chosen price, as a part of that; from the first usable one without it.
 
-    For people to look at. The rule itself compares integers, relative to the smaller.
+    For people to look at. The rule itself compares integers, relative to the smaller. To whole basis points where
+    either may not be told.
     """
     usable = [(entry.source, entry.held.mantissa) for entry in inputs if entry.held and entry.status is InputStatus.OK]
     chosen = None if decision is None else decision.mantissa
+    exact = True
     if chosen is None and usable:
-        chosen = usable[0][1]
+        chosen, exact = usable[0][1], spec.shows(usable[0][0])
     for source, mantissa in usable:
         if chosen is not None:
-            yield source, (mantissa - chosen) / chosen
+            yield source, told_ratio(mantissa, chosen, exact=exact and spec.shows(source))
 
 
 def of_alerts(alerting: Alerting) -> Iterator[Sample]:

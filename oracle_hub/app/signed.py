@@ -63,6 +63,10 @@ class ChosenUpdates:
                 if len(kept) > KEPT_PER_FEED:
                     kept.popitem(last=False)
 
+    def forget(self) -> None:
+        """Let go of everything: a licence lets less leave than before."""
+        self._kept.clear()
+
     def answer(self, asked: SignedQuery) -> SignedAnswer:
         """The update behind a price; none where it was not chosen, came without one, or is too long ago."""
         kept = self._kept.get(asked.feed, OrderedDict())

@@ -114,6 +114,7 @@ class Recorder:
             max_divergence_bps=spec.max_divergence_bps,
             max_conf_bps=spec.max_conf_bps,
             max_age_us=ages_us,
+            barred=spec.barred,
         )
         a, b, c = (cell or 0 for cell in cells)
         return _Open(self._writer.begin(stretch), (a, b, c))

@@ -122,7 +122,7 @@ class Worker(asyncio.Protocol):
             case Changed():
                 self._serving().learn(message.facts)
                 if message.reloaded and self.server is not None:
-                    self.server.config_changed()
+                    self.server.config_changed(forget_past=message.forget_past)
             case Renew():
                 self._renew(message)
             case Start():

@@ -260,9 +260,11 @@ class Workers:
             self._open_alerts[change.alert.id] = change
         self._send(pack(Alerted(change)))
 
-    def config_changed(self) -> None:
-        """Tell of a reload."""
-        self._tell_facts(facts_of(self._service), reloaded=True)
+    def config_changed(self, *, forget_past: bool = False) -> None:
+        """Tell of a reload. ``forget_past``: nothing from before it may be told again."""
+        if forget_past:
+            self.recent.forget()
+        self._tell_facts(facts_of(self._service), reloaded=True, forget_past=forget_past)
 
     def renew(self, settings: ServerSettings) -> None:
         """Take over tokens; workers read the certificate again, which whoever made ``settings`` has tried."""
@@ -288,9 +290,9 @@ class Workers:
             ),
         )
 
-    def _tell_facts(self, facts: Facts, *, reloaded: bool) -> None:
+    def _tell_facts(self, facts: Facts, *, reloaded: bool, forget_past: bool = False) -> None:
         self._facts = facts
-        self._send(pack(Changed(facts, reloaded)))
+        self._send(pack(Changed(facts, reloaded, forget_past)))
 
     def _tick_message(self) -> bytes:
         clock = self._clock()

@@ -17,7 +17,9 @@ from oracle_hub.app.independence import dependent_verifiers
 from oracle_hub.app.legacy import legacy_notes
 from oracle_hub.app.lineup import all_addresses, catalog_of, endpoints_of, readers_of
 from oracle_hub.cli.console import console
-from oracle_hub.config import Config, config_hash, load_config
+from oracle_hub.config import Config, config_hash, load_config, redistribute_of
+from oracle_hub.core.catalog import Catalog
+from oracle_hub.core.selector import BIT_A_BARRED, BIT_B_BARRED
 from oracle_hub.errors import ConfigError
 
 _RESOLVED = ("doves.custody", "doves.pool")
@@ -66,6 +68,7 @@ def examine(config: Config) -> dict[str, object]:
                 if kind in ("doves.custody", "doves.pool")
                 else described.get("matches_derived"),
                 "max_age_ms": spec.max_age_us[source] // 1_000,
+                "redistribute": redistribute_of(config, source).value,
             }
         feeds[spec.feed] = {
             "policy": spec.policy,
@@ -81,8 +84,28 @@ def examine(config: Config) -> dict[str, object]:
         "not_independent": dependent_verifiers(config, addresses),
         "warnings": _warnings(config)
         + _foreign_addresses(feeds)
+        + _without_choice(catalog)
         + [f"{line}: oracle-hub migrate" for lines in legacy_notes(config).values() for line in lines],
     }
+
+
+def _without_choice(catalog: Catalog) -> list[str]:
+    """Feeds whose verifiers may agree and yet give no price."""
+    warnings = []
+    for spec in catalog.feeds:
+        first, second = spec.verifiers
+        if spec.barred == BIT_A_BARRED | BIT_B_BARRED:
+            warnings.append(
+                f"feeds.{spec.feed}.verifiers: neither {first} nor {second} may be told (redistribute): without the "
+                f"primary there is no price (not_redistributable)"
+            )
+        elif spec.barred:
+            barred, other = (first, second) if spec.barred == BIT_A_BARRED else (second, first)
+            warnings.append(
+                f"feeds.{spec.feed}.verifiers: {barred} may not be told (redistribute): the fallback is {other} alone, "
+                f"the older one too"
+            )
+    return warnings
 
 
 def _foreign_addresses(feeds: dict[str, Any]) -> list[str]:
@@ -133,6 +156,7 @@ def _show(findings: dict[str, object], out: Console) -> None:
         "reads",
         "address derived",
         "max age s",
+        "told",
         "threshold bps",
         "policy",
     ):
@@ -151,6 +175,7 @@ def _show(findings: dict[str, object], out: Console) -> None:
                 entry["reads"],
                 derived,
                 f"{entry['max_age_ms'] / 1000:g}",
+                entry["redistribute"],
                 str(spec["max_divergence_bps"]) if first else "",
                 str(spec["policy"]) if first else "",
             )

@@ -91,7 +91,9 @@ def _show(answer: dict[str, Any], out: Console) -> None:
             name,
             entry["role"],
             entry["status"],
-            decimal_text(int(entry["price"]), expo) if entry["price"] else "—",
+            f"withheld: {entry['withheld']}"
+            if entry.get("withheld")
+            else (decimal_text(int(entry["price"]), expo) if entry["price"] else "—"),
             "—" if entry["age_ms"] is None else f"{entry['age_ms'] / 1000:.1f}",
             f"{entry['max_age_ms'] / 1000:g}",
             "—" if entry["divergence_bps"] is None else f"{entry['divergence_bps']:.2f}",

@@ -4,15 +4,19 @@ import argparse
 import base64
 import sys
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import orjson
 from rich.console import Console
 from rich.table import Table
 
 from oracle_hub.app.prove import DecisionProof, Evidence, Proof, Prover
 from oracle_hub.cli.console import console
+from oracle_hub.core.hub import Decision
+from oracle_hub.core.licence import WITHHELD, told_inputs
 from oracle_hub.core.price import decimal_text, divergence_bps
 from oracle_hub.errors import JournalError
 from oracle_hub.journal.records import FrameIn
@@ -28,14 +32,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--at", metavar="TIME", help="what was in force then: ISO 8601 (UTC), or unix s, ms or us")
     parser.add_argument("--journal", metavar="DIR", type=Path, default=Path("var/journal"), help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="print the proof as JSON, with whole frames")
+    parser.add_argument(
+        "--full",
+        action="store_true",
+        help="also what redistribute withholds: prices of sources whose licence keeps them here. Not to be handed on",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     proof = _prove(options)
     if options.json:
-        sys.stdout.buffer.write(orjson.dumps(as_json(proof), option=orjson.OPT_INDENT_2) + b"\n")
+        answer = as_json(proof, full=options.full)
+        sys.stdout.buffer.write(orjson.dumps(answer, option=orjson.OPT_INDENT_2) + b"\n")
     else:
-        _show(proof, console())
+        _show(proof, console(), full=options.full)
     return 0 if proof.proved else 1
 
 
@@ -74,8 +84,8 @@ def instant_us(text: str) -> int:
     return round(number * (1e3 if number >= 1e11 else 1e6))
 
 
-def as_json(proof: Proof) -> dict[str, Any]:
-    """The proof as JSON values."""
+def as_json(proof: Proof, *, full: bool = False) -> dict[str, Any]:
+    """The proof as JSON values; only with ``full`` what a licence keeps inside."""
     return {
         "proved": proof.proved,
         "epoch": proof.epoch,
@@ -88,12 +98,20 @@ def as_json(proof: Proof) -> dict[str, Any]:
         "digest_published": proof.published,
         "digest_derived": proof.derived,
         "began_at": proof.began_at,
-        "decisions": [_decision_json(one, proof.now_us) for one in proof.decisions],
+        "decisions": [_decision_json(one, proof.now_us, full) for one in proof.decisions],
     }
 
 
-def _decision_json(one: DecisionProof, now_us: int) -> dict[str, Any]:
+def _told(one: DecisionProof, full: bool) -> Decision:
+    """The decision as it may be handed on."""
     decision, spec = one.decision, one.spec
+    if full or spec is None:
+        return decision
+    return msgspec.structs.replace(decision, inputs=told_inputs(decision.inputs, spec, decision.mantissa))
+
+
+def _decision_json(one: DecisionProof, now_us: int, full: bool) -> dict[str, Any]:
+    decision, spec = _told(one, full), one.spec
     entry: dict[str, Any] = orjson.loads(encode(feed_entry(decision, view(decision, now_us), full=True)))
     entry["by_the_rule"] = one.by_the_rule
     if spec is not None:
@@ -103,7 +121,8 @@ def _decision_json(one: DecisionProof, now_us: int) -> dict[str, Any]:
         for source, shown in entry["inputs"].items():
             shown["max_age_ms"] = spec.max_age_us[source] // 1_000
     for source, evidence in one.evidence.items():
-        frames = [_frame_json(frame) for frame in evidence.frames]
+        hidden = source in one.private and not full
+        frames = [_withheld_json(frame) if hidden else _frame_json(frame) for frame in evidence.frames]
         entry["inputs"][source]["evidence"] = {"segment": evidence.segment, "frames": frames}
     return entry
 
@@ -120,7 +139,14 @@ def _frame_json(record: FrameIn) -> dict[str, Any]:
     return shown
 
 
-def _show(proof: Proof, out: Console) -> None:
+def _withheld_json(record: FrameIn) -> dict[str, Any]:
+    """A frame by its digest: who has it can show that it is the one."""
+    data = record.frame.data
+    where = {"link": record.link, "received_us": record.received_us, "channel": record.frame.channel}
+    return where | {"withheld": WITHHELD, "bytes": len(data), "sha256": sha256(data).hexdigest()}
+
+
+def _show(proof: Proof, out: Console, *, full: bool) -> None:
     verdict = "[bold green]PROVED[/]" if proof.proved else "[bold red]NOT PROVED[/]"
     marked = "  [magenta]SIMULATED: not the market[/]" if proof.simulated else ""
     out.print(f"{verdict}  batch {proof.epoch}, {proof.seq}, decided {_time(proof.now_us)}{marked}")
@@ -129,10 +155,10 @@ def _show(proof: Proof, out: Console) -> None:
     out.print(f"instance {proof.instance}, version {proof.version}, configuration {proof.config_hash}")
     for one in proof.decisions:
         out.print()
-        _show_decision(one, out)
+        _show_decision(one, out, full)
 
 
-def _show_decision(one: DecisionProof, out: Console) -> None:
+def _show_decision(one: DecisionProof, out: Console, full: bool) -> None:
     decision, spec = one.decision, one.spec
     price = "no price" if decision.mantissa is None else decimal_text(decision.mantissa, decision.expo)
     out.print(f"[bold]{decision.feed}[/]  {decision.state.value}  [bold]{price}[/]")
@@ -144,19 +170,24 @@ def _show_decision(one: DecisionProof, out: Console) -> None:
     )
     if spec is not None:
         out.print(f"policy {spec.policy.value}, threshold {spec.max_divergence_bps} bps")
-        out.print(_inputs(one))
+        out.print(_inputs(one, full))
     for source, evidence in one.evidence.items():
-        _show_evidence(source, evidence, out)
+        _show_evidence(source, evidence, out, hidden=source in one.private and not full)
 
 
-def _inputs(one: DecisionProof) -> Table:
-    decision, spec = one.decision, one.spec
+def _inputs(one: DecisionProof, full: bool) -> Table:
+    decision, spec = _told(one, full), one.spec
     assert spec is not None
     table = Table()
     for column in ("source", "role", "status", "price", "published", "received", "age s", "max s", "from price bps"):
         table.add_column(column)
     for entry in decision.inputs:
-        held = entry.held
+        held = entry.held or entry.withheld
+        price, apart = "withheld: licence", "—" if entry.apart_bps is None else str(entry.apart_bps)
+        if entry.held is not None:
+            price = decimal_text(entry.held.mantissa, decision.expo)
+            if decision.mantissa is not None:
+                apart = f"{divergence_bps(entry.held.mantissa, decision.mantissa):.2f}"
         limit = f"{spec.max_age_us[entry.source] / 1e6:g}"
         if held is None:
             table.add_row(entry.source, entry.role, entry.status.value, "—", "—", "—", "—", limit, "—")
@@ -166,19 +197,21 @@ def _inputs(one: DecisionProof) -> Table:
             entry.source,
             entry.role,
             entry.status.value,
-            decimal_text(held.mantissa, decision.expo),
+            price,
             _time(held.publish_us),
             _time(held.received_us),
             f"{age_s:.3f}",
             limit,
-            "—" if decision.mantissa is None else f"{divergence_bps(held.mantissa, decision.mantissa):.2f}",
+            apart if decision.mantissa is not None else "—",
         )
     return table
 
 
-def _show_evidence(source: str, evidence: Evidence, out: Console) -> None:
+def _show_evidence(source: str, evidence: Evidence, out: Console, *, hidden: bool) -> None:
     for record in evidence.frames:
         data = record.frame.data
+        if hidden:
+            data = f"withheld: licence (--full); {len(data)} bytes, SHA-256 {sha256(data).hexdigest()}".encode()
         shown = data[:SHOWN_BYTES].decode("utf-8", "backslashreplace")
         more = f" … {len(data) - SHOWN_BYTES} bytes more" if len(data) > SHOWN_BYTES else ""
         out.print(f"{source}: {record.link} at {_time(record.received_us)}, {evidence.segment}", style="cyan")

@@ -2,13 +2,25 @@
 
 from collections.abc import Iterable, Mapping
 from copy import copy
+from enum import StrEnum
 
 import msgspec
 
 from oracle_hub.core.price import BPS_ONE
-from oracle_hub.core.selector import Policy
+from oracle_hub.core.selector import BIT_A_BARRED, BIT_B_BARRED, Policy
 from oracle_hub.core.stall import StallRule
 from oracle_hub.errors import ConfigError
+
+
+class Redistribute(StrEnum):
+    """What a source's licence lets leave the hub."""
+
+    NO = "no"
+    """It may verify. Its price is never chosen and never shown."""
+    CHOSEN = "chosen"
+    """Its price leaves as the chosen price, and is not shown beside one."""
+    FULL = "full"
+    """Everything."""
 
 
 class FeedSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +44,18 @@ class FeedSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Per source: older than this is ``stale``. Every source of the feed has an entry."""
     chain_max_age_us: int | None = None
     """How old an aggregate the exchange executes with may be, as the aggregate publishes it; None: not known."""
+    redistribute: Mapping[str, Redistribute] = {}
+    """Per source, what may leave of it; a source without an entry is ``full``. A primary is never ``no``."""
+
+    @property
+    def barred(self) -> int:
+        """Verifiers that may not be chosen, as :func:`oracle_hub.core.selector.select` takes them."""
+        first, second = (self.redistribute.get(source) is Redistribute.NO for source in self.verifiers)
+        return (BIT_A_BARRED if first else 0) | (BIT_B_BARRED if second else 0)
+
+    def shows(self, source: str) -> bool:
+        """Whether a source's price may be told as an input."""
+        return self.redistribute.get(source, Redistribute.FULL) is Redistribute.FULL
 
     @property
     def roles(self) -> tuple[str, str, str]:
@@ -67,6 +91,10 @@ class Catalog:
             raise ConfigError("feeds: a feed is named twice")
         for spec in self.feeds:
             _check(spec)
+        self.withheld: frozenset[str] = frozenset(
+            source for spec in self.feeds for source in spec.sources if not spec.shows(source)
+        )
+        """Sources whose prices may not be told as inputs."""
 
     def with_limits(self, spec: FeedSpec) -> "Catalog":
         """The same catalog with one feed under other limits.
@@ -94,6 +122,11 @@ def _check(spec: FeedSpec) -> None:
         raise ConfigError(f"{where}.max_conf_bps: {spec.max_conf_bps} is not within 0 to {BPS_ONE}")
     if not -18 <= spec.expo <= 0:
         raise ConfigError(f"{where}.expo: {spec.expo} is not within -18 to 0")
+    if spec.redistribute.get(spec.primary) is Redistribute.NO:
+        raise ConfigError(
+            f'{where}.primary: the licence of {spec.primary} forbids that its price leaves (redistribute = "no"): it '
+            f'may verify; or write redistribute = "chosen" in [sources.{spec.primary}] if your licence allows it'
+        )
     for source in spec.sources:
         if spec.max_age_us.get(source, 0) <= 0:
             raise ConfigError(f"{where}: source {source} has no positive max_age")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from oracle_hub.core.price import BPS_ONE, INT64_MAX
-from oracle_hub.core.selector import OUTCOMES, USABLE_BITS, Outcome, Policy
+from oracle_hub.core.selector import BIT_A_BARRED, OUTCOMES, SITUATIONS, USABLE_BITS, Outcome, Policy
 
 Int64: TypeAlias = npt.NDArray[np.int64]
 UInt64: TypeAlias = npt.NDArray[np.uint64]
@@ -28,11 +28,16 @@ POLICIES: tuple[Policy, ...] = (Policy.STRICT, Policy.QUORUM)
 CODES: tuple[Outcome, ...] = tuple(dict.fromkeys(outcome for policy in POLICIES for outcome in OUTCOMES[policy]))
 """Every outcome that the rule can have, once. A cell's code is an index into it."""
 
-_BY_SITUATION = [outcome for policy in POLICIES for outcome in OUTCOMES[policy]]
+_BY_SITUATION = [
+    OUTCOMES[policy][barred + situation]
+    for barred in range(0, SITUATIONS, BIT_A_BARRED)
+    for policy in POLICIES
+    for situation in range(BIT_A_BARRED)
+]
 _CODE_OF = np.array([CODES.index(outcome) for outcome in _BY_SITUATION], np.uint8)
-"""uint8 (256,): code by situation (seven bits) and policy (the eighth)."""
+"""uint8 (1024,): code by situation (seven bits), policy (the eighth), and who is barred (two more)."""
 _CHOSEN_OF = np.array([outcome.chosen + 1 for outcome in _BY_SITUATION], np.uint8)
-"""uint8 (256,): 0 none, 1 primary, 2 first verifier, 3 second verifier."""
+"""uint8 (1024,): 0 none, 1 primary, 2 first verifier, 3 second verifier."""
 _WEIGHTS = np.array([[1 << bit] for bit in range(8)], np.uint8)
 _CHOSEN = np.array([[1], [2], [3]], np.uint8)
 
@@ -100,6 +105,7 @@ class ColumnSelector:
         inputs: ColumnInputs,
         max_divergence_bps: int | Int64,
         policy: Policy | UInt8,
+        barred: int | Int64 = 0,
         *,
         leases: bool = False,
     ) -> ColumnSelection:
@@ -110,6 +116,7 @@ class ColumnSelector:
             inputs: what the sources say.
             max_divergence_bps: threshold, 0 to 10,000; one for all cells, or int64 (N,).
             policy: one for all cells, or uint8 (N,) of indices into :data:`POLICIES`.
+            barred: verifiers that may not be chosen, as bits; one for all cells, or int64 (N,).
             leases: also find until when each outcome holds, at about twice the cost.
 
         Raises:
@@ -121,6 +128,8 @@ class ColumnSelector:
         policies = _per_cell(
             "policy", POLICIES.index(policy) if isinstance(policy, Policy) else policy, np.uint8, n_cells
         )
+        given = _per_cell("barred", barred, np.int64, n_cells)
+        bars = given * 2 if given.any() else None  # the policy's bit stands below theirs: see _CODE_OF
         result = ColumnSelection(
             np.empty(n_cells, np.uint8), np.empty(n_cells, np.int64), np.empty(n_cells, np.int64) if leases else None
         )
@@ -135,6 +144,7 @@ class ColumnSelector:
                 ColumnInputs._make(column[:, cells] for column in inputs),
                 bps[cells] if bps.ndim else bps,
                 policies[cells] if policies.ndim else policies,
+                bars[cells] if bars is not None and bars.ndim else bars,
                 ColumnSelection._make(None if column is None else column[cells] for column in result),
             )
         return result
@@ -160,7 +170,13 @@ def _per_cell(
 
 
 def _select_chunk(
-    scratch: _Scratch, now: Int64, inputs: ColumnInputs, bps: Int64, policies: UInt8, result: ColumnSelection
+    scratch: _Scratch,
+    now: Int64,
+    inputs: ColumnInputs,
+    bps: Int64,
+    policies: UInt8,
+    bars: Int64 | None,
+    result: ColumnSelection,
 ) -> None:
     bits, index, chosen = scratch.bits, scratch.index, scratch.codes
     mantissa = inputs.mantissa.view(np.uint64)
@@ -170,6 +186,8 @@ def _select_chunk(
     np.copyto(bits[7], policies, casting="unsafe")
     _collapse(bits, scratch.situation)
     np.copyto(index, scratch.situation)
+    if bars is not None:
+        np.add(index, bars, out=index)
     _CODE_OF.take(index, out=result.code, mode="clip")
     _CHOSEN_OF.take(index, out=chosen, mode="clip")
     # Picks a row without a branch or a gather: each mantissa times 0 or 1, and the three or-ed together.
@@ -178,7 +196,7 @@ def _select_chunk(
     np.multiply(scratch.left, mantissa, out=scratch.left)
     np.bitwise_or.reduce(scratch.left, axis=0, out=result.mantissa.view(np.uint64))
     if result.valid_until_us is not None:
-        _leases(scratch, now, inputs, result.code, result.valid_until_us)
+        _leases(scratch, now, inputs, bars, result.code, result.valid_until_us)
 
 
 def _usable(instant: Int64, inputs: ColumnInputs, out: Bool, more: Bool) -> None:
@@ -222,7 +240,7 @@ def _collapse(bits: Bool, out: UInt8) -> None:
     np.bitwise_or.reduce(octets, axis=0, out=out)
 
 
-def _leases(scratch: _Scratch, now: Int64, inputs: ColumnInputs, codes: UInt8, out: Int64) -> None:
+def _leases(scratch: _Scratch, now: Int64, inputs: ColumnInputs, bars: Int64 | None, codes: UInt8, out: Int64) -> None:
     """Find the first instant after now with another outcome, among those at which any source starts or ends."""
     bits, more, instant, mask = scratch.bits, scratch.more, scratch.instant, scratch.mask
     out.fill(NEVER)
@@ -240,6 +258,8 @@ def _leases(scratch: _Scratch, now: Int64, inputs: ColumnInputs, codes: UInt8, o
             _collapse(bits[:3], scratch.codes)
             np.bitwise_or(scratch.codes, scratch.situation, out=scratch.codes)
             np.copyto(scratch.index, scratch.codes)
+            if bars is not None:
+                np.add(scratch.index, bars, out=scratch.index)
             _CODE_OF.take(scratch.index, out=scratch.codes, mode="clip")
             np.not_equal(scratch.codes, codes, out=more[0])
             np.greater(instant, now, out=more[1])

@@ -26,7 +26,18 @@ COLUMN_CROSSING = 40
 _ROLES = ("primary", "verifier", "verifier")
 
 
-class DecisionInput(msgspec.Struct, frozen=True, gc=False):
+class Withheld(msgspec.Struct, frozen=True, gc=False):
+    """What may be told of an update whose price may not: where it came from, and when."""
+
+    transport: str
+    publish_us: int
+    received_us: int
+    slot: int
+    verified: bool
+    account: str | None
+
+
+class DecisionInput(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One source as it stood when the decision was made."""
 
     source: str
@@ -34,6 +45,10 @@ class DecisionInput(msgspec.Struct, frozen=True, gc=False):
     """``primary``, ``verifier`` or ``reference``."""
     status: InputStatus
     held: PriceUpdate | None
+    withheld: Withheld | None = None
+    """In place of ``held``, once :mod:`oracle_hub.core.licence` took out what may not be told. Never in a digest."""
+    apart_bps: int | None = None
+    """With it, and where the distance is from such a price: whole basis points."""
 
 
 class Decision(msgspec.Struct, frozen=True, gc=False):
@@ -91,6 +106,8 @@ class Hub:
             "_max_conf_bps",
             "_max_divergence_bps",
             "_policies",
+            "_barred",
+            "_bars",
         }
         | {"_columns"}
     )
@@ -129,6 +146,8 @@ class Hub:
         self._max_conf_bps = np.array([spec.max_conf_bps for spec in catalog.feeds], np.int64)
         self._max_divergence_bps = np.array([spec.max_divergence_bps for spec in catalog.feeds], np.int64)
         self._policies = np.array([POLICIES.index(spec.policy) for spec in catalog.feeds], np.uint8)
+        self._barred = [spec.barred for spec in catalog.feeds]
+        self._bars = np.array(self._barred, np.int64)
 
     def _await_all(self, until_us: int) -> None:
         """Begin warm-up for every feed: wait for the three roles, at most until then."""
@@ -218,7 +237,8 @@ class Hub:
         """Decide by another catalog from the next step on. Held updates, leases and warm-up carry over.
 
         A feed that is gone gets a last decision: none, ``removed``. A source that is new to a feed has a warm-up of its
-        own, which begins with the next step.
+        own, which begins with the next step. A feed of which a source may be told more or less is decided, and so told,
+        anew.
         """
         old_catalog, old_table, old_awaited, old_until_us = self.catalog, self.table, self._awaited, self._warm_until_us
         self._adopt(catalog, config_hash)
@@ -228,7 +248,9 @@ class Hub:
         self.decisions = {
             feed: held
             for feed, held in self.decisions.items()
-            if feed in catalog.feed_index and catalog.feeds[catalog.feed_index[feed]].expo == held.expo
+            if feed in catalog.feed_index
+            and catalog.feeds[catalog.feed_index[feed]].expo == held.expo
+            and _same_licences(old_catalog, catalog, feed)
         }
         self._awaited, self._warm_until_us = [], []
         for spec in catalog.feeds:
@@ -298,6 +320,7 @@ class Hub:
             self.table.input_columns(self._role_cells[:, rows], self._max_conf_bps[rows]),
             self._max_divergence_bps[rows],
             self._policies[rows],
+            self._bars[rows],
             leases=True,
         )
         assert chosen.valid_until_us is not None
@@ -324,7 +347,7 @@ class Hub:
             primary, first, second = self._cells[index][:3]
             table = self.table
             inputs = (table.input(primary, spec), table.input(first, spec), table.input(second, spec))
-            selection = select(now_us, inputs, spec.max_divergence_bps, spec.policy)
+            selection = select(now_us, inputs, spec.max_divergence_bps, spec.policy, self._barred[index])
         if held is not None and self._same(held, selection, index):
             return None
         return self._settle(index, spec, now_us, selection, selection.outcome.reason, selection.valid_until_us)
@@ -414,3 +437,8 @@ class Hub:
             warming = bool(awaited) and (source in awaited or role == "reference")
             inputs.append(DecisionInput(source, role, status(cell, spec, now_us, warming=warming), held(cell)))
         return tuple(inputs)
+
+
+def _same_licences(old: Catalog, new: Catalog, feed: str) -> bool:
+    before, after = old.feed_index.get(feed), new.feed_index.get(feed)
+    return before is None or after is None or old.feeds[before].redistribute == new.feeds[after].redistribute

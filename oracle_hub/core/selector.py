@@ -9,6 +9,9 @@ Over the usable ones of primary P and verifiers A, B, and ``near`` between pairs
 One corner is a matter of policy: P and exactly one verifier usable and near each other. ``strict`` gives no price,
 ``quorum`` gives the primary, degraded. A usable verifier that disagrees is never outvoted.
 
+A verifier whose licence bars it from being chosen confirms and contradicts like any other, and R2 passes it over. Where
+both are barred R2 has nobody to choose: no price.
+
 A source enters the rule as four integers (:data:`Input`): the interval of time in which it is usable, its mantissa,
 and its recency. Everything that depends on time is in the interval, so the instant at which the choice will change by
 itself, the *lease*, follows from the same numbers.
@@ -64,6 +67,8 @@ class Reason(StrEnum):
     """Usable sources disagree and no two verifiers stand together."""
     VERIFIER_UNUSABLE = "verifier_unusable"
     """Primary and one verifier agree, the other verifier is unusable (none under strict, degraded under quorum)."""
+    NOT_REDISTRIBUTABLE = "not_redistributable"
+    """The verifiers agree with each other and not both with a primary, and neither's licence lets its price leave."""
     PRIMARY_DIVERGED = "primary_diverged"
     """The verifiers agree with each other and not both with the primary."""
     PRIMARY_UNUSABLE = "primary_unusable"
@@ -83,19 +88,32 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 def decide(
-    p: bool, a: bool, b: bool, near_pa: bool, near_pb: bool, near_ab: bool, b_is_newer: bool, policy: Policy
+    p: bool,
+    a: bool,
+    b: bool,
+    near_pa: bool,
+    near_pb: bool,
+    near_ab: bool,
+    b_is_newer: bool,
+    policy: Policy,
+    a_barred: bool = False,
+    b_barred: bool = False,
 ) -> Outcome:
     """The rule over booleans: which sources are usable, which pairs are near, whether B is more recent than A.
 
-    A tie in recency goes to A, the first verifier in the configuration.
+    A tie in recency goes to A, the first verifier in the configuration. ``a_barred`` and ``b_barred``: its licence
+    forbids that it is chosen.
     """
     if p + a + b < 2:
         return Outcome(State.NONE, Rule.R3, -1, Reason.TOO_FEW_SOURCES)
     if p and a and b and near_pa and near_pb:
         return Outcome(State.LIVE, Rule.R1, 0, Reason.AGREED)
     if a and b and near_ab:
+        if a_barred and b_barred:
+            return Outcome(State.NONE, Rule.R3, -1, Reason.NOT_REDISTRIBUTABLE)
         reason = Reason.PRIMARY_DIVERGED if p else Reason.PRIMARY_UNUSABLE
-        return Outcome(State.DEGRADED, Rule.R2, 2 if b_is_newer else 1, reason)
+        takes_b = a_barred or (b_is_newer and not b_barred)
+        return Outcome(State.DEGRADED, Rule.R2, 2 if takes_b else 1, reason)
     if a and b:
         return Outcome(State.NONE, Rule.R3, -1, Reason.DIVERGED)
     if not (near_pa if a else near_pb):
@@ -108,18 +126,21 @@ def decide(
 BIT_P, BIT_A, BIT_B, BIT_NEAR_PA, BIT_NEAR_PB, BIT_NEAR_AB, BIT_B_NEWER = (1 << i for i in range(7))
 """The situation of a feed as seven bits: three usable, three near, and B more recent than A."""
 USABLE_BITS = BIT_P | BIT_A | BIT_B
+BIT_A_BARRED, BIT_B_BARRED = 1 << 7, 1 << 8
+"""Two more bits, which no update changes: the licence of A, of B, forbids that it is chosen."""
+SITUATIONS = 1 << 9
 
 
 def _tabulate(policy: Policy) -> tuple[Outcome, ...]:
     def outcome(situation: int) -> Outcome:
-        p, a, b, near_pa, near_pb, near_ab, b_is_newer = (bool(situation & 1 << bit) for bit in range(7))
-        return decide(p, a, b, near_pa, near_pb, near_ab, b_is_newer, policy)
+        p, a, b, near_pa, near_pb, near_ab, b_is_newer, *barred = (bool(situation & 1 << bit) for bit in range(9))
+        return decide(p, a, b, near_pa, near_pb, near_ab, b_is_newer, policy, *barred)
 
-    return tuple(outcome(situation) for situation in range(128))
+    return tuple(outcome(situation) for situation in range(SITUATIONS))
 
 
 OUTCOMES: dict[Policy, tuple[Outcome, ...]] = {policy: _tabulate(policy) for policy in Policy}
-"""Per policy, the outcome for each of the 128 situations."""
+"""Per policy, the outcome for each of the 512 situations; in the first 128 no verifier is barred."""
 
 Input: TypeAlias = tuple[int, int, int, int]
 """``(usable_from_us, usable_until_us, mantissa, recency_us)``; both ends of the interval are inside it."""
@@ -137,11 +158,16 @@ class Selection(msgspec.Struct, frozen=True, gc=False):
     """Smallest t > now at which the same inputs give another state, rule, source, price or reason; None for never."""
 
 
-def select(now_us: int, inputs: tuple[Input, Input, Input], max_divergence_bps: int, policy: Policy) -> Selection:
-    """Choose over three inputs (primary, first verifier, second verifier) at ``now_us``."""
+def select(
+    now_us: int, inputs: tuple[Input, Input, Input], max_divergence_bps: int, policy: Policy, barred: int = 0
+) -> Selection:
+    """Choose over three inputs (primary, first verifier, second verifier) at ``now_us``.
+
+    ``barred`` holds :data:`BIT_A_BARRED` and :data:`BIT_B_BARRED` for verifiers that may not be chosen.
+    """
     outcomes = OUTCOMES[policy]
     (p_from, p_until, p, _), (a_from, a_until, a, a_recency), (b_from, b_until, b, b_recency) = inputs
-    situation = BIT_B_NEWER if b_recency > a_recency else 0
+    situation = barred | BIT_B_NEWER if b_recency > a_recency else barred
     if near(p, a, max_divergence_bps):
         situation |= BIT_NEAR_PA
     if near(p, b, max_divergence_bps):

@@ -48,6 +48,8 @@ class Stretch(msgspec.Struct, frozen=True, kw_only=True):
     max_conf_bps: int
     max_age_us: tuple[int, int, int]
     """By role."""
+    barred: int = 0
+    """Verifiers that may not be chosen, as :func:`oracle_hub.core.selector.select` takes them."""
 
 
 class Block(msgspec.Struct, frozen=True):

@@ -58,6 +58,7 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
             stretch.max_conf_bps if self.max_conf_bps is None else self.max_conf_bps,
             self.policy or stretch.policy,
             tuple(map(self.age_us, stretch.roles, stretch.max_age_us)),
+            stretch.barred,
         )
 
     def changed(self, catalog: Catalog) -> Catalog:
@@ -85,6 +86,8 @@ class Limits(msgspec.Struct, frozen=True):
     policy: Policy
     max_age_us: tuple[int, ...]
     """By role."""
+    barred: int = 0
+    """Verifiers that may not be chosen."""
 
 
 def parse_grid(text: str) -> list[Setting]:

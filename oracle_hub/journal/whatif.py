@@ -249,7 +249,9 @@ class _Chooser:
                 yield number, alive, done[limits]
 
     def _select(self, cells: Cells, alive: Usable, limits: Limits) -> Chosen:
-        chosen = self._selector.select(cells.at_us, alive.inputs, limits.max_divergence_bps, limits.policy)
+        chosen = self._selector.select(
+            cells.at_us, alive.inputs, limits.max_divergence_bps, limits.policy, limits.barred
+        )
         hold = cells.columns.hold
         if hold.any():
             held = hold != 0

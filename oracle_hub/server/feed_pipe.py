@@ -77,6 +77,8 @@ class Changed(msgspec.Struct, frozen=True, gc=False, tag="facts"):
     facts: Facts
     reloaded: bool
     """Whether subscribers are to be told: the configuration was read again."""
+    forget_past: bool = False
+    """Whether what was published before must not be told again."""
 
 
 class Renew(msgspec.Struct, frozen=True, gc=False, tag="renew"):
@@ -200,6 +202,12 @@ class Recent:
         ):
             self.size_bytes -= len(self._frames.popleft()[1])
         self.first_seq = self.last_seq - len(self._frames)
+
+    def forget(self) -> None:
+        """Let go of everything: what was told must not be told again."""
+        self._frames.clear()
+        self.size_bytes = 0
+        self.first_seq = self.last_seq
 
     def after(self, seq: int, max_bytes: int) -> tuple[int, bytes] | None:
         """Some frames after ``seq``: the sequence that they end with, and their bytes (one frame, or as many as fit).

@@ -242,9 +242,14 @@ class Server:
         if self._subscribers is not None:
             self._subscribers.heartbeat()
 
-    def config_changed(self) -> None:
-        """Tell subscribers that the configuration was reloaded, after its first batch was published."""
+    def config_changed(self, *, forget_past: bool = False) -> None:
+        """Tell subscribers that the configuration was reloaded, after its first batch was published.
+
+        ``forget_past``: nobody may resume from before it.
+        """
         if self._board is not None and self._subscribers is not None:
+            if forget_past:
+                self._board.history.forget()
             self._board.reorder(self._service.decisions)
             self._subscribers.config_changed()
 

@@ -51,6 +51,7 @@ REASONS: Final[dict[Reason | ViewReason, int]] = {
     Reason.REMOVED: 10,
     ViewReason.LEASE_OVER: 11,
     ViewReason.MAX_AGE: 12,
+    Reason.NOT_REDISTRIBUTABLE: 13,
 }
 """Numbers are never given to another reason. A reader shows one that it does not know as ``reason_N``."""
 _STATE_OF = {code: state.value for state, code in STATES.items()}

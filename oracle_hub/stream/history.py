@@ -51,8 +51,7 @@ class History:
     def append(self, batch: Batch) -> None:
         """Keep a batch and let go of what is over a bound. A batch that does not follow the last starts over."""
         if batch.epoch != self.epoch or batch.seq != self.last_seq + 1:
-            self._ring.clear()
-            self.size_bytes = 0
+            self.forget()
             self.epoch = batch.epoch
             self._floor_seq = batch.seq - 1
         size = batch_size_bytes(batch)
@@ -68,6 +67,12 @@ class History:
             dropped, size = self._ring.popleft()
             self.size_bytes -= size
             self._floor_seq = dropped.seq
+
+    def forget(self) -> None:
+        """Let go of everything: what was told must not be told again."""
+        self._ring.clear()
+        self.size_bytes = 0
+        self._floor_seq = self.last_seq
 
     def since(self, epoch: int, seq: int) -> list[Batch] | None:
         """All batches after ``(epoch, seq)``, oldest first; None when not all of them are here. Never a part."""

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 
 from oracle_hub.core.hub import Decision
+from oracle_hub.core.licence import WITHHELD
 from oracle_hub.core.price import divergence_bps
 from oracle_hub.core.selector import Reason, State
 from oracle_hub.errors import StreamError
@@ -103,6 +104,8 @@ class InputEntry(msgspec.Struct, frozen=True, gc=False):
     slot: int | None
     transport: str | None
     verified: bool
+    withheld: str | msgspec.UnsetType = msgspec.UNSET
+    """``licence``: there is a price, which may not be told. Absent otherwise."""
 
 
 class FeedEntry(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -417,8 +420,9 @@ def recency_us(decision: Decision) -> int:
     """The earlier of publish time and receipt of the chosen update: what its age is counted from."""
     publish_us = decision.publish_us or 0
     for entry in decision.inputs:
-        if entry.source == decision.source and entry.held is not None:
-            return min(publish_us, entry.held.received_us)
+        held = entry.held or entry.withheld
+        if entry.source == decision.source and held is not None:
+            return min(publish_us, held.received_us)
     return publish_us
 
 
@@ -486,25 +490,33 @@ def feed_entry(decision: Decision, shown: View, *, full: bool = False, merge: Me
 
 
 def input_entries(decision: Decision) -> dict[str, InputEntry]:
-    """The inputs of a decision by source, roles first. ``age_ms`` is as of the decision."""
+    """The inputs of a decision by source, roles first, as :mod:`oracle_hub.core.licence` lets them leave.
+
+    ``age_ms`` is as of the decision.
+    """
     base = decision.mantissa
     if base is None and decision.inputs and decision.inputs[0].held is not None:
         base = decision.inputs[0].held.mantissa
     entries = {}
     for entry in decision.inputs:
-        held = entry.held
+        price = None if entry.held is None else entry.held.mantissa
+        held = entry.held or entry.withheld
+        distance: float | None = entry.apart_bps
+        if distance is None and price is not None and base is not None:
+            distance = divergence_bps(price, base)
         entries[entry.source] = InputEntry(
             role=entry.role,
             status=entry.status.value,
-            price=None if held is None else str(held.mantissa),
+            price=_text(price),
             publish_time_us=None if held is None else held.publish_us,
             received_us=None if held is None else held.received_us,
             age_ms=None if held is None else (decision.decided_us - min(held.publish_us, held.received_us)) // 1000,
-            divergence_bps=None if held is None or base is None else divergence_bps(held.mantissa, base),
+            divergence_bps=distance,
             account=None if held is None else held.account,
             slot=None if held is None or not held.slot else held.slot,
             transport=None if held is None else held.transport,
             verified=held is not None and held.verified,
+            withheld=msgspec.UNSET if entry.withheld is None else WITHHELD,
         )
     return entries
 

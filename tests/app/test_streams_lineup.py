@@ -5,8 +5,9 @@ import pytest
 from feeds.addresses import ASSETS
 from feeds.chainlink.data_streams import StreamsLink
 from feeds.emulator.report_signing import DonSigner
-from oracle_hub.app.lineup import all_addresses, build_lineup, endpoints_of, journaled_endpoints
-from oracle_hub.config import Config, canonical_text, parse_canonical, parse_config
+from oracle_hub.app.lineup import all_addresses, build_lineup, catalog_of, endpoints_of, journaled_endpoints
+from oracle_hub.config import Config, canonical_text, parse_canonical, parse_config, redistribute_of
+from oracle_hub.core.catalog import Redistribute
 from oracle_hub.core.source import Frame, Malformed, Open, PriceUpdate
 from oracle_hub.errors import ConfigError
 from tests.app.rig import SIMULATION
@@ -51,9 +52,30 @@ def outcome(settings: Config) -> bool | str:
     return first.verified
 
 
-def test_it_is_refused_without_a_word_on_the_licence() -> None:
-    with pytest.raises(ConfigError, match=r"^test: sources\.chainlink\.redistribute: Chainlink's terms forbid passing"):
-        config()
+def test_its_prices_stay_inside_unless_the_operator_says_otherwise() -> None:
+    for lines, emulated, told in (
+        ((), True, Redistribute.FULL),  # simulated prices are nobody's
+        (('redistribute = "no"',), True, Redistribute.NO),
+        ((), False, Redistribute.NO),
+        (('redistribute = "chosen"',), False, Redistribute.CHOSEN),
+        ((FULL,), False, Redistribute.FULL),
+    ):
+        settings = config(*lines, emulated=emulated)
+        assert redistribute_of(settings, "chainlink") is told
+        assert catalog_of(settings).feeds[0].redistribute.get("chainlink", Redistribute.FULL) is told
+    with pytest.raises(
+        ConfigError, match=r"^test: sources\.chainlink\.redistribute: maybe is none of no, chosen, full"
+    ):
+        config('redistribute = "maybe"')
+
+
+def test_a_primary_must_be_told() -> None:
+    text = SIMULATION.replace("[sources.doves]", '[sources.doves]\nredistribute = "no"')
+    with pytest.raises(ConfigError, match=r"^test: feeds\.SOL/USD\.primary: the licence of doves forbids"):
+        parse_config(text, origin="test")
+
+
+def test_addresses() -> None:
     assert all_addresses(config(FULL))["chainlink"]["SOL/USD"] == SOL
 
 

@@ -10,7 +10,7 @@ _ENTRY = struct.Struct("<I H H q q q q q I H H b B B B I")
 _STATES = ("none", "live", "degraded")
 _REASONS = (
     "", "agreed", "primary_diverged", "primary_unusable", "verifier_unusable", "diverged", "too_few_sources", "warming",
-    "clock_skew", "journal_unavailable", "removed", "lease_over", "max_age",
+    "clock_skew", "journal_unavailable", "removed", "lease_over", "max_age", "not_redistributable",
 )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from oracle_hub.core.columns import CODES, NEVER, POLICIES, ColumnInputs, ColumnSelection, ColumnSelector
 from oracle_hub.core.price import INT64_MAX
-from oracle_hub.core.selector import OUTCOMES, Input, Policy, select
+from oracle_hub.core.selector import BIT_A_BARRED, BIT_B_BARRED, OUTCOMES, Input, Policy, select
 
 Int64 = npt.NDArray[np.int64]
 NOW = 1_760_000_000_000_000
@@ -38,15 +38,20 @@ def random_cells(rng: np.random.Generator, n_cells: int, largest: int = 2**62) -
 
 
 def assert_equals_scalar(
-    now: Int64, inputs: ColumnInputs, bps: Int64, policies: npt.NDArray[np.uint8], result: ColumnSelection
+    now: Int64,
+    inputs: ColumnInputs,
+    bps: Int64,
+    policies: npt.NDArray[np.uint8],
+    bars: Int64,
+    result: ColumnSelection,
 ) -> None:
     assert result.valid_until_us is not None
     cells = np.stack(inputs, axis=2).transpose(1, 0, 2).tolist()
-    for index, (at, rows, limit, policy) in enumerate(
-        zip(now.tolist(), cells, bps.tolist(), policies.tolist(), strict=True)
+    for index, (at, rows, limit, policy, barred) in enumerate(
+        zip(now.tolist(), cells, bps.tolist(), policies.tolist(), bars.tolist(), strict=True)
     ):
         primary, first, second = (tuple(row) for row in rows)
-        scalar = select(at, (primary, first, second), limit, POLICIES[policy])
+        scalar = select(at, (primary, first, second), limit, POLICIES[policy], barred)
         assert CODES[result.code[index]] == scalar.outcome, (at, rows, limit)
         assert result.mantissa[index] == (scalar.mantissa or 0), (at, rows, limit)
         lease = NEVER if scalar.valid_until_us is None else min(scalar.valid_until_us, NEVER)
@@ -58,8 +63,9 @@ def test_equals_the_scalar_form_with_leases(largest: int, chunk: int) -> None:
     rng = np.random.default_rng(largest % 1_000 + chunk)
     now, inputs, bps = random_cells(rng, 10_003, largest)
     policies = rng.integers(0, 2, 10_003).astype(np.uint8)
-    result = ColumnSelector(chunk).select(now, inputs, bps, policies, leases=True)
-    assert_equals_scalar(now, inputs, bps, policies, result)
+    bars = rng.choice(np.array([0, BIT_A_BARRED, BIT_B_BARRED, BIT_A_BARRED | BIT_B_BARRED]), 10_003)
+    result = ColumnSelector(chunk).select(now, inputs, bps, policies, bars, leases=True)
+    assert_equals_scalar(now, inputs, bps, policies, bars, result)
     assert len(set(result.code.tolist())) == len(CODES), "the data reaches every outcome"
 
 
@@ -143,7 +149,7 @@ def test_no_cells_give_no_outcomes() -> None:
 
 
 def test_codes_name_every_outcome_once() -> None:
-    assert len(set(CODES)) == len(CODES) == 9
+    assert len(set(CODES)) == len(CODES) == 10
     assert set(CODES) == set(OUTCOMES[Policy.STRICT]) | set(OUTCOMES[Policy.QUORUM])
 
 

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from oracle_hub.core.columns import CODES, POLICIES, ColumnInputs, ColumnSelector
 from oracle_hub.core.selector import (
     ABSENT,
+    BIT_A_BARRED,
+    BIT_B_BARRED,
     OUTCOMES,
     Input,
     Outcome,
@@ -42,8 +44,10 @@ class Naive(NamedTuple):
     reason: str
 
 
-def naive(now: int, inputs: tuple[Input, Input, Input], bps: int, quorum: bool) -> Naive:
-    """The rule, as one would tell it."""
+def naive(
+    now: int, inputs: tuple[Input, Input, Input], bps: int, quorum: bool, may_leave: tuple[bool, bool] = (True, True)
+) -> Naive:
+    """The rule, as one would tell it; ``may_leave``: whether the licences of A and of B let its price be chosen."""
     (p_start, p_end, p, _), (a_start, a_end, a, a_time), (b_start, b_end, b, b_time) = inputs
     p_usable = p_start <= now <= p_end
     a_usable = a_start <= now <= a_end
@@ -58,9 +62,13 @@ def naive(now: int, inputs: tuple[Input, Input, Input], bps: int, quorum: bool) 
         if p_usable and agree(p, a) and agree(p, b):
             return Naive("live", "R1", 0, "agreed")
         if agree(a, b):
-            return Naive(
-                "degraded", "R2", 1 if a_time >= b_time else 2, "primary_diverged" if p_usable else "primary_unusable"
-            )
+            allowed = [
+                (-time, role) for time, role, may in zip((a_time, b_time), (1, 2), may_leave, strict=True) if may
+            ]
+            if not allowed:
+                return Naive("none", "R3", -1, "not_redistributable")
+            newest = min(allowed)[1]
+            return Naive("degraded", "R2", newest, "primary_diverged" if p_usable else "primary_unusable")
         return Naive("none", "R3", -1, "diverged")
     if not p_usable or not (a_usable or b_usable):
         return Naive("none", "R3", -1, "too_few_sources")
@@ -143,23 +151,26 @@ PRICES_BY_NEAR = {
 
 
 def test_every_situation_equals_the_third_form() -> None:
-    """All 128 situations under both policies; each is also put in as prices and times."""
-    for bits in range(128):
+    """All 512 situations under both policies; each is also put in as prices and times."""
+    assert {len(OUTCOMES[policy]) for policy in Policy} == {512}
+    for bits in range(512):
         usable = [bool(bits >> role & 1) for role in range(3)]
         near_pa, near_pb, near_ab = (bool(bits >> pair & 1) for pair in (3, 4, 5))
         prices = (10_000, *PRICES_BY_NEAR[near_pa, near_pb, near_ab])
         for one, other, expected_near in ((0, 1, near_pa), (0, 2, near_pb), (1, 2, near_ab)):
             low, high = sorted((prices[one], prices[other]))
             assert (Fraction(high - low, low) <= Fraction(50, 10_000)) is expected_near
-        times = (NOW, NOW, NOW + (1 if bits >> 6 else 0))
+        times = (NOW, NOW, NOW + (bits >> 6 & 1))
+        barred = bits & (BIT_A_BARRED | BIT_B_BARRED)
+        may_leave = (not bits >> 7 & 1, not bits >> 8 & 1)
         inputs = [
             (0 if ok else 1, NOW + SECOND if ok else 0, price, time)
             for ok, price, time in zip(usable, prices, times, strict=True)
         ]
         for policy in Policy:
-            expected = naive(NOW, (inputs[0], inputs[1], inputs[2]), 50, policy is Policy.QUORUM)
+            expected = naive(NOW, (inputs[0], inputs[1], inputs[2]), 50, policy is Policy.QUORUM, may_leave)
             assert plain(OUTCOMES[policy][bits]) == expected
-            assert plain(select(NOW, (inputs[0], inputs[1], inputs[2]), 50, policy).outcome) == expected
+            assert plain(select(NOW, (inputs[0], inputs[1], inputs[2]), 50, policy, barred).outcome) == expected
 
 
 def test_near_bits_of_unusable_sources_do_not_matter() -> None:
@@ -177,6 +188,23 @@ def test_state_rule_and_choice_go_together() -> None:
             assert (outcome.state is State.NONE) == (outcome.chosen == -1) == (outcome.rule is Rule.R3)
             assert (outcome.state is State.LIVE) == (outcome.reason is Reason.AGREED)
             assert outcome.rule is not Rule.R2 or outcome.chosen in (1, 2)
+
+
+@pytest.mark.parametrize("policy", list(Policy))
+def test_who_may_not_be_told_verifies_and_is_never_chosen(policy: Policy) -> None:
+    """By value: A is the newer one, and each of the licences is tried."""
+    a, b = fresh(10_010, NOW - 1), fresh(10_020, NOW - 2)
+    apart = (fresh(10_100), a, b)
+    said = []
+    for barred in (0, BIT_A_BARRED, BIT_B_BARRED, BIT_A_BARRED | BIT_B_BARRED):
+        assert select(NOW, (fresh(10_000), a, b), 50, policy, barred).mantissa == 10_000, "R1 is nobody's licence"
+        for inputs, reason in ((apart, "primary_diverged"), ((ABSENT, a, b), "primary_unusable")):
+            chosen = select(NOW, inputs, 50, policy, barred)
+            said.append((barred >> 7, chosen.mantissa, chosen.outcome.reason.value == reason))
+    assert said[::2] == said[1::2] == [(0, 10_010, True), (1, 10_020, True), (2, 10_010, True), (3, None, False)]
+    nobody = select(NOW, apart, 50, policy, BIT_A_BARRED | BIT_B_BARRED)
+    assert nobody.outcome == Outcome(State.NONE, Rule.R3, -1, Reason.NOT_REDISTRIBUTABLE)
+    assert nobody.valid_until_us == NOW - 2 + 10 * SECOND + 1, "until B is too old to agree with A"
 
 
 def test_quorum_never_outvotes_and_differs_in_one_reason_only() -> None:
@@ -285,15 +313,22 @@ sources = st.tuples(small, small, st.sampled_from([10_000, 10_040, 10_060, 10_11
 
 
 @settings(max_examples=1_500, deadline=None)
-@given(now=small, inputs=st.tuples(sources, sources, sources), policy=st.sampled_from(list(Policy)))
+@given(
+    now=small,
+    inputs=st.tuples(sources, sources, sources),
+    policy=st.sampled_from(list(Policy)),
+    may_leave=st.tuples(st.booleans(), st.booleans()),
+)
 def test_a_lease_is_the_first_instant_of_another_outcome(
-    now: int, inputs: tuple[Input, Input, Input], policy: Policy
+    now: int, inputs: tuple[Input, Input, Input], policy: Policy, may_leave: tuple[bool, bool]
 ) -> None:
     """Brute force over every instant to come: nothing changes before the lease's end, and something does at it."""
-    selection = select(now, inputs, 50, policy)
-    outcome = naive(now, inputs, 50, policy is Policy.QUORUM)
+    quorum = policy is Policy.QUORUM
+    barred = sum(bit for may, bit in zip(may_leave, (BIT_A_BARRED, BIT_B_BARRED), strict=True) if not may)
+    selection = select(now, inputs, 50, policy, barred)
+    outcome = naive(now, inputs, 50, quorum, may_leave)
     assert plain(selection.outcome) == outcome
-    changes = (t for t in range(now + 1, 20) if naive(t, inputs, 50, policy is Policy.QUORUM) != outcome)
+    changes = (t for t in range(now + 1, 20) if naive(t, inputs, 50, quorum, may_leave) != outcome)
     assert selection.valid_until_us == next(changes, None)
 
 
@@ -313,7 +348,8 @@ def test_a_million_random_cells_scalar_equals_columnar_equals_naive() -> None:
     prices = np.maximum(base + steps * bound + rng.integers(-1, 2, (3, n)), 1)
     times = NOW + rng.integers(-1, 2, (3, n))
     policies = rng.integers(0, 2, n).astype(np.uint8)
-    columns = ColumnSelector().select(now, ColumnInputs(starts, ends, prices, times), bps, policies)
+    bars = rng.choice(np.array([0, 0, BIT_A_BARRED, BIT_B_BARRED, BIT_A_BARRED | BIT_B_BARRED]), n)
+    columns = ColumnSelector().select(now, ColumnInputs(starts, ends, prices, times), bps, policies, bars)
 
     rows = [
         list(zip(starts[role].tolist(), ends[role].tolist(), prices[role].tolist(), times[role].tolist(), strict=True))
@@ -321,13 +357,16 @@ def test_a_million_random_cells_scalar_equals_columnar_equals_naive() -> None:
     ]
     plain_codes = [plain(outcome) for outcome in CODES]
     codes, mantissas, policy_of = columns.code.tolist(), columns.mantissa.tolist(), policies.tolist()
+    barred_of = bars.tolist()
     for index, (at, limit, *inputs) in enumerate(zip(now.tolist(), bps.tolist(), *rows, strict=True)):
         cell: tuple[Input, Input, Input] = (inputs[0], inputs[1], inputs[2])
         code = codes[index]
-        scalar = select(at, cell, limit, POLICIES[policy_of[index]])
+        barred = barred_of[index]
+        scalar = select(at, cell, limit, POLICIES[policy_of[index]], barred)
         if scalar.outcome is not CODES[code]:
             assert scalar.outcome == CODES[code], (at, cell, limit)
-        third = naive(at, cell, limit, policy_of[index] == 1)
+        may_leave = (not barred & BIT_A_BARRED, not barred & BIT_B_BARRED)
+        third = naive(at, cell, limit, policy_of[index] == 1, may_leave)
         assert third == plain_codes[code], (at, cell, limit)
         price = cell[third.chosen][2] if third.chosen >= 0 else 0
         assert mantissas[index] == price == (scalar.mantissa or 0), (at, cell, limit)

@@ -28,9 +28,11 @@ def test_no_file_is_left_over() -> None:
 # Faults that the suite must see, and the incidents that show them.
 
 
-def outvoting(now_us: int, inputs: tuple[Input, Input, Input], max_divergence_bps: int, policy: Policy) -> Selection:
+def outvoting(
+    now_us: int, inputs: tuple[Input, Input, Input], max_divergence_bps: int, policy: Policy, barred: int
+) -> Selection:
     """Two that agree beat a third one that is fresh."""
-    chosen = select(now_us, inputs, max_divergence_bps, policy)
+    chosen = select(now_us, inputs, max_divergence_bps, policy, barred)
     if chosen.outcome.reason is Reason.DIVERGED:
         agreed = next(one for one in OUTCOMES[policy] if one.reason is Reason.AGREED)
         return Selection(agreed, inputs[0][2], chosen.valid_until_us)

@@ -738,6 +738,7 @@ const STATES = ["none", "live", "degraded"];
 const REASONS = [
   null, "agreed", "primary_diverged", "primary_unusable", "verifier_unusable", "diverged", "too_few_sources", "warming",
   "clock_skew", "journal_unavailable", "removed", "lease_over", "max_age",
+  "not_redistributable",
 ];
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
