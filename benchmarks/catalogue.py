@@ -1,6 +1,6 @@
 """A made catalogue of thousands of feeds: real account layouts, at addresses and ids that nobody has.
 
-Feed *n* is ``F0001/USD``. Its three sources are an Edge leg (a Doves PriceFeed), Chainlink's store, and Pyth: a
+Feed *n* is ``F0001/USD``. Its three sources are a leg of Pyth Lazer (a Doves PriceFeed), Chainlink's store, and Pyth: a
 PriceUpdateV2 account, or a Hermes stream without proofs.
 """
 
@@ -8,15 +8,16 @@ from functools import cache
 from hashlib import sha256
 
 from benchmarks import chain
-from feeds.addresses import Asset
+from feeds.addresses import DOVES, Asset
 from feeds.layout import pubkey_text
 
-SOURCES = {"edge": chain.EDGE, "chainlink": chain.STORE, "pyth": chain.RECEIVER}
+LAZER = chain.Kind("doves.lazer", DOVES, lambda asset: asset.lazer, chain.edge)
+SOURCES = {"lazer": LAZER, "chainlink": chain.STORE, "pyth": chain.RECEIVER}
 """By their names in the configuration."""
 START_PRICE = 100_000_000
 CONFIG = """
 [roles]
-primary = "edge"
+primary = "lazer"
 verifiers = ["chainlink", "pyth"]
 {sources}
 {feeds}
@@ -78,8 +79,8 @@ def made_config(n_feeds: int, directory: str, address: str, *, hermes: bool) -> 
     pyth = 'kind = "pyth.receiver"'
     if hermes:
         pyth = f'kind = "pyth.hermes"\nhosts = ["http://{address}"]\nverify = "off"'
-    sections = {"edge": 'kind = "doves.edge"', "chainlink": 'kind = "chainlink.store"', "pyth": pyth}
-    names = {"edge": "edge", "chainlink": "chainlink_store", "pyth": "hermes_id" if hermes else "pyth_new_push"}
+    sections = {"lazer": 'kind = "doves.lazer"', "chainlink": 'kind = "chainlink.store"', "pyth": pyth}
+    names = {"lazer": "lazer", "chainlink": "chainlink_store", "pyth": "hermes_id" if hermes else "pyth_new_push"}
     feeds = []
     for number in range(n_feeds):
         asset = made_asset(number)

@@ -92,7 +92,7 @@ class LoadSource:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        sources = ("edge", "chainlink") if plan.hermes else tuple(catalogue.SOURCES)
+        sources = ("lazer", "chainlink") if plan.hermes else tuple(catalogue.SOURCES)
         self._accounts = {
             catalogue.SOURCES[source].address(catalogue.made_asset(number)): (source, number)
             for source in sources

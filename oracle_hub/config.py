@@ -68,6 +68,7 @@ class ServerSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     max_message_bytes: Annotated[int, msgspec.Meta(ge=1_024, le=16_777_216)] = 65_536
     max_subscriptions: Annotated[int, msgspec.Meta(ge=1, le=4_096)] = 64
     max_feeds: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 4_096
+    max_metric_feeds: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 256
     requests_per_second: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 20
     request_burst: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 100
     conflate_above_bytes: Annotated[int, msgspec.Meta(ge=512, le=1_048_576)] = 4_096

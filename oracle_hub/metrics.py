@@ -30,6 +30,8 @@ SPECS: tuple[MetricSpec, ...] = (
     MetricSpec("oraclehub_config_info", "gauge", "Always 1; which configuration is in force.", ("config_hash",)),
     MetricSpec("oraclehub_epoch", "gauge", "Epoch of this run."),
     MetricSpec("oraclehub_sequence", "gauge", "Sequence of the last published batch."),
+    MetricSpec("oraclehub_feeds", "gauge", "All feeds, by the state they are in.", ("state",)),
+    MetricSpec("oraclehub_feeds_usable", "gauge", "All feeds for which the source's input is ok.", ("source",)),
     MetricSpec("oraclehub_feed_state", "gauge", "1 for the state the feed is in, else 0.", ("feed", "state")),
     MetricSpec(
         "oraclehub_source_age_seconds", "gauge", "Age of the held update of a source for a feed.", ("feed", "source")

@@ -51,6 +51,8 @@ log = logging.getLogger(__name__)
 
 CLOCK_CHECK_S = 0.25
 MAINTENANCE_S = 5.0
+TOLD_AT_START = 20
+"""Lines about single feeds in the log: a catalogue of thousands has better places to be read."""
 STOP_SERVER_S, STOP_LINKS_S, STOP_EMULATOR_S, STOP_DELIVERIES_S = 0.9, 0.4, 0.3, 0.2
 """What each may take to end: together less than the two seconds that a supervisor of processes is patient for."""
 
@@ -352,7 +354,7 @@ class Application:
     def _samples(self) -> Iterator[Sample]:
         simulated = "true" if self.emulator is not None else "false"
         yield "oraclehub_info", (self.instance, oracle_hub.__version__, simulated), 1
-        yield from samples.of_pump(self.pump, self.clock.now_us())
+        yield from samples.of_pump(self.pump, self.clock.now_us(), max_feeds=self.config.server.max_metric_feeds)
         yield from samples.of_alerts(self.alerting)
         yield from samples.of_links(self.supervisor, self.clock.now_us())
         yield from self.publisher.samples()
@@ -363,8 +365,11 @@ class Application:
 def _with_legacy(lineup: Lineup) -> Lineup:
     """A line-up that knows which accounts of its configuration were replaced. They are said at once, too."""
     legacy = legacy_notes(lineup.config)
-    for line in (line for lines in legacy.values() for line in lines):
+    lines = [line for told in legacy.values() for line in told]
+    for line in lines[:TOLD_AT_START]:
         log.warning("%s: oracle-hub migrate", line)
+    if len(lines) > TOLD_AT_START:
+        log.warning("%d more such accounts: oracle-hub check", len(lines) - TOLD_AT_START)
     return msgspec.structs.replace(lineup, legacy=legacy)
 
 
@@ -386,6 +391,7 @@ def _only_at_start(before: Config, after: Config) -> list[str]:
     sections = ("state", "journal", "charts", "emulator")
     differing = [f"[{name}]" for name in sections if getattr(before, name) != getattr(after, name)]
     renewed = {"tokens": after.server.tokens, "require_token": after.server.require_token}
+    renewed["max_metric_feeds"] = after.server.max_metric_feeds
     if msgspec.structs.replace(before.server, **renewed) != after.server:
         differing.insert(0, "[server]")
     delivery = ("runbook_url", "max_queued", "first_retry_ms", "max_retry_ms", "alertmanager", "webhook", "notify")

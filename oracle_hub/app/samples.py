@@ -17,18 +17,25 @@ from oracle_hub.journal.writer import JournalWriter
 from oracle_hub.metrics import Sample
 
 LINK_STATES = ("waiting", "connecting", "open", "stopped")
+OTHER_FEEDS = "*"
+"""The label of feeds without series of their own, where a count goes on for all of them."""
 N_ROLES = 3
 """Primary and two verifiers come first among the inputs of a feed; references follow."""
 
 
-def of_pump(pump: Pump, now_us: int) -> Iterator[Sample]:
-    """What was decided, and from what."""
+def of_pump(pump: Pump, now_us: int, *, max_feeds: int | None = None) -> Iterator[Sample]:
+    """What was decided, and from what. The first ``max_feeds`` (None: all) have series of their own."""
     engine = pump.engine
     yield "oraclehub_config_info", (engine.hub.config_hash,), 1
     yield "oraclehub_epoch", (), engine.hub.epoch
     yield "oraclehub_sequence", (), engine.hub.seq
-    yield from of_feeds(engine, now_us)
-    for labels, count in pump.decisions.items():
+    yield from of_catalog(engine, now_us)
+    own = engine.hub.catalog.feeds[:max_feeds]
+    yield from of_feeds(engine, now_us, own)
+    names, others = {spec.feed for spec in own}, Counter[tuple[str, str, str]]()
+    for (feed, rule, source), count in pump.decisions.items():
+        others[feed if feed in names or max_feeds is None else OTHER_FEEDS, rule, source] += count
+    for labels, count in others.items():
         yield "oraclehub_decisions", labels, count
     for applied, count in engine.applied.items():
         yield "oraclehub_updates", applied, count
@@ -39,9 +46,23 @@ def of_pump(pump: Pump, now_us: int) -> Iterator[Sample]:
     yield "oraclehub_clock_skew_seconds", (), pump.skew_us / 1e6
 
 
-def of_feeds(engine: Engine, now_us: int) -> Iterator[Sample]:
-    """Every feed as it stands."""
-    for index, spec in enumerate(engine.hub.catalog.feeds):
+def of_catalog(engine: Engine, now_us: int) -> Iterator[Sample]:
+    """All feeds together: as many series as there are states and sources, however many feeds there are."""
+    hub = engine.hub
+    states = Counter(decision.state for decision in hub.decisions.values())
+    for state in State:
+        yield "oraclehub_feeds", (state.value,), states[state]
+    usable = dict.fromkeys(hub.catalog.sources, 0)
+    for index in range(len(hub.catalog.feeds)):
+        for entry in hub.inputs(index, now_us):
+            usable[entry.source] += entry.status is InputStatus.OK
+    for source, count in usable.items():
+        yield "oraclehub_feeds_usable", (source,), count
+
+
+def of_feeds(engine: Engine, now_us: int, feeds: Sequence[FeedSpec]) -> Iterator[Sample]:
+    """The first feeds of the catalog as they stand, one by one."""
+    for index, spec in enumerate(feeds):
         feed, decision = (spec.feed,), engine.hub.decisions.get(spec.feed)
         for state in State:
             yield "oraclehub_feed_state", (spec.feed, state.value), decision is not None and decision.state is state

@@ -1,6 +1,7 @@
 """``oracle-hub check CONFIG``: is it valid, and what does it give."""
 
 import argparse
+import difflib
 import os
 import sys
 from pathlib import Path
@@ -24,24 +25,50 @@ from oracle_hub.errors import ConfigError
 
 _RESOLVED = ("doves.custody", "doves.pool")
 """Kinds whose price account is known only once the chain was read."""
+SHOWN = 20
+"""Feeds, and lines about feeds, that are shown one by one."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", type=Path, help="the configuration file")
+    parser.add_argument(
+        "--feed", metavar="FEED", action="append", help=f"show this feed (repeatable); more than {SHOWN} are summed up"
+    )
     parser.add_argument("--json", action="store_true", help="print the findings as JSON")
 
 
 def run(options: argparse.Namespace) -> int:
     config = load_config(options.config)
     findings = examine(config)
+    if options.feed:
+        findings = only(findings, options.feed)
     if options.json:
         sys.stdout.buffer.write(orjson.dumps(findings, option=orjson.OPT_INDENT_2) + b"\n")
     else:
-        _show(findings, console())
+        _show(findings, console(), whole=bool(options.feed))
     return 0
 
 
-def examine(config: Config) -> dict[str, object]:
+def only(findings: dict[str, Any], feeds: list[str]) -> dict[str, Any]:
+    """The findings about some feeds; what is about none of them stays.
+
+    Raises:
+        ConfigError: a feed that is not in the configuration.
+    """
+    unknown = next((feed for feed in feeds if feed not in findings["feeds"]), None)
+    if unknown is not None:
+        nearest = difflib.get_close_matches(unknown, findings["feeds"], n=1, cutoff=0.4)
+        hint = f"; did you mean {nearest[0]}?" if nearest else ""
+        raise ConfigError(f"--feed {unknown}: not in the configuration{hint}")
+    others = tuple(f"feeds.{feed}." for feed in findings["feeds"] if feed not in feeds)
+    return findings | {
+        "feeds": {feed: findings["feeds"][feed] for feed in findings["feeds"] if feed in feeds},
+        "not_independent": {feed: lines for feed, lines in findings["not_independent"].items() if feed in feeds},
+        "warnings": [line for line in findings["warnings"] if not line.startswith(others)],
+    }
+
+
+def examine(config: Config) -> dict[str, Any]:
     """Everything that can be said of a configuration without going anywhere.
 
     Raises:
@@ -56,17 +83,15 @@ def examine(config: Config) -> dict[str, object]:
     for spec in catalog.feeds:
         inputs: dict[str, object] = {}
         for position, source in enumerate(spec.sources):
-            address = addresses[source][spec.feed]
+            address, kind = addresses[source][spec.feed], config.sources[source].kind
             reader = readers.get(source)
             described = reader.describe(spec.feed) if reader is not None else {}
-            kind = config.sources[source].kind
+            comparable = kind not in _RESOLVED and bool(described.get("derived"))
             inputs[source] = {
                 "role": ("primary", "verifier", "verifier")[position] if position < 3 else "reference",
                 "kind": kind,
                 "reads": address,
-                "matches_derived": None
-                if kind in ("doves.custody", "doves.pool")
-                else described.get("matches_derived"),
+                "matches_derived": described.get("matches_derived") if comparable else None,
                 "max_age_ms": spec.max_age_us[source] // 1_000,
                 "redistribute": redistribute_of(config, source).value,
             }
@@ -144,11 +169,28 @@ def _warnings(config: Config) -> list[str]:
     return warnings
 
 
-def _show(findings: dict[str, object], out: Console) -> None:
+def _show(findings: dict[str, Any], out: Console, *, whole: bool) -> None:
     marked = "  [magenta]SIMULATED[/]" if findings["simulated"] else ""
+    feeds = findings["feeds"]
     out.print(f"valid, config {findings['config_hash']}{marked}")
+    if whole or len(feeds) <= SHOWN:
+        out.print(_one_by_one(feeds))
+    else:
+        out.print(_summed_up(feeds))
+        out.print(f"{len(feeds):,} feeds; --feed FEED shows one with its addresses, --json all of them")
+    lines = [f"not independent: {feed}: {line}" for feed, told in findings["not_independent"].items() for line in told]
+    lines += [f"warning: {warning}" for warning in findings["warnings"]]
+    # What is about the whole comes first: it must not drown among thousands of feeds.
+    lines.sort(key=lambda line: line.startswith(("not independent: ", "warning: feeds.")))
+    for line in lines if whole else lines[:SHOWN]:
+        out.print(line, style="yellow", markup=False)
+    if not whole and len(lines) > SHOWN:
+        out.print(f"{len(lines) - SHOWN:,} more lines like these: --json has them all", style="yellow")
+
+
+def _one_by_one(feeds: dict[str, Any]) -> Table:
     table = Table()
-    for column in (
+    columns = (
         "feed",
         "role",
         "source",
@@ -159,10 +201,9 @@ def _show(findings: dict[str, object], out: Console) -> None:
         "told",
         "threshold bps",
         "policy",
-    ):
+    )
+    for column in columns:
         table.add_column(column)
-    feeds = findings["feeds"]
-    assert isinstance(feeds, dict)
     for feed, spec in feeds.items():
         for source, entry in spec["inputs"].items():
             first = entry["role"] == "primary"
@@ -180,13 +221,27 @@ def _show(findings: dict[str, object], out: Console) -> None:
                 str(spec["policy"]) if first else "",
             )
         table.add_section()
-    out.print(table)
-    dependent = findings["not_independent"]
-    assert isinstance(dependent, dict)
-    for feed, lines in dependent.items():
-        for line in lines:
-            out.print(f"not independent: {feed}: {line}", style="yellow")
-    warnings = findings["warnings"]
-    assert isinstance(warnings, list)
-    for warning in warnings:
-        out.print(f"warning: {warning}", style="yellow")
+    return table
+
+
+def _summed_up(feeds: dict[str, Any]) -> Table:
+    """One row for all feeds that are read and decided alike."""
+    alike: dict[tuple[str, str, str, str], list[str]] = {}
+    for feed, spec in feeds.items():
+        inputs = spec["inputs"].items()
+        sources = []
+        for source, entry in inputs:
+            limits = f"{entry['max_age_ms'] / 1000:g} s, told: {entry['redistribute']}"
+            sources.append(f"{entry['role']} {source} ({entry['kind']}, {limits})")
+        matches = {entry["matches_derived"] for _, entry in inputs}
+        derived = "[red]no[/]" if False in matches else "—" if None in matches else "yes"
+        key = ("\n".join(sources), derived, str(spec["max_divergence_bps"]), str(spec["policy"]))
+        alike.setdefault(key, []).append(feed)
+    table = Table()
+    for column in ("feeds", "which", "sources", "addresses derived", "threshold bps", "policy"):
+        table.add_column(column)
+    for key, names in alike.items():
+        which = names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
+        table.add_row(f"{len(names):,}", which, *key)
+        table.add_section()
+    return table

@@ -158,3 +158,30 @@ def test_a_histogram_counts_what_is_at_most_each_bound(durations_us: list[int]) 
         ("+Inf", len(durations_us)),
     ]
     assert histogram.total_us == sum(max(0, one) for one in durations_us)
+
+
+async def test_feeds_beyond_the_limit_are_counted_together(rig: Rig) -> None:
+    live(rig)
+    rig.manual.advance(1_000_000)
+    rig.deliver("hermes:1", hermes_event({SOL: (99_00000000, rig.now_s)}))
+    rig.pump.step()
+    feeds = [spec.feed for spec in rig.pump.engine.hub.catalog.feeds]
+
+    def of(limit: int | None) -> dict[tuple[str, ...], float]:
+        pump = rig.pump
+        told = samples.of_pump(pump, rig.clock.now_us(), max_feeds=limit)
+        return {(name, *labels): value for name, labels, value in told}
+
+    whole, bounded = of(None), of(1)
+    per_feed = {key for key in whole if len(key) > 1 and key[1] in feeds}
+    assert {key[1] for key in per_feed} == set(feeds)
+    assert {key for key in bounded if len(key) > 1 and key[1] in feeds} == {
+        key for key in per_feed if key[1] == feeds[0]
+    }
+    states = {state: whole["oraclehub_feeds", state] for state in ("live", "degraded", "none")}
+    assert states == {"live": 1, "degraded": 0, "none": 1} and sum(states.values()) == len(feeds)
+    assert all(whole["oraclehub_feeds_usable", source] == len(feeds) for source in ("doves", "chainlink", "pyth"))
+    for one in (whole, bounded):
+        counts = [value for key, value in one.items() if key[0] == "oraclehub_decisions"]
+        assert sum(counts) == sum(rig.pump.decisions.values())
+    assert any(key[1] == "*" for key in bounded if key[0] == "oraclehub_decisions")
