@@ -79,7 +79,7 @@ def fresh_engine(config: Config, start_s: int = START_S) -> tuple[Engine, dict[s
             waiting.extend(engine.frame(LINK, frame, start_s * 1_000_000))
     engine.step(start_s * 1_000_000)
     assert all(decision.mantissa for decision in engine.hub.decisions.values())
-    engine.applied.clear()
+    engine.ways.clear()
     return engine, subscriptions
 
 

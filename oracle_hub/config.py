@@ -6,24 +6,31 @@ nor the journal that keeps its text ever holds one.
 """
 
 import difflib
-import os
 import re
 import tomllib
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
 from oracle_hub.config_errors import explained
+from oracle_hub.config_secrets import refuse_literal_key
+from oracle_hub.config_sections import (
+    AlertmanagerSection,
+    AlertsSection,
+    Bps,
+    Channel,
+    ChartsSection,
+    EmulatorSection,
+    NotifySection,
+    Port,
+    Positive,
+    WebhookSection,
+)
 from oracle_hub.core.catalog import Redistribute
 from oracle_hub.core.selector import Policy
 from oracle_hub.errors import ConfigError
-
-Positive = Annotated[int, msgspec.Meta(ge=1)]
-Bps = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
-Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -150,8 +157,8 @@ AGGREGATES = ("doves.custody", "doves.pool", "doves.aggregate")
 """Kinds of sources that are the exchange's own aggregate."""
 
 
-class SourceSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[sources.NAME]``: one source, by the kind of account or stream it is read from."""
+class _ReadSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How something is read: the kind of account or stream, and what that kind wants."""
 
     kind: str
     max_age_ms: Positive | None = None
@@ -171,13 +178,26 @@ class SourceSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     origins: tuple[Annotated[str, msgspec.Meta(pattern="^[0-9A-Za-z_-]{1,16}$")], ...] = ()
     channel: Literal["real_time", "fixed_rate@50ms", "fixed_rate@200ms", "fixed_rate@1000ms"] = "fixed_rate@200ms"
     envelope: Literal["solana", "leEcdsa", "evm"] = "solana"
-    redistribute: Redistribute | None = None
-    limits: Literal["configured", "onchain"] = "configured"
 
     @property
     def age_ms(self) -> int:
         """Max age in ms: configured, else the default of the kind."""
         return self.max_age_ms if self.max_age_ms is not None else KINDS[self.kind][0]
+
+
+class WaySection(_ReadSection, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[sources.NAME.ways.WAY]``: a further way to the source, of the same or another kind."""
+
+    accounts: dict[str, str] = {}
+
+
+class SourceSection(_ReadSection, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[sources.NAME]``: one source, by the kind of account or stream it is read from first, and its further ways."""
+
+    ways: dict[str, WaySection] = {}
+    equivalent: bool = False
+    limits: Literal["configured", "onchain"] = "configured"
+    redistribute: Redistribute | None = None
 
 
 class RolesSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -200,98 +220,6 @@ class FeedSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     max_conf_bps: Bps | None = None
     max_age_ms: dict[str, Positive] = {}
     accounts: dict[str, str] = {}
-
-
-class ChartsSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[charts]``: the process that keeps bars and opens doors for charts and price clients."""
-
-    enabled: bool | None = None
-    host: str = "127.0.0.1"
-    port: Port = 8081
-    database: str = "charts.sqlite"
-    allowed_origins: tuple[str, ...] = ()
-    retention_days: dict[str, Positive] = {}
-    max_listeners: Positive = 1_000
-    max_listeners_per_ip: Positive = 100
-    max_rows: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 50_000
-    max_reads: Positive = 256
-    heartbeat_ms: Annotated[int, msgspec.Meta(ge=50, le=60_000)] = 1_000
-    pyth_ids: dict[str, str] = {}
-
-
-class _Channel(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9_-]{1,32}$")]
-    url: str
-    min_severity: Literal["warning", "critical"] = "warning"
-    kinds: tuple[str, ...] = ()
-    timeout_ms: Annotated[int, msgspec.Meta(ge=100, le=600_000)] = 10_000
-
-
-class AlertmanagerSection(_Channel, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[[alerts.alertmanager]]``: an Alertmanager that is told of alerts."""
-
-    bearer: str | None = None
-    resend_ms: Annotated[int, msgspec.Meta(ge=1_000, le=3_600_000)] = 60_000
-    expire_ms: Annotated[int, msgspec.Meta(ge=10_000, le=86_400_000)] = 900_000
-    hub_alive: bool = True
-
-
-class WebhookSection(_Channel, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[[alerts.webhook]]``: a URL that is sent signed JSON."""
-
-    secret: str | None = None
-    heartbeat_ms: Annotated[int, msgspec.Meta(ge=0, le=3_600_000)] = 0
-
-
-class NotifySection(_Channel, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[[alerts.notify]]``: a service for people, by the notification library."""
-
-    timeout_ms: Annotated[int, msgspec.Meta(ge=100, le=600_000)] = 30_000
-
-
-class AlertsSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[alerts]``: what operators are told of, and when."""
-
-    critical_divergence_bps: Bps = 200
-    leave_percent: Annotated[int, msgspec.Meta(ge=1, le=100)] = 60
-    wide_conf_bps: Bps = 100
-    velocity_bps: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 300
-    critical_velocity_bps: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1_000
-    velocity_window_ms: Annotated[int, msgspec.Meta(ge=1_000, le=3_600_000)] = 60_000
-    pegs: dict[str, str] = msgspec.field(default_factory=lambda: {"USDC/USD": "1", "USDT/USD": "1"})
-    peg_bps: Bps = 50
-    critical_peg_bps: Bps = 200
-    parity_bps: Bps = 50
-    chain_max_age_ms: Positive = 10_000
-    decode_errors: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 10
-    decode_window_ms: Positive = 60_000
-    group_min: Annotated[int, msgspec.Meta(ge=2, le=1_000)] = 3
-    storm_cap: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 20
-    off: tuple[str, ...] = ()
-    hold_on_ms: dict[str, Annotated[int, msgspec.Meta(ge=0, le=86_400_000)]] = {}
-    hold_off_ms: dict[str, Annotated[int, msgspec.Meta(ge=0, le=86_400_000)]] = {}
-    escalate_ms: dict[str, Annotated[int, msgspec.Meta(ge=0, le=86_400_000)]] = {}
-    runbook_url: str = ""
-    max_queued: Annotated[int, msgspec.Meta(ge=10, le=10_000)] = 1_000
-    first_retry_ms: Annotated[int, msgspec.Meta(ge=10, le=60_000)] = 500
-    max_retry_ms: Annotated[int, msgspec.Meta(ge=10, le=3_600_000)] = 60_000
-    alertmanager: tuple[AlertmanagerSection, ...] = ()
-    webhook: tuple[WebhookSection, ...] = ()
-    notify: tuple[NotifySection, ...] = ()
-
-
-class EmulatorSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[emulator]``: present only in simulations. Endpoints then come from the emulator, and everything is marked."""
-
-    seed: int = 1
-    tape: str | None = None
-    manifest: str | None = None
-    speed: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 1.0
-    noise_bps: Annotated[float, msgspec.Meta(ge=0, le=1_000)] | None = None
-    start: str | None = None
-    loop: bool = False
-    faults: str | None = None
-    port: Port = 0
 
 
 class Config(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -380,7 +308,7 @@ def convert(raw: dict[str, Any], origin: str | None = None) -> Config:
         raise ConfigError(f"{origin}: {refusal}" if origin else refusal) from None
 
 
-_SECTIONS: dict[str, type[_Section]] = {
+_SECTIONS: dict[str, type[msgspec.Struct]] = {
     "": Config,
     "hub": HubSection,
     "server": ServerSection,
@@ -390,6 +318,7 @@ _SECTIONS: dict[str, type[_Section]] = {
     "solana": SolanaSection,
     "solana.rpc": RpcSection,
     "sources": SourceSection,
+    "sources.ways": WaySection,
     "roles": RolesSection,
     "feeds": FeedSection,
     "alerts": AlertsSection,
@@ -407,13 +336,49 @@ def _known_keys(path: str) -> list[str]:
 
 
 def documented_keys() -> list[str]:
-    """Every key as ``section.key``, for the test that compares them with the documentation."""
+    """Every key as ``section.key``, for the test that compares them with the documentation.
+
+    A way has the keys of its source, which are described once.
+    """
+    shared = {field.name for field in msgspec.structs.fields(_ReadSection)}
     return [
         f"{name}.{field.name}" if name else field.name
         for name, section in _SECTIONS.items()
         for field in msgspec.structs.fields(section)
-        if name or field.name not in _SECTIONS
+        if (name or field.name not in _SECTIONS) and not (name == "sources.ways" and field.name in shared)
     ]
+
+
+class Way(msgspec.Struct, frozen=True):
+    """One way in which a source is read: the keys of its own table, or a further one beside them."""
+
+    source: str
+    way: str
+    """Empty for the first one."""
+    section: SourceSection
+    accounts: dict[str, str] = {}
+    """Addresses by feed, of a further way; those of the first one stand with the feeds."""
+
+    @property
+    def name(self) -> str:
+        """Unique among all ways: ``chainlink``, ``chainlink.doves``."""
+        return f"{self.source}.{self.way}" if self.way else self.source
+
+    @property
+    def key(self) -> str:
+        """Where it stands in the file, below ``sources``."""
+        return f"{self.source}.ways.{self.way}" if self.way else self.source
+
+
+def ways_of(config: Config) -> dict[str, Way]:
+    """Every way to every source, by its name, the first one of each source before its further ones."""
+    found: dict[str, Way] = {}
+    for name, source in config.sources.items():
+        found[name] = Way(name, "", source)
+        for way, section in source.ways.items():
+            keys = {field.name: getattr(section, field.name) for field in msgspec.structs.fields(_ReadSection)}
+            found[f"{name}.{way}"] = Way(name, way, SourceSection(**keys), section.accounts)
+    return found
 
 
 def _check(config: Config, origin: str) -> None:
@@ -421,7 +386,8 @@ def _check(config: Config, origin: str) -> None:
         raise ConfigError(f"{origin}: sources: none given; add [sources.NAME] tables, or begin with a file of deploy/")
     if not config.feeds:
         raise ConfigError(f'{origin}: feeds: none given; add a [feeds."SOL/USD"] table')
-    for name, source in config.sources.items():
+    for way in ways_of(config).values():
+        name, source = way.key, way.section
         if source.kind not in KINDS:
             nearest = difflib.get_close_matches(source.kind, KINDS, n=1, cutoff=0.4)
             hint = f"did you mean {nearest[0]}?" if nearest else f"known: {', '.join(KINDS)}"
@@ -431,6 +397,7 @@ def _check(config: Config, origin: str) -> None:
         _check_signers(name, source, origin)
         if source.limits == "onchain" and source.kind not in AGGREGATES:
             raise ConfigError(f"{origin}: sources.{name}.limits: only {', '.join(AGGREGATES)} publish limits")
+    _check_ways(config, origin)
     _check_server(config.server, origin)
     _check_endpoints(config, origin)
     _check_feeds(config, origin)
@@ -457,15 +424,37 @@ def _check_signers(name: str, source: SourceSection, origin: str) -> None:
 
 
 def redistribute_of(config: Config, name: str) -> Redistribute:
-    """What may leave of a source: as configured, else by its kind. Simulated prices are nobody's; and a Hermes that
-    asks for no key is one's own.
+    """What may leave of a source: as configured, else the least that any of its ways lets out, by its kind. Simulated
+    prices are nobody's; and a Hermes that asks for no key is one's own.
     """
-    source = config.sources[name]
-    if source.redistribute is not None:
-        return source.redistribute
-    if config.emulator is not None or (source.kind == "pyth.hermes" and source.api_key is None):
+    configured = config.sources[name].redistribute
+    if configured is not None:
+        return configured
+    if config.emulator is not None:
         return Redistribute.FULL
-    return LICENCES.get(source.kind, Redistribute.FULL)
+    found = {_licence(way.section) for way in ways_of(config).values() if way.source == name}
+    return next(one for one in Redistribute if one in found)  # listed from the least on
+
+
+def _licence(section: SourceSection) -> Redistribute:
+    if section.kind == "pyth.hermes" and section.api_key is None:
+        return Redistribute.FULL
+    return LICENCES.get(section.kind, Redistribute.FULL)
+
+
+def _check_ways(config: Config, origin: str) -> None:
+    for name, source in config.sources.items():
+        if source.equivalent and not source.ways:
+            raise ConfigError(f"{origin}: sources.{name}.equivalent: for sources with [sources.{name}.ways.WAY] only")
+        for way, section in source.ways.items():
+            key = f"{origin}: sources.{name}.ways.{way}"
+            if not re.fullmatch("[a-z0-9_-]{1,32}", way):
+                raise ConfigError(f"{key}: a way is named by up to 32 of a-z, 0-9, _ and -")
+            if f"{name}.{way}" in config.sources:
+                raise ConfigError(f"{key}: there is a source of the name {name}.{way}; rename one")
+            unknown = next((feed for feed in section.accounts if feed not in config.feeds), None)
+            if unknown is not None:
+                raise ConfigError(f"{key}.accounts: names {unknown}, which is no feed")
 
 
 def _check_feeds(config: Config, origin: str) -> None:
@@ -518,7 +507,7 @@ def _check_server(server: ServerSection, origin: str) -> None:
 
 
 def _check_channels(section: AlertsSection, origin: str) -> None:
-    channels: tuple[_Channel, ...] = (*section.alertmanager, *section.webhook, *section.notify)
+    channels: tuple[Channel, ...] = (*section.alertmanager, *section.webhook, *section.notify)
     names = [one.name for one in channels]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -532,7 +521,7 @@ def _check_channels(section: AlertsSection, origin: str) -> None:
     urls = {f"alertmanager.{one.name}": one.url for one in section.alertmanager}
     urls |= {f"webhook.{one.name}": one.url for one in section.webhook}
     for key, url in urls.items():
-        _refuse_literal_key(url, key=f"{origin}: alerts.{key}.url")
+        refuse_literal_key(url, key=f"{origin}: alerts.{key}.url")
 
 
 def feed_roles(config: Config, section: FeedSection) -> RolesSection:
@@ -544,30 +533,6 @@ def feed_roles(config: Config, section: FeedSection) -> RolesSection:
     )
 
 
-def resolve_url(reference: str, schemes: tuple[str, ...], *, key: str) -> str:
-    """A URL, or the one behind ``env:NAME``.
-
-    Raises:
-        ConfigError: the variable is not set, the scheme is another, or the URL carries a user name.
-    """
-    url = urlsplit(resolve_secret(reference, key=key))
-    if url.scheme not in schemes or not url.hostname:
-        raise ConfigError(f"{key}: a URL beginning with {' or '.join(f'{scheme}://' for scheme in schemes)} is needed")
-    if url.username is not None:
-        raise ConfigError(f"{key}: a URL with a user name is not supported; use a key")
-    return url.geturl()
-
-
-def _refuse_literal_key(url: str, *, key: str) -> None:
-    """The text of a configuration is journaled and copied around: what looks like a key belongs in the environment."""
-    if url.startswith("env:"):
-        return
-    parts = urlsplit(url)
-    segments = [segment for segment in parts.path.split("/") if len(segment) >= 8 and any(map(str.isdigit, segment))]
-    if parts.query or parts.username is not None or segments or any(len(part) > 20 for part in parts.path.split("/")):
-        raise ConfigError(f'{key}: this URL seems to hold a key; write "env:NAME" and put the URL in the environment')
-
-
 def _check_endpoints(config: Config, origin: str) -> None:
     for what in ("name", "http_url", "ws_url"):
         values = [getattr(section, what) for section in config.solana.rpc]
@@ -576,25 +541,11 @@ def _check_endpoints(config: Config, origin: str) -> None:
             shown = f" ({twice})" if what == "name" else ""
             raise ConfigError(f"{origin}: solana.rpc: two endpoints have the same {what}{shown}")
     for section in config.solana.rpc:
-        _refuse_literal_key(section.http_url, key=f"{origin}: solana.rpc.{section.name}.http_url")
-        _refuse_literal_key(section.ws_url, key=f"{origin}: solana.rpc.{section.name}.ws_url")
-    for name, source in config.sources.items():
+        refuse_literal_key(section.http_url, key=f"{origin}: solana.rpc.{section.name}.http_url")
+        refuse_literal_key(section.ws_url, key=f"{origin}: solana.rpc.{section.name}.ws_url")
+    for way in ways_of(config).values():
+        name, source = way.key, way.section
         if len(set(source.hosts)) != len(source.hosts):
             raise ConfigError(f"{origin}: sources.{name}.hosts: a host is named twice")
         for host in (*source.hosts, *([source.rest_url] if source.rest_url else [])):
-            _refuse_literal_key(host, key=f"{origin}: sources.{name}.hosts")
-
-
-def resolve_secret(reference: str, *, key: str) -> str:
-    """The value behind ``env:NAME``, or the text itself where it is no reference.
-
-    Raises:
-        ConfigError: the environment does not have it. The message names the variable, never a value.
-    """
-    if not reference.startswith("env:"):
-        return reference
-    name = reference.removeprefix("env:")
-    value = os.environ.get(name)
-    if not value:
-        raise ConfigError(f"{key}: environment variable {name} is not set")
-    return value
+            refuse_literal_key(host, key=f"{origin}: sources.{name}.hosts")

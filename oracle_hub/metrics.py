@@ -23,6 +23,8 @@ class MetricSpec(NamedTuple):
     labels: tuple[str, ...] = ()
 
 
+_WAY = ("source", "transport")
+
 SPECS: tuple[MetricSpec, ...] = (
     MetricSpec(
         "oraclehub_info", "gauge", "Always 1; the labels say who this is.", ("instance", "version", "simulated")
@@ -54,6 +56,18 @@ SPECS: tuple[MetricSpec, ...] = (
         "How often a source began to tell of a condition.",
         ("source", "condition"),
     ),
+    MetricSpec("oraclehub_way_up", "gauge", "1 if the link of a way is connected.", _WAY),
+    MetricSpec("oraclehub_way_silent", "gauge", "1 if a way is behind another by more than the max age.", _WAY),
+    MetricSpec("oraclehub_way_age_seconds", "gauge", "Since the latest update by a way was received.", _WAY),
+    MetricSpec(
+        "oraclehub_way_behind_seconds", "gauge", "How far a way's publish time is behind the newest way's.", _WAY
+    ),
+    MetricSpec("oraclehub_way_firsts", "counter", "Updates that no other way had told before.", _WAY),
+    MetricSpec("oraclehub_way_duplicates", "counter", "Updates that were held already.", _WAY),
+    MetricSpec("oraclehub_way_disagreements", "counter", "Other values for one publish time.", _WAY),
+    MetricSpec("oraclehub_way_late_updates", "counter", "Publish times that another way told before.", _WAY),
+    MetricSpec("oraclehub_way_late_seconds", "counter", "How much later they came, all together.", _WAY),
+    MetricSpec("oraclehub_way_most_late_seconds", "gauge", "How much later one of them came at most.", _WAY),
     MetricSpec("oraclehub_link_up", "gauge", "1 if the link is connected.", ("link",)),
     MetricSpec("oraclehub_link_state", "gauge", "1 for the state the link is in, else 0.", ("link", "state")),
     MetricSpec(

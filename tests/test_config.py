@@ -20,9 +20,8 @@ from oracle_hub.config import (
     load_config,
     parse_canonical,
     parse_config,
-    resolve_secret,
-    resolve_url,
 )
+from oracle_hub.config_secrets import resolve_secret, resolve_url
 from oracle_hub.core.selector import Policy
 from oracle_hub.errors import ConfigError
 

@@ -8,14 +8,9 @@ from oracle_hub.alerts.notify.settings import (
     Secret,
     WebhookSettings,
 )
-from oracle_hub.config import (
-    AlertmanagerSection,
-    Config,
-    NotifySection,
-    WebhookSection,
-    resolve_secret,
-    resolve_url,
-)
+from oracle_hub.config import Config
+from oracle_hub.config_secrets import resolve_secret, resolve_url
+from oracle_hub.config_sections import AlertmanagerSection, NotifySection, WebhookSection
 from oracle_hub.errors import ConfigError
 
 HTTP = ("http", "https")

@@ -16,7 +16,7 @@ from oracle_hub.alerts.settings import AlertSettings
 from oracle_hub.app.independence import dependent_at_run_time
 from oracle_hub.app.onchain import limited, published
 from oracle_hub.config import Config
-from oracle_hub.core.catalog import Catalog
+from oracle_hub.core.catalog import Catalog, Proof
 from oracle_hub.core.hub import Batch, Hub
 from oracle_hub.core.licence import told_text
 from oracle_hub.core.limits import PublishedLimits
@@ -36,6 +36,7 @@ from oracle_hub.core.source import (
     Unchanged,
 )
 from oracle_hub.core.table import Applied
+from oracle_hub.core.ways import LOOK_INTERVAL_US, Lag, WayRecord, WaySpec, by_source, lag, newest
 from oracle_hub.ingest.solana_rpc import SolanaRpc
 
 LIMITS_WAY = "limits"
@@ -61,13 +62,15 @@ class Lineup(msgspec.Struct, frozen=True):
     catalog: Catalog
     links: dict[str, Link]
     readers: dict[str, DescribedReader]
-    """By source, for sources read from accounts."""
+    """By way, for those that are read from accounts."""
     config: Config
     addresses: dict[str, dict[str, str]]
-    """Where each source reads each feed, by source and feed."""
+    """Where each source reads each feed, by way (the first one has the source's name) and feed."""
     config_text: str
     config_hash: str
     alerts: AlertSettings
+    ways: tuple[WaySpec, ...] = ()
+    """Every way to every source, by every link that carries it."""
 
     onchain: frozenset[str] = frozenset()
     """Sources whose published limits are followed."""
@@ -79,7 +82,7 @@ class Lineup(msgspec.Struct, frozen=True):
         return dependent_at_run_time(self.config, self.addresses, self.readers)
 
     def describe(self, source: str, feed: str) -> dict[str, object] | None:
-        """From which account a source reads a feed; None for sources that are no accounts."""
+        """From which account a source's first way reads a feed; None for one that is no account."""
         reader = self.readers.get(source)
         return None if reader is None else reader.describe(feed)
 
@@ -100,8 +103,14 @@ class Engine:
         )
         self.received: Callable[[str, int], None] | None = None
         """For metrics: called with the source of an update that was taken, and its delay from publication on."""
-        self.applied: Counter[tuple[str, str]] = Counter()
-        """How many updates of each source became what: ``(source, applied)``."""
+        self.ways: dict[tuple[str, str], WayRecord] = {}
+        """What came by each way: by (source, transport)."""
+        self._silent: set[tuple[str, str]] = set()
+        """Ways that are too far behind another one of their source, while their links have streams."""
+        self._ways_since_us = started_us
+        """What a way never told is missing since then."""
+        self._look_us = started_us
+        """When ways are compared again."""
         self.malformed: Counter[tuple[str, str]] = Counter()
         """How many frames of each ``(source, transport)`` could not be used."""
         self.last_malformed: dict[str, Malformed] = {}
@@ -112,8 +121,6 @@ class Engine:
         """How often each source began to tell of each condition: ``(source, condition)``."""
         self.others: dict[str, list[Effect]] = {}
         """Effects for links other than the one that was called: to be carried out and cleared by the caller."""
-        self.last_update: dict[tuple[str, str, str], PriceUpdate] = {}
-        """The latest update per (feed, source, transport), whatever became of it."""
         self.alerts = AlertEngine(lineup.alerts)
         self.watching = True
         """Whether alerts are looked for. A replay that is asked for prices alone takes half the time without."""
@@ -125,6 +132,14 @@ class Engine:
         """(source, feed) of the present step."""
         self._lost: set[str] = set()
         """Links without a stream."""
+
+    @property
+    def applied(self) -> Counter[tuple[str, str]]:
+        """How many updates of each source became what: ``(source, applied)``."""
+        found: Counter[tuple[str, str]] = Counter()
+        for (source, _), record in self.ways.items():
+            found.update({(source, fate): count for fate, count in record.counts.items() if count})
+        return found
 
     def connect(self, link_name: str, now_us: int) -> Sequence[Effect]:
         """A link starts over."""
@@ -200,7 +215,7 @@ class Engine:
             # New links know nothing of troubles that the old ones told, and would never end them.
             self.statuses.clear()
             self.last_malformed.clear()
-            self.last_update.clear()
+            self._forget_ways(lineup, now_us)
         self.alerts.change(lineup.alerts)
         self.lineup = lineup
         self.hub.reload(lineup.catalog, lineup.config_hash)
@@ -215,12 +230,52 @@ class Engine:
         batch = self.hub.step(now_us)
         if self.watching:
             self.transitions += self.alerts.advance(now_us)
+            if now_us >= self._look_us:
+                self._look_at_ways(now_us)
         if self.watching and (self.hub.touched or self._conflicts):
             conflicts, self._conflicts = self._conflicts, []
             self.transitions += self.alerts.observe(now_us, facts_after(self.hub, now_us), conflicts)
             if batch is not None and any(decision.reason is Reason.REMOVED for decision in batch.decisions):
                 self.transitions += self.alerts.forget(now_us, self.hub.catalog.feed_index)
         return batch
+
+    def lags(self, source: str, now_us: int, *, tolerated: bool) -> list[tuple[WaySpec, Lag]]:
+        """Ways to a source that are behind its newest one; with ``tolerated`` only those beyond their limit."""
+        hub = self.hub
+        ways = [spec for spec in self.lineup.ways if spec.source == source]
+        best = newest(ways, self.ways, now_us + hub.catalog.max_future_us)
+        limits_us = {feed: hub.catalog.feeds[hub.catalog.feed_index[feed]].max_age_us[source] for feed in best}
+        found = (
+            (way, lag(way, self.ways, best, self._ways_since_us, limits_us if tolerated else None)) for way in ways
+        )
+        return [(way, behind) for way, behind in found if behind is not None]
+
+    def _look_at_ways(self, now_us: int) -> None:
+        """Say which way is silent while another one to its source is not, and which is no longer."""
+        self._look_us = now_us + LOOK_INTERVAL_US
+        silent: set[tuple[str, str]] = set()
+        for source, ways in by_source(self.lineup.ways).items():
+            for way, behind in self.lags(source, now_us, tolerated=True) if len(ways) > 1 else ():
+                if way.link in self._lost:
+                    continue  # told as a link without a stream
+                silent.add((source, way.transport))
+                if (source, way.transport) not in self._silent:
+                    self._way_condition(now_us, source, way.transport, True, _in_words(way, behind))
+        for source, transport in sorted(self._silent - silent):
+            self._way_condition(now_us, source, transport, False, "news again")
+        self._silent = silent
+
+    def _way_condition(self, now_us: int, source: str, transport: str, wrong: bool, text: str) -> None:
+        key = Key(Kind.REDUNDANCY_DEGRADED, None, (source, transport))
+        self.transitions += self.alerts.condition(now_us, key, wrong, text)
+
+    def _forget_ways(self, lineup: Lineup, now_us: int) -> None:
+        """Other links: what they have told is still to come, and what they count goes on where they are the same."""
+        known = {(spec.source, spec.transport) for spec in lineup.ways}
+        self.ways = {key: record for key, record in self.ways.items() if key in known}
+        for record in self.ways.values():
+            record.last.clear()
+        self._ways_since_us = now_us
 
     def _condition(self, now_us: int, kind: Kind, about: str, wrong: bool, text: str) -> None:
         if not self.watching:
@@ -234,10 +289,13 @@ class Engine:
             if isinstance(output, PriceUpdate):
                 applied = self.hub.apply(output, now_us)
                 if applied is not None:
-                    self.applied[output.source, applied._value_] += 1  # .value is slow, and this is every update
-                    if applied is Applied.CONFLICT and self.watching:
-                        self._conflicts.append((output.source, output.feed))
-                    self.last_update[output.feed, output.source, output.transport] = output
+                    record = self.ways.get((output.source, output.transport))
+                    if record is None:
+                        record = self.ways[output.source, output.transport] = WayRecord()
+                    record.counts[applied._value_] += 1  # .value is slow, and this is every update
+                    if applied is not Applied.TAKEN or output.verified:
+                        self._note_way(record, output, applied)
+                    record.last[output.feed] = output
                     if output.source in self.lineup.onchain:
                         self._follow(output)
                     if self.received is not None and applied is Applied.TAKEN:
@@ -303,6 +361,28 @@ class Engine:
         """A text of a source, or about a message of it, as its licence lets it leave."""
         return told_text(text) if source in self.hub.catalog.withheld else text
 
+    def _note_way(self, record: WayRecord, update: PriceUpdate, applied: Applied) -> None:
+        """Note what an update says of its way: how late it is, and whether ways disagree."""
+        disagree = applied is Applied.CONFLICT
+        if disagree or applied is Applied.DUPLICATE:
+            record.follow(update, self.hub.table, disagree)
+        elif applied is Applied.TAKEN and self.hub.catalog.proof.get(update.source) is Proof.DEMANDED:
+            disagree = self._compare(update)
+        if disagree and self.watching:
+            self._conflicts.append((update.source, update.feed))
+
+    def _compare(self, taken: PriceUpdate) -> bool:
+        """Whether a way without proof had told another value for the same time before, when it could not be held."""
+        disagree = False
+        for (source, _), record in self.ways.items():
+            told = record.last.get(taken.feed) if source == taken.source else None
+            if told is None or told.verified or told.publish_us != taken.publish_us:
+                continue
+            if told.mantissa != taken.mantissa:
+                record.disagree(told, taken)
+                disagree = True
+        return disagree
+
     def _over(self, update: PriceUpdate) -> None:
         """A price ends what was said of its absence."""
         key = (update.source, update.transport, update.feed)
@@ -345,3 +425,8 @@ class Engine:
         """Hand over the effects for other links."""
         others, self.others = self.others, {}
         return others
+
+
+def _in_words(way: WaySpec, behind: Lag) -> str:
+    more = f" and {behind.feeds - 1} more feeds" if behind.feeds > 1 else ""
+    return f"{way.transport} is {behind.behind_us / 1e6:.1f} s behind {behind.ahead} for {behind.feed}{more}"

@@ -3,9 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from oracle_hub.app.engine import Engine
 from oracle_hub.app.pump import Pump
-from oracle_hub.core.catalog import FeedSpec, Redistribute
+from oracle_hub.app.way_health import feed_ways, unproved, way_health
+from oracle_hub.core.catalog import Redistribute
 from oracle_hub.core.licence import WITHHELD, told_inputs
 from oracle_hub.core.price import divergence_bps
 from oracle_hub.core.selector import Reason
@@ -93,32 +96,17 @@ def _inputs(engine: Engine, index: int, now_us: int) -> dict[str, object]:
             "slot": None if held is None else held.slot,
             "account": None if held is None else held.account,
             "verified": held is not None and held.verified,
-            "ways": _ways(engine, spec, entry.source, now_us),
+            "ways": feed_ways(engine, spec.feed, entry.source, now_us),
             "reads": engine.lineup.describe(entry.source, spec.feed),
         }
     return answer
-
-
-def _ways(engine: Engine, spec: FeedSpec, source: str, now_us: int) -> dict[str, object]:
-    """What each transport of a source told last, whether or not it was taken."""
-    shown = spec.shows(source)
-    return {
-        transport: {
-            "price": str(update.mantissa) if shown else None,
-            "publish_time_us": update.publish_us,
-            "received_us": update.received_us,
-            "age_ms": (now_us - min(update.publish_us, update.received_us)) // 1_000,
-            "slot": update.slot,
-        }
-        for (of_feed, of_source, transport), update in engine.last_update.items()
-        if of_feed == spec.feed and of_source == source
-    }
 
 
 def notes(engine: Engine, feed: str, now_us: int) -> list[str]:
     """What a person should know at ``now_us`` about a feed beside its numbers."""
     lines = [f"not_independent: {line}" for line in engine.lineup.dependent().get(feed, ())]
     lines.extend(f"legacy: {line}" for line in engine.lineup.legacy.get(feed, ()))
+    lines.extend(unproved(engine, feed, now_us))
     known = engine.hub.catalog.source_index
     lines.extend(
         f"{status.source} by {status.transport}: {status.condition}: {engine.tell(status.source, status.text)}"
@@ -155,6 +143,7 @@ def readiness(
         "config_hash": engine.hub.config_hash,
         "feeds": {decision.feed: {"state": decision.state, "reason": decision.reason} for decision in decisions},
         "links": {name: _link(one, now_us) for name, one in health.items()},
+        "ways": [msgspec.to_builtins(way) for way in way_health(engine, health, now_us)],
         "conditions": conditions(engine, now_us),
         "refused": refused(engine),
         "not_independent": engine.lineup.dependent(),

@@ -25,7 +25,8 @@ from feeds.pyth.proving import Prover
 from feeds.pyth.signers import ED25519, LAZER, SECP256K1, rotated_by_text
 from feeds.pyth.signers import KNOWN as PYTH_SIGNERS
 from feeds.signers import SignerSet, SignerSets
-from oracle_hub.config import SourceSection, resolve_secret, resolve_url
+from oracle_hub.config import SourceSection
+from oracle_hub.config_secrets import resolve_secret, resolve_url
 from oracle_hub.core.source import Link
 from oracle_hub.errors import ConfigError
 
@@ -49,6 +50,9 @@ class Hosting(msgspec.Struct, frozen=True):
     """What the links of one source are made of."""
 
     source: str
+    """The name under which its updates go."""
+    key: str
+    """Where it is configured, below ``sources``: the source's name, or that of a further way to it."""
     section: SourceSection
     feeds: Mapping[str, str]
     """The source's own id by feed."""
@@ -81,6 +85,8 @@ class HostedKind(msgspec.Struct, frozen=True):
     n_emulated: int
     """How many places the emulator offers."""
     links: Callable[[Hosting, tuple[Host, ...]], Iterator[Link]]
+    signed: bool = True
+    """Whether its updates can be proved (``verify``)."""
 
 
 def _base_urls(what: str) -> Callable[[str, SourceSection], tuple[Host, ...]]:
@@ -183,7 +189,7 @@ def _pyth_prover(hosting: Hosting) -> Prover | None:
         return None
     signers = hosting.signers()
     sets = simulated_signer().sets if signers == "simulated" else PYTH_SIGNERS[signers]
-    return Prover(rotated_by_text(sets, hosting.section.rotations, f"sources.{hosting.source}.rotations"))
+    return Prover(rotated_by_text(sets, hosting.section.rotations, f"sources.{hosting.key}.rotations"))
 
 
 def _edge_links(hosting: Hosting, hosts: tuple[Host, ...]) -> Iterator[Link]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from feeds.addresses import ASSETS
-from oracle_hub.config import AGGREGATES, Config, feed_roles
+from oracle_hub.config import AGGREGATES, Config, Way, feed_roles, ways_of
 from oracle_hub.errors import ConfigError
 
 ORACLES = {
@@ -22,7 +22,7 @@ ORACLES = {
 """Whose price a kind carries, where it is one oracle's."""
 
 Addresses = Mapping[str, Mapping[str, str]]
-"""Where each source reads each feed, by source and feed."""
+"""Where each way to each source reads each feed, by the way's name and feed."""
 
 
 def refuse_same_reading(config: Config, addresses: Addresses) -> None:
@@ -32,14 +32,14 @@ def refuse_same_reading(config: Config, addresses: Addresses) -> None:
         ConfigError: names the feed, both sources, and what they read.
     """
     for feed in config.feeds:
-        read: dict[str, str] = {}
-        for source in _roles(config, feed):
-            what = _reads(config, source, feed, addresses)
-            if what in read:
+        read: dict[str, Way] = {}
+        for way in (way for source in _roles(config, feed) for way in _ways(config, source, feed, addresses)):
+            what = _reads(way, feed, addresses)
+            if what in read and read[what].source != way.source:
                 raise ConfigError(
-                    f"feeds.{feed}: {read[what]} and {source} both read {what}, so neither can verify the other"
+                    f"feeds.{feed}: {read[what].name} and {way.name} both read {what}, so neither can verify the other"
                 )
-            read[what] = source
+            read[what] = way
 
 
 def dependent_verifiers(config: Config, addresses: Addresses) -> dict[str, tuple[str, ...]]:
@@ -54,15 +54,22 @@ def dependent_at_run_time(
     """As :func:`dependent_verifiers`, with the legs that the aggregates themselves name by now."""
     found = dependent_verifiers(config, addresses)
     for feed in config.feeds:
-        primary, *verifiers = _roles(config, feed)
-        legs = getattr(readers.get(primary), "legs", {}).get(feed)
-        named = set() if legs is None else {getattr(legs, name) for name in legs.__struct_fields__}
-        for verifier in verifiers:
-            address = addresses[verifier][feed]
-            if address in named and not any(address in line for line in found.get(feed, ())):
-                line = f"{verifier} reads {address}, which the aggregate that {primary} reads names as a leg"
-                found[feed] = (*found.get(feed, ()), line)
+        primary, *verifiers = (_ways(config, source, feed, addresses) for source in _roles(config, feed))
+        for aggregate in primary:
+            legs = getattr(readers.get(aggregate.name), "legs", {}).get(feed)
+            named = set() if legs is None else {getattr(legs, name) for name in legs.__struct_fields__}
+            for way in (way for ways in verifiers for way in ways):
+                address = addresses[way.name][feed]
+                if address in named and not any(address in line for line in found.get(feed, ())):
+                    line = f"{way.name} reads {address}, which the aggregate that {aggregate.name} reads names as a leg"
+                    found[feed] = (*found.get(feed, ()), line)
     return found
+
+
+def _ways(config: Config, source: str, feed: str, addresses: Addresses) -> list[Way]:
+    """The ways in which a source reads a feed."""
+    ways = ways_of(config).values()
+    return [way for way in ways if way.source == source and feed in addresses.get(way.name, {})]
 
 
 def _roles(config: Config, feed: str) -> tuple[str, ...]:
@@ -70,32 +77,34 @@ def _roles(config: Config, feed: str) -> tuple[str, ...]:
     return (roles.primary or "", *roles.verifiers)
 
 
-def _reads(config: Config, source: str, feed: str, addresses: Addresses) -> str:
-    """The account or stream behind a source; for a custody the aggregate that it leads to, where that is known."""
-    if config.sources[source].kind in AGGREGATES and feed in ASSETS:
+def _reads(way: Way, feed: str, addresses: Addresses) -> str:
+    """The account or stream behind a way; for a custody the aggregate that it leads to, where that is known."""
+    if way.section.kind in AGGREGATES and feed in ASSETS:
         return ASSETS[feed].ag
-    address = addresses[source][feed]
-    oracle = ORACLES.get(config.sources[source].kind)
+    address = addresses[way.name][feed]
+    oracle = ORACLES.get(way.section.kind)
     return f"feed {address} of {oracle}" if address.isdecimal() else address  # a number means another feed elsewhere
 
 
 def _dependences(config: Config, feed: str, addresses: Addresses) -> Iterator[str]:
-    roles = _roles(config, feed)
-    kinds = {source: config.sources[source].kind for source in roles}
-    for aggregate in roles:
-        if kinds[aggregate] in AGGREGATES and feed in ASSETS:
-            legs = _legs(feed)
-            for other in roles:
-                leg = legs.get(addresses[other][feed])
-                if leg is not None:
-                    yield (
-                        f"{other} reads {addresses[other][feed]}, which is {leg} of the aggregate that "
-                        f"{aggregate} reads"
-                    )
-    _, first, second = roles
-    oracle = ORACLES.get(kinds[first])
-    if oracle is not None and oracle == ORACLES.get(kinds[second]):
-        yield f"{first} and {second} both carry {oracle}'s price: one oracle's error would pass as two witnesses"
+    roles = [_ways(config, source, feed, addresses) for source in _roles(config, feed)]
+    ways = [way for role in roles for way in role]
+    for aggregate in ways:
+        if aggregate.section.kind not in AGGREGATES or feed not in ASSETS:
+            continue
+        legs = _legs(feed)
+        for other in ways:
+            address = addresses[other.name][feed]
+            leg = legs.get(address) if other.source != aggregate.source else None
+            if leg is not None:
+                yield f"{other.name} reads {address}, which is {leg} of the aggregate that {aggregate.name} reads"
+    _, firsts, seconds = roles
+    for first in firsts:
+        oracle = ORACLES.get(first.section.kind)
+        for second in seconds:
+            if oracle is not None and oracle == ORACLES.get(second.section.kind):
+                names = f"{first.name} and {second.name}"
+                yield f"{names} both carry {oracle}'s price: one oracle's error would pass as two witnesses"
 
 
 def _legs(feed: str) -> dict[str, str]:

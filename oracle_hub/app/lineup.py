@@ -1,7 +1,7 @@
 """From a configuration to a line-up: which accounts and streams stand behind each source, and the links to them."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -19,16 +19,19 @@ from oracle_hub.config import (
     Config,
     RpcSection,
     SourceSection,
+    Way,
     canonical_text,
     feed_roles,
     parse_canonical,
     redistribute_of,
-    resolve_url,
     text_hash,
+    ways_of,
 )
-from oracle_hub.core.catalog import Catalog, FeedSpec, Redistribute
+from oracle_hub.config_secrets import resolve_url
+from oracle_hub.core.catalog import Catalog, FeedSpec, Proof, Redistribute
 from oracle_hub.core.source import Link
 from oracle_hub.core.stall import StallRule
+from oracle_hub.core.ways import WaySpec
 from oracle_hub.errors import ConfigError, DecodeError
 from oracle_hub.ingest.rpc_watch import RpcLimits
 from oracle_hub.ingest.solana_rpc import SolanaRpc
@@ -39,7 +42,7 @@ class Endpoints(msgspec.Struct, frozen=True):
 
     rpc: tuple[RpcSection, ...]
     hosts: Mapping[str, tuple[Host, ...]]
-    """By source, for those with links of their own."""
+    """By way (:func:`~oracle_hub.config.ways_of`), for those with links of their own."""
     genesis_hash: str | None
 
     def __repr__(self) -> str:
@@ -81,35 +84,64 @@ def catalog_of(config: Config) -> Catalog:
         )
     hub = config.hub
     stall = StallRule(hub.stall_after_ms * 1_000, hub.stall_bps)
-    return Catalog(specs, max_future_us=hub.max_future_ms * 1_000, stall=stall)
+    proof = {name: _proof(config, name) for name in config.sources}
+    return Catalog(specs, max_future_us=hub.max_future_ms * 1_000, stall=stall, proof=proof)
+
+
+def _proof(config: Config, source: str) -> Proof:
+    """What a checked signature counts for: with a way that demands them, everything of a source but what it brings."""
+    sections = [way.section for way in ways_of(config).values() if way.source == source]
+    proving = [section for section in sections if _proves(section)]
+    if config.sources[source].equivalent or not proving:
+        return Proof.EQUIVALENT
+    strict = any(section.verify == "strict" for section in proving)
+    return Proof.DEMANDED if strict and len(sections) > 1 else Proof.PREFERRED
+
+
+def _proves(section: SourceSection) -> bool:
+    """Whether signatures are checked on what is read so."""
+    return section.kind in HOSTED and HOSTED[section.kind].signed and section.verify != "off"
 
 
 def _first(own: int | None, default: int) -> int:
     return default if own is None else own
 
 
-def addresses_of(config: Config, source_name: str) -> dict[str, str]:
-    """Where each feed of a source is read from: configured, else known.
+def addresses_of(config: Config, name: str) -> dict[str, str]:
+    """Where each feed of a source is read from by its first way, or by a further one: configured, else known.
+
+    A further way need not have every feed of its source.
 
     An address whose account was replaced is mapped to what took its place (:mod:`oracle_hub.app.mapped`).
 
     Raises:
         ConfigError: neither; names the key to write.
     """
-    source = config.sources[source_name]
+    way = ways_of(config)[name]
     found: dict[str, str] = {}
     for feed, section in config.feeds.items():
         roles = feed_roles(config, section)
-        if source_name not in (roles.primary, *roles.verifiers, *roles.references):
+        if way.source not in (roles.primary, *roles.verifiers, *roles.references):
             continue
-        address = section.accounts.get(source_name) or _known_address(source, feed)
-        if address is None:
-            raise ConfigError(
-                f"feeds.{feed}.accounts.{source_name}: {feed} is no known asset; write where {source.kind} reads it"
-            )
-        _check_address(address, source.kind, key=f"feeds.{feed}.accounts.{source_name}")
-        found[feed] = successor_of(source.kind, feed, address) or address
+        given = way.accounts.get(feed) if way.way else section.accounts.get(name)
+        key = f"sources.{way.key}.accounts.{feed}" if way.way else f"feeds.{feed}.accounts.{name}"
+        address = given or _known_address(way.section, feed)
+        if address is not None:
+            _check_address(address, way.section.kind, key=key)
+            found[feed] = successor_of(way.section.kind, feed, address) or address
+        elif not way.way:
+            raise ConfigError(f"{key}: {feed} is no known asset; write where {way.section.kind} reads it")
+    if way.way:
+        _check_further(config, way, found)
     return found
+
+
+def _check_further(config: Config, way: Way, found: Mapping[str, str]) -> None:
+    foreign = next((feed for feed in way.accounts if feed not in found), None)
+    if foreign is not None:
+        raise ConfigError(f"sources.{way.key}.accounts.{foreign}: {way.source} has no part in {foreign}")
+    if not found and addresses_of(config, way.source):
+        raise ConfigError(f"sources.{way.key}: reads none of {way.source}'s feeds; add accounts with their addresses")
 
 
 def _check_address(address: str, kind: str, *, key: str) -> None:
@@ -132,24 +164,24 @@ def _known_address(source: SourceSection, feed: str) -> str | None:
 
 
 def readers_of(config: Config) -> dict[str, DescribedReader]:
-    """The account readers, by source."""
+    """The account readers, by way."""
     readers: dict[str, DescribedReader] = {}
-    for name, source in config.sources.items():
-        addresses = addresses_of(config, name)
-        if not addresses or source.kind in HOSTED:
+    for name, way in ways_of(config).items():
+        addresses, section = addresses_of(config, name), way.section
+        if not addresses or section.kind in HOSTED:
             continue
         expos = {feed: config.feeds[feed].expo for feed in addresses}
-        readers[name] = make_reader(source.kind, name, addresses, expos, pool=source.pool)
+        readers[name] = make_reader(section.kind, way.source, addresses, expos, pool=section.pool)
     return readers
 
 
 def all_addresses(config: Config) -> dict[str, dict[str, str]]:
-    """:func:`addresses_of` for every source, with roles that would verify themselves refused.
+    """:func:`addresses_of` for every way to every source, with roles that would verify themselves refused.
 
     Raises:
         ConfigError: as its parts do.
     """
-    addresses = {name: addresses_of(config, name) for name in config.sources}
+    addresses = {name: addresses_of(config, name) for name in ways_of(config)}
     refuse_same_reading(config, addresses)
     return addresses
 
@@ -170,16 +202,14 @@ def endpoints_of(config: Config) -> Endpoints:
     )
     if not rpc and readers_of(config):
         raise ConfigError("solana.rpc: no endpoint, but sources are read from accounts; add [[solana.rpc]]")
-    hosts = {
-        name: HOSTED[config.sources[name].kind].hosts(name, config.sources[name]) for name in _hosted_sources(config)
-    }
+    hosts = {name: HOSTED[way.section.kind].hosts(way.key, way.section) for name, way in _hosted_ways(config)}
     return Endpoints(rpc, hosts, genesis_hash_of(config))
 
 
 def emulated_endpoints(config: Config, urls: EmulatorUrls) -> Endpoints:
     """Endpoints of a simulation: what the emulator offers."""
     rpc = tuple(RpcSection(name=one.name, http_url=one.http, ws_url=one.ws) for one in urls.solana)
-    hosts = {name: tuple(HOSTED[config.sources[name].kind].emulated(urls)) for name in _hosted_sources(config)}
+    hosts = {name: tuple(HOSTED[way.section.kind].emulated(urls)) for name, way in _hosted_ways(config)}
     return Endpoints(rpc, hosts, genesis_hash_of(config))
 
 
@@ -191,8 +221,8 @@ def journaled_endpoints(config: Config) -> Endpoints:
     )
     nowhere = Host("http://replay.invalid", rest_url="http://replay.invalid")
     hosts = {
-        name: (nowhere,) * (len(config.sources[name].hosts) or HOSTED[config.sources[name].kind].n_emulated)
-        for name in _hosted_sources(config)
+        name: (nowhere,) * (len(way.section.hosts) or HOSTED[way.section.kind].n_emulated)
+        for name, way in _hosted_ways(config)
     }
     return Endpoints(rpc, hosts, genesis_hash_of(config))
 
@@ -214,9 +244,10 @@ def genesis_hash_of(config: Config) -> str:
     return GENESIS_HASHES[config.solana.cluster]
 
 
-def _hosted_sources(config: Config) -> list[str]:
-    """Sources with links of their own that have feeds."""
-    return [name for name, source in config.sources.items() if source.kind in HOSTED and addresses_of(config, name)]
+def _hosted_ways(config: Config) -> list[tuple[str, Way]]:
+    """Ways with links of their own that have feeds."""
+    ways = ways_of(config).items()
+    return [(name, way) for name, way in ways if way.section.kind in HOSTED and addresses_of(config, name)]
 
 
 def build_lineup(
@@ -233,9 +264,13 @@ def build_lineup(
     text = canonical_text(config) if journaled_text is None else journaled_text
     if before is not None and _wiring(parse_canonical(before.config_text)) == _wiring(config):
         readers, links = before.readers, before.links
+        carried = [(spec.way, spec.link) for spec in before.ways]
     else:
         readers = readers_of(config)
-        links = {link.name: link for link in _links(config, readers, endpoints)}
+        links, carried = {}, []
+        for names, link in _links(config, readers, endpoints):
+            links[link.name] = link
+            carried += [(name, link.name) for name in names]
     return Lineup(
         catalog=catalog_of(config),
         links=links,
@@ -246,29 +281,65 @@ def build_lineup(
         config_hash=text_hash(text),
         alerts=alert_settings(config),
         onchain=following(config),
+        ways=tuple(_way_specs(config, carried)),
     )
+
+
+def _way_specs(config: Config, carried: Iterable[tuple[str, str]]) -> Iterator[WaySpec]:
+    """Every way by every link that carries it, in the order of the configuration."""
+    ways = ways_of(config)
+    order = list(ways)
+    for name, link in sorted(carried, key=lambda one: order.index(one[0])):
+        section = ways[name].section
+        yield WaySpec(
+            source=ways[name].source,
+            transport=link if section.kind in HOSTED else transport_of(link, ways[name]),
+            link=link,
+            way=name,
+            kind=section.kind,
+            proves=_proves(section),
+            feeds=tuple(addresses_of(config, name)),
+            max_age_us=section.age_ms * 1_000,
+        )
+
+
+def transport_of(link: str, way: Way) -> str:
+    """What updates call a way by accounts: the link's name, and for a further way ``solana/WAY:RPC``.
+
+    What stands before the colon is the kind of transport: slots of two accounts do not compare.
+    """
+    kind, _, rpc = link.partition(":")
+    return f"{kind}/{way.way}:{rpc}" if way.way else link
 
 
 def _wiring(config: Config) -> object:
     """The part of a configuration that links and readers are made of."""
+    ways = ways_of(config)
     sources = {
-        name: msgspec.structs.replace(source, max_age_ms=None, limits="configured", redistribute=None)
-        for name, source in config.sources.items()
+        name: msgspec.structs.replace(
+            way.section, max_age_ms=None, ways={}, equivalent=False, limits="configured", redistribute=None
+        )
+        for name, way in ways.items()
     }
-    addresses = {name: addresses_of(config, name) for name in config.sources}
+    addresses = {name: addresses_of(config, name) for name in ways}
     expos = {feed: section.expo for feed, section in config.feeds.items()}
     return (config.solana, sources, addresses, expos)
 
 
-def _links(config: Config, readers: Mapping[str, DescribedReader], endpoints: Endpoints) -> Iterator[Link]:
-    solana = config.solana
+def _links(
+    config: Config, readers: Mapping[str, DescribedReader], endpoints: Endpoints
+) -> Iterator[tuple[Iterable[str], Link]]:
+    """Each link, with the ways that it carries."""
+    solana, ways = config.solana, ways_of(config)
     if readers:
         for rpc in endpoints.rpc:
-            yield SolanaRpc(
-                f"solana:{rpc.name}",
+            name = f"solana:{rpc.name}"
+            link = SolanaRpc(
+                name,
                 rpc.http_url,
                 rpc.ws_url,
                 list(readers.values()),
+                transports=[transport_of(name, ways[way]) for way in readers],
                 commitment=solana.commitment,
                 genesis_hash=endpoints.genesis_hash,
                 limits=RpcLimits(
@@ -276,20 +347,23 @@ def _links(config: Config, readers: Mapping[str, DescribedReader], endpoints: En
                     transport_silence_us=solana.silence_ms * 1_000,
                 ),
             )
-    kinds = Counter(config.sources[name].kind for name in endpoints.hosts)
+            yield readers, link
+    kinds = Counter(ways[name].section.kind for name in endpoints.hosts)
     for name, hosts in endpoints.hosts.items():
-        section = config.sources[name]
+        section = ways[name].section
         kind = HOSTED[section.kind]
         feeds = addresses_of(config, name)
         hosting = Hosting(
-            source=name,
+            source=ways[name].source,
+            key=ways[name].key,
             section=section,
             feeds=feeds,
             expos={feed: config.feeds[feed].expo for feed in feeds},
             simulated=config.emulator is not None,
             names=kind.prefix if kinds[section.kind] == 1 else f"{kind.prefix}:{name}",
         )
-        yield from kind.links(hosting, hosts)
+        for hosted in kind.links(hosting, hosts):
+            yield (name,), hosted
 
 
 def lineup_from_text(text: str, before: Lineup | None = None) -> Lineup:

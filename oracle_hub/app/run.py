@@ -357,6 +357,7 @@ class Application:
         yield from samples.of_pump(self.pump, self.clock.now_us(), max_feeds=self.config.server.max_metric_feeds)
         yield from samples.of_alerts(self.alerting)
         yield from samples.of_links(self.supervisor, self.clock.now_us())
+        yield from samples.of_ways(self.pump.engine, self.supervisor, self.clock.now_us())
         yield from self.publisher.samples()
         yield from samples.of_journal(self.journal)
         yield from self.deliveries.samples()

@@ -7,6 +7,7 @@ from oracle_hub.alerts.alert import Change, Kind, Severity
 from oracle_hub.app.alerting import Alerting
 from oracle_hub.app.engine import Engine
 from oracle_hub.app.pump import Pump
+from oracle_hub.app.way_health import way_health
 from oracle_hub.core.catalog import FeedSpec
 from oracle_hub.core.hub import Decision, DecisionInput
 from oracle_hub.core.licence import told_ratio
@@ -125,6 +126,23 @@ def of_links(supervisor: Supervisor, now_us: int) -> Iterator[Sample]:
     for name, waiting in supervisor.waiting().items():
         yield "oraclehub_link_waiting_sends", (name,), waiting.sends
         yield "oraclehub_link_open_fetches", (name,), waiting.fetches
+
+
+def of_ways(engine: Engine, supervisor: Supervisor, now_us: int) -> Iterator[Sample]:
+    """Every way to every source: as many series as there are ways, however many feeds they bring."""
+    for way in way_health(engine, supervisor.health(), now_us):
+        labels = (way.source, way.transport)
+        yield "oraclehub_way_up", labels, way.up
+        yield "oraclehub_way_silent", labels, way.silent
+        if way.last_update_ms_ago is not None:
+            yield "oraclehub_way_age_seconds", labels, way.last_update_ms_ago / 1e3
+        yield "oraclehub_way_behind_seconds", labels, way.behind_ms / 1e3
+        yield "oraclehub_way_firsts", labels, way.firsts
+        yield "oraclehub_way_duplicates", labels, way.duplicates
+        yield "oraclehub_way_disagreements", labels, way.disagreements
+        yield "oraclehub_way_late_updates", labels, way.late
+        yield "oraclehub_way_late_seconds", labels, way.mean_late_ms * way.late / 1e3
+        yield "oraclehub_way_most_late_seconds", labels, way.most_late_ms / 1e3
 
 
 def of_journal(journal: JournalWriter | None) -> Iterator[Sample]:

@@ -18,7 +18,7 @@ from oracle_hub.app.independence import dependent_verifiers
 from oracle_hub.app.legacy import legacy_notes
 from oracle_hub.app.lineup import all_addresses, catalog_of, endpoints_of, readers_of
 from oracle_hub.cli.console import console
-from oracle_hub.config import Config, config_hash, load_config, redistribute_of
+from oracle_hub.config import Config, config_hash, load_config, redistribute_of, ways_of
 from oracle_hub.core.catalog import Catalog
 from oracle_hub.core.selector import BIT_A_BARRED, BIT_B_BARRED
 from oracle_hub.errors import ConfigError
@@ -94,6 +94,8 @@ def examine(config: Config) -> dict[str, Any]:
                 "matches_derived": described.get("matches_derived") if comparable else None,
                 "max_age_ms": spec.max_age_us[source] // 1_000,
                 "redistribute": redistribute_of(config, source).value,
+                "ways": further_ways(config, source, spec.feed, addresses),
+                "proof": catalog.proof[source].value,
             }
         feeds[spec.feed] = {
             "policy": spec.policy,
@@ -131,6 +133,17 @@ def _without_choice(catalog: Catalog) -> list[str]:
                 f"the older one too"
             )
     return warnings
+
+
+def further_ways(
+    config: Config, source: str, feed: str, addresses: dict[str, dict[str, str]]
+) -> dict[str, dict[str, str]]:
+    """The ways beside the first one in which a source reads a feed: kind, and what it reads."""
+    return {
+        name: {"kind": way.section.kind, "reads": addresses[name][feed]}
+        for name, way in ways_of(config).items()
+        if way.source == source and way.way and feed in addresses[name]
+    }
 
 
 def _foreign_addresses(feeds: dict[str, Any]) -> list[str]:
@@ -220,6 +233,8 @@ def _one_by_one(feeds: dict[str, Any]) -> Table:
                 str(spec["max_divergence_bps"]) if first else "",
                 str(spec["policy"]) if first else "",
             )
+            for way, further in entry["ways"].items():
+                table.add_row("", "way", way, further["kind"], further["reads"], "—", "", "", "")
         table.add_section()
     return table
 

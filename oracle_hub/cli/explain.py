@@ -102,5 +102,30 @@ def _show(answer: dict[str, Any], out: Console) -> None:
             entry["account"] or "—",
         )
     out.print(table)
+    _show_ways(answer["inputs"], expo, out)
     for note in answer.get("notes", ()):
         out.print(f"note: {note}", style="yellow")
+
+
+def _show_ways(inputs: dict[str, Any], expo: int, out: Console) -> None:
+    """What came by each way, where a source has several. None of a way: it told nothing of this feed yet."""
+    table = Table(title="ways")
+    for column in ("source", "transport", "kind", "price", "age s", "behind ms", "late ms", "verified"):
+        table.add_column(column)
+    for name, entry in inputs.items():
+        for transport, told in entry["ways"].items() if len(entry["ways"]) > 1 else ():
+            if told is None:
+                table.add_row(name, transport, *["—"] * 6)
+                continue
+            table.add_row(
+                name,
+                transport,
+                told["kind"],
+                decimal_text(int(told["price"]), expo) if told["price"] else "—",
+                f"{told['age_ms'] / 1000:.1f}",
+                str(told["behind_ms"]),
+                f"{told['mean_late_ms']:.1f}",
+                "yes" if told["verified"] else "no",
+            )
+    if table.row_count:
+        out.print(table)

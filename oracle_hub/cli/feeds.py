@@ -17,7 +17,8 @@ from oracle_hub.app.hosted import HOSTED, Host
 from oracle_hub.app.legacy import write_config
 from oracle_hub.app.offers import HERMES, Listed, Offer, known_offers, listed_by, matching, offers_of
 from oracle_hub.cli.console import console
-from oracle_hub.config import Config, load_config, parse_config, resolve_secret, resolve_url
+from oracle_hub.config import Config, load_config, parse_config
+from oracle_hub.config_secrets import resolve_secret, resolve_url
 from oracle_hub.errors import ConfigError, SourceError
 
 SHOWN = 50

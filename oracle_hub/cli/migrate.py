@@ -20,7 +20,8 @@ from oracle_hub.app.lineup import genesis_hash_of
 from oracle_hub.app.migration import FeedMigration, Oracle, Verdict, examine
 from oracle_hub.cli.console import console
 from oracle_hub.clock import SystemClock
-from oracle_hub.config import Config, load_config, parse_config, resolve_url
+from oracle_hub.config import Config, load_config, parse_config
+from oracle_hub.config_secrets import resolve_url
 from oracle_hub.core.price import decimal_text
 from oracle_hub.errors import ConfigError, SourceError
 

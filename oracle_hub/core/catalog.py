@@ -23,6 +23,17 @@ class Redistribute(StrEnum):
     """Everything."""
 
 
+class Proof(StrEnum):
+    """What a checked signature counts for, of a source that is read in more than one way."""
+
+    PREFERRED = "preferred"
+    """An unverified update never replaces a verified one."""
+    DEMANDED = "demanded"
+    """An unverified update is never taken at all: some way to the source proves its updates, so nothing else counts."""
+    EQUIVALENT = "equivalent"
+    """Verified and unverified updates count alike."""
+
+
 class FeedSpec(msgspec.Struct, frozen=True, kw_only=True):
     """One feed: who is asked, and how far answers may be apart and how old."""
 
@@ -76,13 +87,20 @@ class Catalog:
     """
 
     def __init__(
-        self, feeds: Iterable[FeedSpec], *, max_future_us: int = 2_000_000, stall: StallRule | None = None
+        self,
+        feeds: Iterable[FeedSpec],
+        *,
+        max_future_us: int = 2_000_000,
+        stall: StallRule | None = None,
+        proof: Mapping[str, Proof] | None = None,
     ) -> None:
         self.feeds: tuple[FeedSpec, ...] = tuple(feeds)
         self.max_future_us = max_future_us
         """A publish time further ahead of our clock than this is not believed."""
         self.stall = stall or StallRule()
         """When a source is proven to stand still."""
+        self.proof: dict[str, Proof] = dict(proof or {})
+        """By source; ``PREFERRED`` where absent."""
         self.feed_index: dict[str, int] = {spec.feed: index for index, spec in enumerate(self.feeds)}
         names = dict.fromkeys(source for spec in self.feeds for source in spec.sources)
         self.sources: tuple[str, ...] = tuple(names)

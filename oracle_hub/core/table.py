@@ -11,14 +11,15 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from oracle_hub.core.catalog import Catalog, FeedSpec
+from oracle_hub.core.catalog import Catalog, FeedSpec, Proof
 from oracle_hub.core.columns import ColumnInputs
 from oracle_hub.core.price import BPS_ONE, INT64_MAX
 from oracle_hub.core.selector import ABSENT, Input
 from oracle_hub.core.source import Condition, PriceUpdate, Status
 
-HELD, HEARD, FUTURE, HALTED, INVALID, STALLED, VERIFIED = (1 << bit for bit in range(7))
-"""Flags of a cell. ``HEARD``: an update came in this run, even one that could not be taken."""
+HELD, HEARD, FUTURE, HALTED, INVALID, STALLED, VERIFIED, UNPROVED = (1 << bit for bit in range(8))
+"""Flags of a cell. ``HEARD``: an update came in this run, even one that could not be taken. ``UNPROVED``: one came that
+was refused for want of a proof, before any other."""
 UNUSABLE = FUTURE | HALTED | INVALID | STALLED
 _ORDINARY = HELD | HEARD | VERIFIED
 
@@ -40,7 +41,7 @@ class InputStatus(StrEnum):
     STALLED = "stalled"
     """Proven to repeat an old value under new times (:mod:`oracle_hub.core.stall`)."""
     UNVERIFIED = "unverified"
-    """A signature is demanded and was not checked."""
+    """A signature is demanded, and nothing came but what has none."""
     OK = "ok"
 
 
@@ -57,7 +58,8 @@ class Applied(StrEnum):
     FUTURE = "future"
     """Stamped beyond ``now + max_future``: never enters the cell, never moves the watermark."""
     UNVERIFIED = "unverified"
-    """An unverified way never replaces what a verified way brought."""
+    """An unverified way never replaces what a verified way brought, unless both count alike
+    (:class:`~oracle_hub.core.catalog.Proof`)."""
     REFUSED = "refused"
     """Not positive, or beyond int64 in some number. Decoders refuse such values; the table does so once more, since
     one of them must neither become a price nor end the run."""
@@ -107,12 +109,19 @@ class Table:
         self.accounts: list[str | None] = [None] * size
         self._taken: list[PriceUpdate | None] = [None] * size
         """The held update as it came, where it still says what the columns say: spares :meth:`held` to make it."""
+        self._demanded: list[bool] = [False] * size
+        """Per cell, whether only verified updates are taken."""
+        self._equivalent: list[bool] = [False] * size
+        """And whether verified and unverified ones count alike."""
         self._cells: dict[tuple[str, str], int] = {}
         for index, spec in enumerate(catalog.feeds):
             for source in spec.sources:
                 cell = index * self.n_sources + catalog.source_index[source]
                 self._cells[source, spec.feed] = cell
                 self._max_age_us[cell] = spec.max_age_us[source]
+                proof = catalog.proof.get(source, Proof.PREFERRED)
+                self._demanded[cell] = proof is Proof.DEMANDED
+                self._equivalent[cell] = proof is Proof.EQUIVALENT
             a, b, c = (self._cells[source, spec.feed] for source in spec.roles)
             self._peers[a], self._peers[b], self._peers[c] = (b, c), (a, c), (a, b)
 
@@ -138,13 +147,17 @@ class Table:
         if not _representable(update):
             return Applied.REFUSED
         flags = self._flags[cell]
+        unproven = not update.verified and (
+            self._demanded[cell] or bool(flags & VERIFIED and not self._equivalent[cell])
+        )
         if update.publish_us > now_us + self.catalog.max_future_us:
-            self._flags[cell] = flags | FUTURE | HEARD
+            if not unproven:  # what could not be taken cannot spoil what is held either
+                self._flags[cell] = flags | FUTURE | HEARD
             return Applied.FUTURE
-        if flags & FUTURE:
+        if flags & FUTURE and not unproven:
             flags &= ~FUTURE
             self._flags[cell] = flags
-        verdict = self._order(cell, flags, update)
+        verdict = self._order(cell, flags, update, unproven)
         if verdict is not Applied.TAKEN:
             return verdict
         peers = self._peers[cell]
@@ -188,13 +201,15 @@ class Table:
         if self.catalog.stall.proven(self._publish_us[cell] - self._since_us[cell], first, second):
             self._flags[cell] = flags | STALLED
 
-    def _order(self, cell: int, flags: int, update: PriceUpdate) -> Applied:
+    def _order(self, cell: int, flags: int, update: PriceUpdate, unproven: bool) -> Applied:
         if not flags & HELD:
-            return Applied.TAKEN
+            if not unproven:
+                return Applied.TAKEN
+            self._flags[cell] = flags | UNPROVED
+            return Applied.UNVERIFIED
         held_us = self._publish_us[cell]
         if update.publish_us < held_us:
             return Applied.OLDER
-        unproven = bool(flags & VERIFIED) and not update.verified
         if update.publish_us > held_us:
             return Applied.UNVERIFIED if unproven else Applied.TAKEN
         if update.mantissa == self._mantissa[cell]:
@@ -214,7 +229,11 @@ class Table:
         return Applied.CONFLICT
 
     def mark(self, status: Status) -> bool:
-        """Note what a source says of itself; True if a usable source became unusable or the other way round."""
+        """Note what a source says of itself; True if a usable source became unusable or the other way round.
+
+        What one kind of transport says does not touch what another kind brought: an account that halts while the
+        stream goes on is the loss of a way, not of the source.
+        """
         flag = {Condition.HALTED: HALTED, Condition.INVALID: INVALID}.get(status.condition)
         if flag is None:
             return False
@@ -222,7 +241,9 @@ class Table:
         changed = False
         for feed in feeds:
             cell = self.cell_of(status.source, feed)
-            if cell is not None and not self._flags[cell] & flag:
+            if cell is None or self._flags[cell] & flag:
+                continue
+            if not self._flags[cell] & HELD or _kind(status.transport) == _kind(self.transports[cell]):
                 self._flags[cell] |= flag | HEARD
                 changed = True
         return changed
@@ -288,7 +309,8 @@ class Table:
             recency_us = publish_us if publish_us < received_us else received_us
             return InputStatus.OK if now_us - recency_us <= self._max_age_us[cell] else InputStatus.STALE
         if not flags & HEARD:
-            return InputStatus.WARMING if warming else InputStatus.MISSING
+            unheard = InputStatus.UNVERIFIED if flags & UNPROVED else InputStatus.MISSING
+            return InputStatus.WARMING if warming else unheard
         for flag, status in _BY_FLAG:
             if flags & flag:
                 return status
@@ -307,6 +329,10 @@ class Table:
     def publish_us(self, cell: int) -> int:
         """Publish time of the held update."""
         return self._publish_us[cell]
+
+    def received_us(self, cell: int) -> int:
+        """Receipt of the held update: when its news came first, by whatever way."""
+        return self._received_us[cell]
 
     def conf(self, cell: int) -> int | None:
         """Confidence interval of the held update, where the source gives one."""

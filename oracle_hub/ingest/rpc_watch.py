@@ -9,8 +9,8 @@ from oracle_hub.core.source import AccountReader
 NEVER = 2**63 - 1
 
 CONFIGURED = frozenset(
-    {"name", "_http_url", "_ws_url", "_headers", "_secrets", "_readers", "_sources", "_commitment"}
-    | {"_genesis_hash", "_silence_us", "_limits"}
+    {"name", "_http_url", "_ws_url", "_headers", "_secrets", "_transports", "_sources"}
+    | {"_commitment", "_genesis_hash", "_silence_us", "_limits"}
 )
 """What a Solana link has from the configuration; everything else of it is state."""
 

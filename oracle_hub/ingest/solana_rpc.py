@@ -68,6 +68,7 @@ class SolanaRpc:
     come earlier wait. After a mismatch nothing passes until a later check is right.
 
     ``silence_us`` gives the data silence per source name; a source without an entry has ``limits.silence_us``.
+    ``transports`` gives the name that each reader's updates come by, where it is not the link's own.
     """
 
     CONFIGURED: ClassVar[frozenset[str]] = CONFIGURED
@@ -84,11 +85,12 @@ class SolanaRpc:
         silence_us: Mapping[str, int] | None = None,
         limits: RpcLimits | None = None,
         headers: Mapping[str, str] | None = None,
+        transports: Sequence[str] | None = None,
     ) -> None:
         self.name = name
         self._http_url = http_url
         self._ws_url = ws_url
-        self._readers = tuple(readers)
+        self._transports = dict(zip(readers, transports or [name] * len(readers), strict=True))
         self._sources = tuple(dict.fromkeys(reader.source for reader in readers))
         self._commitment = commitment
         self._genesis_hash = genesis_hash
@@ -148,7 +150,7 @@ class SolanaRpc:
         Called on every Solana link after any reader returned ``Rewatch``.
         """
         wanted: dict[str, tuple[AccountReader, ...]] = {}
-        for reader in self._readers:
+        for reader in self._transports:
             for pubkey in reader.accounts():
                 wanted[pubkey] = (*wanted.get(pubkey, ()), reader)
         effects: list[Effect] = []
@@ -247,7 +249,7 @@ class SolanaRpc:
             return self._pass_on(watch, slot, received_us)
         account = Account(watch.pubkey, owner, slot, content)
         if self._cluster.sure and len(watch.readers) == 1:
-            return watch.readers[0].read(account, self.name, received_us)
+            return watch.readers[0].read(account, self._transports[watch.readers[0]], received_us)
         return self._pass_on(watch, account, received_us)
 
     def _rare_message(self, data: bytes, received_us: int) -> Sequence[Output]:
@@ -419,9 +421,9 @@ class SolanaRpc:
         output: list[Output] = []
         for reader in watch.readers:
             if isinstance(state, int):
-                output.extend(reader.missing(watch.pubkey, state, self.name, received_us))
+                output.extend(reader.missing(watch.pubkey, state, self._transports[reader], received_us))
             else:
-                output.extend(reader.read(state, self.name, received_us))
+                output.extend(reader.read(state, self._transports[reader], received_us))
         return output
 
     def _genesis(self, request: Request, result: object, received_us: int) -> list[Output]:

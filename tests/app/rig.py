@@ -175,6 +175,8 @@ class Rig:
             checkpoint_interval_us=0,
         )
         self.pump.carry_out = self.carry_out
+        self.hermes: tuple[str, ...] = ("hermes:1",)
+        """The hosts of Hermes that tell prices."""
         self.pump.begin(RunStart("test", 1_790_000_000, "0", True, now_us, 0), now_us)
         self.pump.step()
 
@@ -199,13 +201,14 @@ class Rig:
         self.carry_out(name, self.pump.on_frame(link, frame, self.clock.now_us()))
 
     def tick(self, feed: str, price: int) -> None:
-        """All three oracles see this price now; all ways deliver it."""
+        """All three oracles see this price now; both endpoints deliver it, and the hosts of :attr:`hermes`."""
         now_s = self.now_s
         changed = [self.chain.aggregate(feed, price, now_s), self.chain.store(feed, price, now_s)]
         for name in ("solana:a", "solana:b"):
             for address in changed:
                 self.deliver(name, self.chain.notification(name, address))
-        self.deliver("hermes:1", hermes_event({feed: (price, now_s)}))
+        for name in self.hermes:
+            self.deliver(name, hermes_event({feed: (price, now_s)}))
 
     def close(self) -> None:
         """End the run; everything is in the journal."""

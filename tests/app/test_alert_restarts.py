@@ -74,6 +74,7 @@ async def test_answers_to_requests_and_refusals_bring_no_stream_back(tmp_path: P
     lost = "redundancy_degraded", None, ("hermes:2",)
     assert lines(told) == [("firing", *lost)]
     rig.deliver("hermes:2", Frame("sse", b""))  # a comment: the stream lives
+    rig.hermes = ("hermes:1", "hermes:2")
     go_on(rig, 31)
     assert lines(told) == [("firing", *lost), ("resolved", *lost)]
     rig.close()
@@ -118,6 +119,7 @@ async def test_what_no_new_run_sees_again_ends(tmp_path: Path, simulation: Confi
     after.pump.engine.resume_alerts(state, after.clock.now_us())
     after.connect()
     after.deliver("hermes:2", Frame("sse", b""))
+    after.hermes = ("hermes:1", "hermes:2")
     go_on(after, 75)
     told += more
     after.close()

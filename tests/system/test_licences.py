@@ -101,10 +101,12 @@ def told_by(journal: Path) -> dict[str, set[tuple[int, int]]]:
     replayer = Replayer(lineup_from_text)
     for record in read_journal([one.path for one in list_segments(journal)], strict=False):
         replayer.take(record)
-        for (feed, source, _), update in replayer.engine.last_update.items() if replayer.engine else ():
-            index = replayer.engine.hub.catalog.feed_index[feed] if replayer.engine else 0
-            assert replayer.engine is not None
-            said.setdefault(source, set()).add((update.mantissa, replayer.engine.hub.catalog.feeds[index].expo))
+        engine = replayer.engine
+        updates = [one for way in engine.ways.values() for one in way.last.values()] if engine else []
+        for update in updates:
+            assert engine is not None
+            source, index = update.source, engine.hub.catalog.feed_index[update.feed]
+            said.setdefault(source, set()).add((update.mantissa, engine.hub.catalog.feeds[index].expo))
             if update.conf is not None:
                 said.setdefault(f"{source} conf", set()).add((update.conf, -8))
     return said
