@@ -98,6 +98,19 @@ async def test_facts_and_tokens_are_told_and_kept_for_workers_that_come_later(cr
     assert later.settings.tokens == renew.settings.tokens and later.facts == changed.facts
 
 
+async def test_what_must_not_be_told_again_is_no_past_for_a_later_worker(crew: Crew) -> None:
+    await crew.told()
+    for mantissa in (15_000_000_000, 15_000_000_001):
+        crew.workers.publish(crew.hub.tick("SOL/USD", mantissa))
+    recent = crew.workers.recent
+    assert recent.first_seq < recent.last_seq
+    crew.workers.config_changed(forget_past=True)
+    assert (recent.first_seq, recent.size_bytes) == (recent.last_seq, 0)
+    assert recent.after(recent.last_seq, 1) == (recent.last_seq, b"")
+    (changed,) = [message for message in await crew.told() if isinstance(message, Changed)]
+    assert (changed.reloaded, changed.forget_past) == (True, True)
+
+
 async def test_counts_are_added_up_and_do_not_fall_when_a_worker_ends(crew: Crew) -> None:
     counted = (
         ("oraclehub_clients", (), 3.0),

@@ -6,12 +6,13 @@ import msgspec
 import pytest
 
 import oracle_hub.core.hub as hub_module
-from oracle_hub.core.catalog import Catalog, FeedSpec
+from oracle_hub.core.catalog import Catalog, FeedSpec, Redistribute
 from oracle_hub.core.hub import Hub, batch_digest
 from oracle_hub.core.selector import Policy
 from oracle_hub.core.source import Condition, PriceUpdate, Status
 from oracle_hub.errors import ConfigError
 
+NO = Redistribute.NO
 START_US = 1_790_000_000_000_000
 SOURCES = ("doves", "chainlink", "pyth")
 
@@ -27,6 +28,7 @@ def catalog() -> Catalog:
             policy=(Policy.STRICT, Policy.QUORUM)[number % 2],
             max_divergence_bps=(0, 50, 10_000)[number % 3],
             max_conf_bps=(0, 10)[number % 2],
+            redistribute=({}, {"chainlink": NO}, {"pyth": NO}, {"chainlink": NO, "pyth": NO})[number % 4],
         )
         for number in range(12)
     )

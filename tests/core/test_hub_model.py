@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from oracle_hub.core.catalog import Catalog, FeedSpec
+from oracle_hub.core.catalog import Catalog, FeedSpec, Redistribute
 from oracle_hub.core.hub import Batch, Decision, Hub, batch_digest
 from oracle_hub.core.selector import Policy, Reason
 from oracle_hub.core.source import Condition, Event, PriceUpdate, Status
@@ -28,7 +28,9 @@ Verdict: TypeAlias = tuple[str, str, str, str | None, int | None, int | None]
 """State, rule, reason, source, price, publish time."""
 
 
-def feed(name: str, policy: Policy, roles: tuple[str, str, str], ages_us: tuple[int, int, int]) -> FeedSpec:
+def feed(
+    name: str, policy: Policy, roles: tuple[str, str, str], ages_us: tuple[int, int, int], *hidden: str
+) -> FeedSpec:
     return FeedSpec(
         feed=name,
         primary=roles[0],
@@ -37,6 +39,7 @@ def feed(name: str, policy: Policy, roles: tuple[str, str, str], ages_us: tuple[
         max_divergence_bps=BPS,
         max_conf_bps=100,
         max_age_us=dict(zip(roles, ages_us, strict=True)),
+        redistribute=dict.fromkeys(hidden, Redistribute.NO),
     )
 
 
@@ -44,6 +47,7 @@ CATALOGS = [
     [feed("X", Policy.STRICT, (P, A, B), (50, 70, 90)), feed("Y", Policy.QUORUM, (P, A, B), (60, 60, 60))],
     [feed("X", Policy.QUORUM, (P, A, B), (50, 70, 90)), feed("Y", Policy.QUORUM, (P, A, B), (60, 60, 60))],
     [feed("X", Policy.STRICT, (P, A, B), (30, 90, 90))],
+    [feed("X", Policy.STRICT, (P, A, B), (30, 90, 90), A), feed("Y", Policy.QUORUM, (P, A, B), (60, 60, 60), A, B)],
     [feed("Y", Policy.STRICT, (B, P, A), (60, 60, 60)), feed("X", Policy.STRICT, (P, A, B), (50, 70, 90))],
 ]
 
@@ -141,8 +145,11 @@ class Twin:
         if a in held and b in held:
             if not near(a, b):
                 return none("diverged")
+            free = [source for source in (a, b) if spec.redistribute.get(source) != "no"]
+            if not free:
+                return none("not_redistributable")
             why = "primary_diverged" if p in held else "primary_unusable"
-            return chosen("degraded", "R2", why, b if self.recency(b, spec) > self.recency(a, spec) else a)
+            return chosen("degraded", "R2", why, max(free, key=lambda source: self.recency(source, spec)))
         if not near(p, a if a in held else b):
             return none("diverged")
         if spec.policy == "quorum":
@@ -265,15 +272,15 @@ class HubAgainstTwin(RuleBasedStateMachine):
         self.twin.bad(source, name)
         self.send(Status(source, "solana:a", name, what, "", self.now_us))
 
-    @rule(what=st.integers(0, 11))
+    @rule(what=st.integers(0, 12))
     def disturb(self, what: int) -> None:
         """In one rule, so that most of a run is not spent without a price."""
         if what < len(CATALOGS):
             self.reload(what)
-        elif what == 4:
+        elif what == 5:
             self.anchor_anew()
         else:
-            self.block({Reason.CLOCK_SKEW} if what == 5 else {Reason.JOURNAL} if what == 6 else set())
+            self.block({Reason.CLOCK_SKEW} if what == 6 else {Reason.JOURNAL} if what == 7 else set())
 
     def block(self, reasons: set[Reason]) -> None:
         self.twin.blocked = next(iter(reasons), None)
@@ -289,6 +296,10 @@ class HubAgainstTwin(RuleBasedStateMachine):
 
     def reload(self, number: int) -> None:
         self.step()
+        for spec in CATALOGS[number]:
+            before = self.twin.feeds.get(spec.feed)
+            if before is not None and before.redistribute != spec.redistribute:
+                self.published.pop(spec.feed, None)  # told anew: more or less of its inputs may be shown
         self.twin.reload(CATALOGS[number])
         self.do(lambda hub: hub.reload(Catalog(CATALOGS[number], max_future_us=SKEW_US), str(number)))
         self.step()

@@ -62,6 +62,19 @@ async def test_from_subscribe_to_update_none_heartbeat_and_config(stage: Stage) 
     assert (config["type"], config["config_hash"], config["feeds"]) == ("config", "c0ffee", ["SOL/USD", "BTC/USD"])
 
 
+async def test_after_a_tighter_licence_nobody_resumes_from_before_it(stage: Stage) -> None:
+    await stage.start()
+    resume = {"epoch": stage.service.epoch, "seq": stage.server.history.last_seq - 1 if stage.server.history else 0}
+    recovered = []
+    for forget_past in (False, True):
+        stage.server.config_changed(forget_past=forget_past)
+        peer = await stage.connect()
+        await peer.send(type="subscribe", feeds=["*"], mode="all", resume=resume)
+        recovered.append((await peer.read())["recovered"])
+    assert recovered == [True, False]
+    assert (await peer.read())["type"] == "snapshot"
+
+
 async def test_heartbeats_come_by_themselves(stage: Stage) -> None:
     await stage.start(heartbeat_ms=10)
     peer = await stage.subscriber("*")

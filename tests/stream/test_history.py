@@ -73,3 +73,12 @@ def test_another_epoch_starts_over() -> None:
     assert history.since(5, 12) is None
     assert seqs(history.since(6, 0)) == [1]
     assert history.size_bytes == ONE
+
+
+def test_what_must_not_be_told_again_is_forgotten() -> None:
+    history = filled(3)
+    history.forget()
+    assert (len(history), history.size_bytes, history.last_seq) == (0, 0, 13)
+    assert history.since(5, 12) is None and history.since(5, 13) == []
+    history.append(batch(14))
+    assert seqs(history.since(5, 13)) == [14]

@@ -11,6 +11,7 @@ from oracle_hub.app.engine import Lineup
 from oracle_hub.app.lineup import build_lineup, journaled_endpoints, lineup_from_text
 from oracle_hub.app.replay import Replayer
 from oracle_hub.config import Config, parse_config
+from oracle_hub.core.catalog import Redistribute
 from oracle_hub.core.hub import Batch, Hub
 from oracle_hub.core.selector import Reason, Rule, State
 from oracle_hub.core.source import Frame
@@ -69,9 +70,10 @@ def _turn(rig: Rig, random: Random, price: int, apart: bool) -> None:
 
 
 def reload(rig: Rig, config: Config) -> None:
-    """Another threshold from here on."""
+    """Another threshold from here on, and a verifier that may not be chosen."""
     hub = msgspec.structs.replace(config.hub, max_divergence_bps=30)
-    changed = msgspec.structs.replace(config, hub=hub)
+    barred = msgspec.structs.replace(config.sources["chainlink"], redistribute=Redistribute.NO)
+    changed = msgspec.structs.replace(config, hub=hub, sources={**config.sources, "chainlink": barred})
     rig.pump.reload(build_lineup(changed, journaled_endpoints(changed), rig.pump.engine.lineup))
     rig.pump.step()
 
