@@ -18,10 +18,9 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from oracle_hub.core.source import Effect, Fetch, Frame, Link, Open, Reconnect, Send
 from oracle_hub.ingest.backoff import Backoff
 from oracle_hub.ingest.http import fetch_frame, reason_of, retry_after_ms
+from oracle_hub.ingest.messages import MessageConnection
 from oracle_hub.ingest.sse import SseParser
 
-_FRAMES_PER_TURN = 256
-"""A flood must let the loop turn now and then, or decisions and timers would wait for its end."""
 _SHORTEST_TIMER_S = 0.001
 _UNUSABLE = "the URL and headers cannot be used together"
 """Said where the client refuses a request before it is made; its own words may hold the URL."""
@@ -65,8 +64,6 @@ class DriverLimits(msgspec.Struct, frozen=True):
     healthy_after_s: float = 10.0
     """A session that lived so long resets the back-off."""
     max_frame_bytes: int = 16 * 2**20
-    max_queued_frames: int = 256
-    """Websocket messages read ahead; beyond it the peer is held back."""
     max_queued_sends: int = 16_384
     max_fetches: int = 4
     """Requests at once."""
@@ -255,7 +252,7 @@ class LinkDriver:
                 ping_timeout=limits.ping_timeout_s,
                 close_timeout=limits.close_timeout_s,
                 max_size=limits.max_frame_bytes,
-                max_queue=limits.max_queued_frames,
+                create_connection=MessageConnection,
             )
         except InvalidStatus as error:
             response = error.response
@@ -263,17 +260,26 @@ class LinkDriver:
             self._refused("websocket", response.status_code, bytes(response.body or b""), after_ms)
         except ValueError:
             raise _Over(_UNUSABLE) from None
+        assert isinstance(connection, MessageConnection)
         async with connection:
             self._opened()
             sender = asyncio.create_task(self._send_all(connection), name=f"send {self.link.name}")
             try:
-                while True:
-                    for _ in range(_FRAMES_PER_TURN):
-                        data = await connection.recv(decode=False)
-                        self._deliver(Frame("websocket", data), self._clock())
-                    await asyncio.sleep(0)
+                connection.deliver_to(self._take_message)
+                await connection.wait_closed()
+                raise connection.protocol.close_exc
             finally:
+                connection.end_delivery()
                 sender.cancel()
+
+    def _take_message(self, data: bytes) -> None:
+        """A websocket message came. A failure of the sink ends :meth:`run`, and no message is taken after it."""
+        if self._over is None or self._over.done():
+            return
+        try:
+            self._deliver(Frame("websocket", data), self._clock())
+        except Exception as error:
+            self._over.set_exception(error)
 
     async def _send_all(self, connection: ClientConnection) -> None:
         try:
