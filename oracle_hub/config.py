@@ -142,6 +142,7 @@ KINDS: dict[str, tuple[int, bool]] = {
     "edge.rest": (5_000, False),
     "chainlink.streams": (5_000, False),
     "redstone": (60_000, True),
+    "chainlink.evm": (3_660_000, True),
 }
 """Per kind of source: default max age in ms (heartbeat plus margin for slow push accounts), and whether it is slow."""
 
@@ -178,6 +179,12 @@ class _ReadSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     origins: tuple[Annotated[str, msgspec.Meta(pattern="^[0-9A-Za-z_-]{1,16}$")], ...] = ()
     channel: Literal["real_time", "fixed_rate@50ms", "fixed_rate@200ms", "fixed_rate@1000ms"] = "fixed_rate@200ms"
     envelope: Literal["solana", "leEcdsa", "evm"] = "solana"
+    chain_id: Positive | None = None
+    sequencer: str | None = None
+    sequencer_grace_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 3_600_000
+    check_ms: Annotated[int, msgspec.Meta(ge=1_000, le=3_600_000)] = 60_000
+    silence_ms: Annotated[int, msgspec.Meta(ge=1_000, le=600_000)] = 8_000
+    backfill_blocks: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 1_000
 
     @property
     def age_ms(self) -> int:
@@ -413,6 +420,8 @@ def _check_signers(name: str, source: SourceSection, origin: str) -> None:
     )
     if source.signer_keys and (digits is None or source.signers is not None):
         raise ConfigError(f"{key}.signer_keys: for edge.rest, chainlink.streams and pyth.pro, and in place of signers")
+    if source.kind == "chainlink.evm" and source.chain_id is None:
+        raise ConfigError(f"{key}.chain_id: write what the chain answers to eth_chainId: 1, 42161, 8453")
     if any(len(one.removeprefix("0x")) != digits for one in source.signer_keys):
         raise ConfigError(f"{key}.signer_keys: {source.kind} wants keys of {digits} hex digits")
     quorum = source.signer_quorum

@@ -16,6 +16,7 @@ from aiohttp import web
 from feeds.addresses import ASSETS
 from feeds.emulator.data_streams import StreamsServer
 from feeds.emulator.edge import EdgeServer
+from feeds.emulator.evm import EvmServer
 from feeds.emulator.faults import Fault, FaultBook, check_target, load_script, parse_faults
 from feeds.emulator.hermes import HermesServer
 from feeds.emulator.oracles import ORACLES
@@ -49,7 +50,8 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     feeds: tuple[str, ...] = tuple(ASSETS)
     host: str = "127.0.0.1"
     port_base: int = 0
-    """First of ten ports (control, RPC a and b, Hermes 1 and 2, Edge, Data Streams, Pyth Pro 1 to 3); 0: free ones."""
+    """First of eleven ports (control, RPC a and b, Hermes 1 and 2, Edge, Data Streams, Pyth Pro 1 to 3, EVM);
+    0: free ones."""
     hermes_key: str | None = None
     """Key that the Hermes hosts want; None: none."""
     edge_key: str | None = None
@@ -61,6 +63,7 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     hermes_names: tuple[str, ...] = ("hermes-1", "hermes-2")
     edge_names: tuple[str, ...] = ("edge",)
     streams_names: tuple[str, ...] = ("streams",)
+    evm_names: tuple[str, ...] = ("evm",)
     streams_key: str = "simulated-key"
     streams_secret: str = "simulated-secret"
     """What clients of Data Streams sign with: nothing but this emulator takes it."""
@@ -117,6 +120,13 @@ class ProUrl(msgspec.Struct, frozen=True):
     ws: str
 
 
+class EvmUrl(msgspec.Struct, frozen=True):
+    """One EVM node: what stands before the chain id in the address of its websocket."""
+
+    name: str
+    ws: str
+
+
 class EmulatorUrls(msgspec.Struct, frozen=True):
     """Where everything is served."""
 
@@ -126,6 +136,7 @@ class EmulatorUrls(msgspec.Struct, frozen=True):
     edge: tuple[EdgeUrl, ...] = ()
     streams: tuple[StreamsUrl, ...] = ()
     pro: tuple[ProUrl, ...] = ()
+    evm: tuple[EvmUrl, ...] = ()
 
 
 class Emulator:
@@ -161,6 +172,7 @@ class Emulator:
         self.edge: tuple[EdgeServer, ...] = ()
         self.streams: tuple[StreamsServer, ...] = ()
         self.pro: tuple[ProServer, ...] = ()
+        self.evm: tuple[EvmServer, ...] = ()
         self.urls: EmulatorUrls | None = None
         self.world = self._make_world(now_us())
 
@@ -223,6 +235,7 @@ class Emulator:
             for name in settings.streams_names
         )
         self.pro = tuple(ProServer(name, self.world, self._now_us, key=settings.pro_key) for name in settings.pro_names)
+        self.evm = tuple(EvmServer(name, self.world, self._now_us) for name in settings.evm_names)
 
     async def _serve_all(self) -> EmulatorUrls:
         """Open all ports, in the order that ``port_base`` promises."""
@@ -239,11 +252,12 @@ class Emulator:
             tuple(EdgeUrl(name, f"http://{where[name]}", settings.edge_key) for name in settings.edge_names),
             tuple(StreamsUrl(name, f"ws://{where[name]}", f"http://{where[name]}") for name in settings.streams_names),
             tuple(ProUrl(name, f"ws://{where[name]}") for name in settings.pro_names),
+            tuple(EvmUrl(name, f"ws://{where[name]}") for name in settings.evm_names),
         )
 
     @property
-    def _servers(self) -> tuple[SolanaServer | HermesServer | EdgeServer | StreamsServer | ProServer, ...]:
-        return (*self.rpc, *self.hermes, *self.edge, *self.streams, *self.pro)
+    def _servers(self) -> tuple[SolanaServer | HermesServer | EdgeServer | StreamsServer | ProServer | EvmServer, ...]:
+        return (*self.rpc, *self.hermes, *self.edge, *self.streams, *self.pro, *self.evm)
 
     async def stop(self) -> None:
         """Close all servers and sockets, within a second."""
@@ -360,6 +374,7 @@ class Emulator:
                 *settings.edge_names,
                 *settings.streams_names,
                 *settings.pro_names,
+                *settings.evm_names,
                 "control",
             ),
         )

@@ -36,9 +36,9 @@ def sources_without_id(config: Config, wanted: Wanted) -> list[str]:
         ConfigError: as :func:`added` does for roles.
     """
     roles = _roles(config, wanted)
-    kinds = {source: config.sources[source].kind for source in roles if source not in wanted.accounts}
+    sections = {source: config.sources[source] for source in roles if source not in wanted.accounts}
     needs = {HERMES} | (NEEDS_HERMES_ID if wanted.derived else frozenset())
-    return [source for source, kind in kinds.items() if kind in needs and known_id(kind, wanted.feed) is None]
+    return [name for name, one in sections.items() if one.kind in needs and known_id(one, wanted.feed) is None]
 
 
 def added(
@@ -118,7 +118,7 @@ def _table(config: Config, wanted: Wanted, hermes_id: str | None) -> tomlkit.ite
         section = config.sources[source]
         if source in wanted.accounts:
             accounts[source] = wanted.accounts[source]
-        elif known_id(section.kind, wanted.feed, receiver=section.receiver) is None:
+        elif known_id(section, wanted.feed) is None:
             found = hermes_id if section.kind == HERMES else None
             if found is None and wanted.derived:
                 found = derived_id(section.kind, wanted.feed, hermes_id, receiver=section.receiver)

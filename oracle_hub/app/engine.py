@@ -395,7 +395,7 @@ class Engine:
         if status.condition is Condition.CHANGED:
             # A change is of the line-up, not of the way that told it: the latest one stands, whoever told it.
             self.statuses[status.source, EVERY_WAY, status.feed or "*"] = status
-        elif status.condition is Condition.OK:
+        elif status.condition in (Condition.OK, Condition.RESUMED):
             self.statuses.pop(key, None)
             return
         held = self.statuses.get(key)

@@ -19,6 +19,7 @@ from feeds.emulator.emulator import EmulatorSettings, EmulatorUrls
 from feeds.emulator.pro_signing import simulated_signer as simulated_pro_signer
 from feeds.emulator.pyth_signing import simulated_signer
 from feeds.emulator.report_signing import DonSigner
+from feeds.evm_addresses import PROXIES, SEQUENCERS, checksummed, heartbeat_ms
 from feeds.pyth.hermes import HermesFeed, HermesLink
 from feeds.pyth.pro import ProFeed, ProLink, ProProver
 from feeds.pyth.proving import Prover
@@ -77,7 +78,7 @@ class HostedKind(msgspec.Struct, frozen=True):
     """Ids that it takes."""
     an_id: str
     """In words, for one that is refused."""
-    known_id: Callable[[str], str | None]
+    known_id: Callable[[SourceSection, str], str | None]
     """The id of a known asset, by feed."""
     hosts: Callable[[str, SourceSection], tuple[Host, ...]]
     """The configured places of a source, by its name; raises ConfigError."""
@@ -87,6 +88,10 @@ class HostedKind(msgspec.Struct, frozen=True):
     links: Callable[[Hosting, tuple[Host, ...]], Iterator[Link]]
     signed: bool = True
     """Whether its updates can be proved (``verify``)."""
+    proves: Callable[[str], object] = str
+    """Looks closer at an id of the right form; raises DecodeError."""
+    age_ms: Callable[[SourceSection, str], int | None] = lambda section, feed: None
+    """Max age that is known for a feed; None: that of the kind."""
 
 
 def _base_urls(what: str) -> Callable[[str, SourceSection], tuple[Host, ...]]:
@@ -241,12 +246,47 @@ def _don_signers(hosting: Hosting) -> SignerSets:
     return DonSigner().sets if signers == "simulated" else DON_SIGNERS[signers]
 
 
+def _evm_hosts(name: str, section: SourceSection) -> tuple[Host, ...]:
+    if not section.hosts:
+        raise ConfigError(
+            f"sources.{name}.hosts: none given; add the websocket URL of a node of chain {section.chain_id}"
+        )
+    return tuple(Host(resolve_url(url, ("ws", "wss"), key=f"sources.{name}.hosts")) for url in section.hosts)
+
+
+def _evm_links(hosting: Hosting, hosts: tuple[Host, ...]) -> Iterator[Link]:
+    # Here, since eth-abi is an extra and takes 150 ms to import: who reads no EVM chain needs and pays neither.
+    from feeds.chainlink.evm import EvmLink
+    from feeds.chainlink.node import NodeLimits
+    from feeds.chainlink.proxies import EvmFeed
+
+    section = hosting.section
+    assert section.chain_id is not None  # checked when the configuration was read
+    limits = NodeLimits(
+        silence_us=section.silence_ms * 1_000,
+        check_every_us=section.check_ms * 1_000,
+        sequencer_grace_us=section.sequencer_grace_ms * 1_000,
+        backfill_blocks=section.backfill_blocks,
+    )
+    sequencer = SEQUENCERS.get(section.chain_id) if section.sequencer is None else section.sequencer
+    for number, host in enumerate(hosts, 1):
+        yield EvmLink(
+            f"{hosting.names}:{number}",
+            f"{host.url}/{section.chain_id}" if hosting.simulated else host.url,
+            {feed: EvmFeed(proxy, hosting.expos[feed]) for feed, proxy in hosting.feeds.items()},
+            chain_id=section.chain_id,
+            source=hosting.source,
+            sequencer=None if sequencer == "none" else sequencer,
+            limits=limits,
+        )
+
+
 HOSTED: Mapping[str, HostedKind] = {
     "pyth.hermes": HostedKind(
         prefix="hermes",
         accepts=re.compile(r"(0[xX])?[0-9a-fA-F]{64}"),
         an_id="Pyth id (64 hex digits)",
-        known_id=lambda feed: ASSETS[feed].hermes_id if feed in ASSETS else None,
+        known_id=lambda section, feed: ASSETS[feed].hermes_id if feed in ASSETS else None,
         hosts=_base_urls("a Hermes server"),
         emulated=lambda urls: (Host(one.url, one.key) for one in urls.hermes),
         n_emulated=2,
@@ -256,7 +296,7 @@ HOSTED: Mapping[str, HostedKind] = {
         prefix="pro",
         accepts=re.compile(r"0|[1-9][0-9]{0,8}"),
         an_id="number of a feed at Pyth Pro",
-        known_id=lambda feed: str(ASSETS[feed].pro_id) if feed in ASSETS else None,
+        known_id=lambda section, feed: str(ASSETS[feed].pro_id) if feed in ASSETS else None,
         hosts=_pro_hosts,
         emulated=lambda urls: (Host(one.ws, EmulatorSettings().pro_key) for one in urls.pro),
         n_emulated=3,
@@ -266,7 +306,7 @@ HOSTED: Mapping[str, HostedKind] = {
         prefix="edge",
         accepts=EDGE_ID,
         an_id="id of Edge (SOLUSD, or a number)",
-        known_id=lambda feed: feed_id_of(feed) if feed in ASSETS else None,
+        known_id=lambda section, feed: feed_id_of(feed) if feed in ASSETS else None,
         hosts=_base_urls("Edge's API"),
         emulated=lambda urls: (Host(one.url, one.key) for one in urls.edge),
         n_emulated=1,
@@ -276,11 +316,24 @@ HOSTED: Mapping[str, HostedKind] = {
         prefix="streams",
         accepts=STREAM_ID,
         an_id="Data Streams id (64 hex digits)",
-        known_id=lambda feed: ASSETS[feed].data_streams_id if feed in ASSETS else None,
+        known_id=lambda section, feed: ASSETS[feed].data_streams_id if feed in ASSETS else None,
         hosts=_streams_hosts,
         emulated=_emulated_streams,
         n_emulated=1,
         links=_streams_links,
+    ),
+    "chainlink.evm": HostedKind(
+        prefix="evm",
+        accepts=re.compile(r"0[xX][0-9a-fA-F]{40}"),
+        an_id="address of an EVM chain (0x and 40 hex digits)",
+        known_id=lambda section, feed: PROXIES.get(section.chain_id or 0, {}).get(feed),
+        hosts=_evm_hosts,
+        emulated=lambda urls: (Host(one.ws) for one in urls.evm),
+        n_emulated=1,
+        links=_evm_links,
+        signed=False,
+        proves=checksummed,
+        age_ms=lambda section, feed: heartbeat_ms(section.chain_id, feed),
     ),
 }
 """By kind, as a configuration names it. Kinds that are not here are read from accounts

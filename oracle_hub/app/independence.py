@@ -18,6 +18,7 @@ ORACLES = {
     "redstone": "RedStone",
     "edge.rest": "Edge",
     "chainlink.streams": "Chainlink",
+    "chainlink.evm": "Chainlink",
 }
 """Whose price a kind carries, where it is one oracle's."""
 

@@ -1,7 +1,7 @@
 """From a configuration to a line-up: which accounts and streams stand behind each source, and the links to them."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -72,7 +72,7 @@ def catalog_of(config: Config) -> Catalog:
                 max_divergence_bps=_first(section.max_divergence_bps, hub.max_divergence_bps),
                 max_conf_bps=_first(section.max_conf_bps, hub.max_conf_bps),
                 max_age_us={
-                    source: _first(section.max_age_ms.get(source), config.sources[source].age_ms) * 1_000
+                    source: _first(section.max_age_ms.get(source), _age_ms(config.sources[source], feed)) * 1_000
                     for source in sources
                 },
                 redistribute={
@@ -105,6 +105,13 @@ def _proves(section: SourceSection) -> bool:
 
 def _first(own: int | None, default: int) -> int:
     return default if own is None else own
+
+
+def _age_ms(source: SourceSection, feed: str) -> int:
+    """Max age in ms of a feed of a source: configured, else what is known of the feed, else the kind's."""
+    hosted = HOSTED.get(source.kind)
+    known = None if source.max_age_ms is not None or hosted is None else hosted.age_ms(source, feed)
+    return _first(known, source.age_ms)
 
 
 def addresses_of(config: Config, name: str) -> dict[str, str]:
@@ -149,9 +156,11 @@ def _check_address(address: str, kind: str, *, key: str) -> None:
     if hosted is not None:
         if not hosted.accepts.fullmatch(address):
             raise ConfigError(f"{key}: {address!r} is no {hosted.an_id}")
-        return
+        check: Callable[[str], object] = hosted.proves
+    else:
+        check = pubkey_bytes
     try:
-        pubkey_bytes(address)
+        check(address)
     except DecodeError as error:
         raise ConfigError(f"{key}: {error}") from None
 
@@ -159,7 +168,7 @@ def _check_address(address: str, kind: str, *, key: str) -> None:
 def _known_address(source: SourceSection, feed: str) -> str | None:
     hosted = HOSTED.get(source.kind)
     if hosted is not None:
-        return hosted.known_id(feed)
+        return hosted.known_id(source, feed)
     return default_account(source.kind, feed, receiver=source.receiver)
 
 

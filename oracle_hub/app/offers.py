@@ -16,11 +16,12 @@ from feeds.addresses import (
     pyth_push,
     redstone_price,
 )
+from feeds.evm_addresses import CHAINS
 from feeds.layout import pad32
 from feeds.registry import SOURCES, default_account
 from oracle_hub.app.hosted import HOSTED, Host
 from oracle_hub.clock import SystemClock
-from oracle_hub.config import KINDS
+from oracle_hub.config import KINDS, SourceSection
 from oracle_hub.core.source import Fetch
 from oracle_hub.errors import DecodeError, SourceError
 from oracle_hub.ingest.http import fetch_frame
@@ -29,6 +30,7 @@ MAX_ANSWER_BYTES = 32 << 20
 """A server's whole list has some thousands of feeds of half a kilobyte."""
 TIMEOUT_MS = 10_000
 HERMES = "pyth.hermes"
+EVM = "chainlink.evm"
 _NAME = re.compile(r"[A-Za-z0-9._+-]{1,40}/[A-Za-z0-9._+-]{1,40}")
 
 
@@ -66,12 +68,17 @@ def known_offers() -> Iterator[Offer]:
     for feed in ASSETS:
         for kind in KINDS:
             hosted = HOSTED.get(kind)
-            what = (
-                f"{kind}: {SOURCES[kind].summary}" if hosted is None else f"{kind}: {hosted.an_id.partition(' (')[0]}"
-            )
-            known = default_account(kind, feed) if hosted is None else hosted.known_id(feed)
-            if known is not None:
-                yield Offer(feed=feed, kind=kind, id=known, origin="known", asset_type="crypto", description=what)
+            if hosted is None:
+                places = {SOURCES[kind].summary: default_account(kind, feed)}
+            elif kind == EVM:
+                sections = {name: SourceSection(kind=kind, chain_id=chain_id) for chain_id, name in CHAINS.items()}
+                places = {f"proxy on {name}": hosted.known_id(section, feed) for name, section in sections.items()}
+            else:
+                places = {hosted.an_id.partition(" (")[0]: hosted.known_id(SourceSection(kind=kind), feed)}
+            for what, known in places.items():
+                if known is not None:
+                    text = f"{kind}: {what}"
+                    yield Offer(feed=feed, kind=kind, id=known, origin="known", asset_type="crypto", description=text)
 
 
 def offers_of(listed: Listed) -> Iterator[Offer]:
@@ -83,10 +90,12 @@ def offers_of(listed: Listed) -> Iterator[Offer]:
             yield Offer(kind=kind, id=derived_id(kind, listed.feed, listed.id) or "", origin="derived", **common)
 
 
-def known_id(kind: str, feed: str, *, receiver: str = "new") -> str | None:
-    """What a source of this kind reads a feed by when its configuration says nothing; None if it must say."""
-    hosted = HOSTED.get(kind)
-    return default_account(kind, feed, receiver=receiver) if hosted is None else hosted.known_id(feed)
+def known_id(section: SourceSection, feed: str) -> str | None:
+    """What a source reads a feed by when the feed's configuration says nothing; None if it must say."""
+    hosted = HOSTED.get(section.kind)
+    if hosted is None:
+        return default_account(section.kind, feed, receiver=section.receiver)
+    return hosted.known_id(section, feed)
 
 
 def derived_id(kind: str, feed: str, hermes_id: str | None, *, receiver: str = "new") -> str | None:

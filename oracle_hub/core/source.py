@@ -74,6 +74,8 @@ class Condition(StrEnum):
     """The account publishes other limits than before, and they are followed."""
     LIMITS_REFUSED = "limits_refused"
     """The account publishes limits that are none; those before stay."""
+    RESUMED = "resumed"
+    """What it called halted or invalid counts again, as it was told: there is no newer price to end that."""
     LOST = "lost"
     """One subscription is silent or refused while its link lives."""
 

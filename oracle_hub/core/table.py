@@ -235,6 +235,8 @@ class Table:
         stream goes on is the loss of a way, not of the source.
         """
         flag = {Condition.HALTED: HALTED, Condition.INVALID: INVALID}.get(status.condition)
+        if status.condition is Condition.RESUMED:
+            return self._resume(status)
         if flag is None:
             return False
         feeds = [status.feed] if status.feed is not None else [spec.feed for spec in self.catalog.feeds]
@@ -247,6 +249,14 @@ class Table:
                 self._flags[cell] |= flag | HEARD
                 changed = True
         return changed
+
+    def _resume(self, status: Status) -> bool:
+        """What is held is as good as it was; its age went on."""
+        cell = None if status.feed is None else self.cell_of(status.source, status.feed)
+        if cell is None or not self._flags[cell] & (HALTED | INVALID):
+            return False
+        self._flags[cell] &= ~(HALTED | INVALID)
+        return True
 
     def heard(self, cell: int) -> bool:
         """Whether any update of this cell came in this run."""

@@ -10,7 +10,7 @@ from feeds.registry import SOURCES
 from oracle_hub.app.hosted import HOSTED, Host
 from oracle_hub.app.independence import ORACLES
 from oracle_hub.app.lineup import build_lineup, endpoints_of
-from oracle_hub.config import AGGREGATES, KINDS, parse_config
+from oracle_hub.config import AGGREGATES, KINDS, SourceSection, parse_config
 from oracle_hub.core.source import Open
 from oracle_hub.errors import ConfigError
 
@@ -23,11 +23,12 @@ def test_every_kind_has_its_readers_or_its_links() -> None:
 
 @pytest.mark.parametrize("kind", HOSTED)
 def test_known_ids_are_accepted_by_their_kind(kind: str) -> None:
-    hosted = HOSTED[kind]
+    hosted, section = HOSTED[kind], SourceSection(kind=kind, chain_id=42_161)
     for feed in ASSETS:
-        known = hosted.known_id(feed)
+        known = hosted.known_id(section, feed)
         assert known is not None and hosted.accepts.fullmatch(known)
-    assert hosted.known_id("NO/FEED") is None
+        hosted.proves(known)
+    assert hosted.known_id(section, "NO/FEED") is None
     assert not hosted.accepts.fullmatch("no id/")
 
 

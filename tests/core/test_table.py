@@ -287,12 +287,22 @@ class TestCondition:
         assert cell.table.mark(condition(Condition.INVALID)) is True
         assert cell.status() is InputStatus.INVALID
 
-    @pytest.mark.parametrize("what", sorted(set(Condition) - {Condition.INVALID, Condition.HALTED}))
+    @pytest.mark.parametrize("what", sorted(set(Condition) - {Condition.INVALID, Condition.HALTED, Condition.RESUMED}))
     def test_other_conditions_say_nothing_of_the_price(self, cell: Cell, what: Condition) -> None:
         cell.apply(update(150, T))
         cell.table.mark(condition(Condition.INVALID))
         assert cell.table.mark(condition(what)) is False
         assert cell.status() is InputStatus.INVALID
+
+    def test_what_counts_again_is_as_old_as_it_is(self, cell: Cell) -> None:
+        assert cell.table.mark(condition(Condition.RESUMED)) is False  # there was nothing to end
+        cell.apply(update(150, T))
+        for what in (Condition.INVALID, Condition.HALTED):
+            cell.table.mark(condition(what))
+        assert cell.table.mark(condition(Condition.RESUMED)) is True
+        assert cell.status() is InputStatus.OK
+        assert cell.table.input(cell.cell, cell.spec)[2:] == (150, T)
+        assert cell.table.mark(condition(Condition.RESUMED, feed=None)) is False  # it is said feed by feed
 
     def test_one_that_never_gave_a_price_has_been_heard(self, cell: Cell) -> None:
         assert cell.table.mark(condition(Condition.INVALID)) is True
