@@ -387,6 +387,7 @@ class Reader(relay.Subscriber):
 
     def data_received(self, data: bytes) -> None:
         self.n_bytes += len(data)
+        self.answer(data)
 
 
 def run_reader(commands: Connection, port: int) -> None:

@@ -8,6 +8,7 @@ writes a frame that was made before.
 import asyncio
 import base64
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -249,13 +250,18 @@ async def obey(commands: Connection, port: int, act: Callable[[Any], Awaitable[o
 # Subscribers.
 
 
+PING = re.compile(rb"\x89\x08(.{8})", re.DOTALL)
+"""Of the hub, with the number of bytes before it. No text has such bytes."""
+
+
 class Subscriber(asyncio.Protocol):
-    """A websocket client that does one thing at a read: note the time. What was read is taken apart afterwards."""
+    """A websocket client that notes the time at a read, and says how far it has read where it is asked. All else that
+    was read is taken apart afterwards."""
 
     def __init__(self) -> None:
         self._transport: asyncio.WriteTransport | None = None
         self._chunks: list[tuple[int, bytes]] = []
-        self._rest = b""
+        self._rest = self._edge = b""
         self._open = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -268,6 +274,15 @@ class Subscriber(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._chunks.append((stamp_ns(), data))
+        self.answer(data)
+
+    def answer(self, data: bytes) -> None:
+        """Send back what asks how far it has read."""
+        seen, end = self._edge + data, 0
+        for ping in PING.finditer(seen):
+            self.send(ping.group(1), 10)
+            end = ping.end()
+        self._edge = seen[max(end, len(seen) - 9) :]
 
     def send(self, payload: bytes, opcode: int = 1) -> None:
         """Send a short message. A mask of zeros is a mask: the payload stays as it is."""

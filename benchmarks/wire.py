@@ -34,7 +34,8 @@ SINK_SOURCE = r"""
    the longest that one did; clients that are set up.
    After each round of reads it sleeps for PAUSE_US. With a RATE, so many clients a second connect from the first line
    on, until all have. */
-struct peer { int fd, http, have, setup; uint64_t skip; unsigned char head[10]; int64_t read_us; };
+struct peer { int fd, http, have, setup, pinged; size_t asked; unsigned char ask[125];
+              uint64_t skip; unsigned char head[10]; int64_t read_us; };
 static char buffer[1 << 18];
 static uint64_t frames, reads;
 static uint32_t *samples;
@@ -62,6 +63,11 @@ static void sample(const char *data, size_t size) {
     int64_t us = clock_us(CLOCK_REALTIME) - strtoll(at + 10, NULL, 10);
     samples[n_samples++] = us < 0 ? 0 : us;
 }
+static void pong(struct peer *p) {
+    unsigned char answer[6 + sizeof p->ask] = {0x8a, 0x80 | p->asked};
+    memcpy(answer + 6, p->ask, p->asked);
+    send(p->fd, answer, 6 + p->asked, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
 static int take(struct peer *p, const unsigned char *data, size_t size) {  /* how many frames begin in the data */
     static const char end[] = "\r\n\r\n";
     int n = 0;
@@ -70,7 +76,9 @@ static int take(struct peer *p, const unsigned char *data, size_t size) {  /* ho
     while (i < size) {
         if (p->skip) {
             uint64_t step = size - i < p->skip ? size - i : p->skip;
+            for (size_t k = 0; p->pinged && k < step && p->asked < sizeof p->ask; k++) p->ask[p->asked++] = data[i + k];
             p->skip -= step; i += step;
+            if (p->pinged && !p->skip) pong(p);
             continue;
         }
         p->head[p->have++] = data[i++];
@@ -78,7 +86,9 @@ static int take(struct peer *p, const unsigned char *data, size_t size) {  /* ho
         if (p->have < 2 || p->have < need) continue;
         uint64_t payload = length < 126 ? length : 0;
         for (int k = 2; k < need; k++) payload = payload << 8 | p->head[k];
-        p->skip = payload; p->have = 0; n++;
+        p->skip = payload; p->have = 0;
+        p->pinged = p->head[0] == 0x89; p->asked = 0;
+        n += !p->pinged;
     }
     return n;
 }

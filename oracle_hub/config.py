@@ -81,6 +81,7 @@ class ServerSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     conflate_above_bytes: Annotated[int, msgspec.Meta(ge=512, le=1_048_576)] = 4_096
     max_unsent_bytes: Annotated[int, msgspec.Meta(ge=16_384, le=268_435_456)] = 1_048_576
     max_unsent_age_ms: Positive = 10_000
+    max_unanswered_bytes: Annotated[int, msgspec.Meta(ge=0, le=268_435_456)] = 65_536
     history_batches: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 8_192
     history_mib: Annotated[int, msgspec.Meta(ge=1, le=4_096)] = 32
     history_age_ms: Annotated[int, msgspec.Meta(ge=1_000, le=3_600_000)] = 120_000

@@ -31,6 +31,7 @@ def server_settings(config: Config) -> ServerSettings:
         handshake_timeout_ms=section.handshake_timeout_ms,
         subscribe_timeout_ms=section.subscribe_timeout_ms,
         max_message_bytes=section.max_message_bytes,
+        max_unanswered_bytes=section.max_unanswered_bytes,
         history_batches=section.history_batches,
         history_bytes=section.history_mib * 2**20,
         history_age_ms=section.history_age_ms,

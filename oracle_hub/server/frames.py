@@ -3,6 +3,8 @@
 _FINAL_TEXT = 0x81
 _FINAL_BINARY = 0x82
 _FINAL_CLOSE = 0x88
+_FINAL_PING = 0x89
+_FINAL_PONG = 0x8A
 
 
 def text_frame(payload: bytes) -> bytes:
@@ -28,7 +30,20 @@ def _frame(first: int, payload: bytes) -> bytes:
 
 def close_frame(code: int, reason: str) -> bytes:
     """A close frame. The reason must not be longer than 123 bytes."""
-    payload = code.to_bytes(2, "big") + reason.encode()
+    return _control(_FINAL_CLOSE, code.to_bytes(2, "big") + reason.encode())
+
+
+def ping_frame(payload: bytes) -> bytes:
+    """A ping of at most 125 bytes, which the peer has to send back (section 5.5.2)."""
+    return _control(_FINAL_PING, payload)
+
+
+def pong_frame(payload: bytes) -> bytes:
+    """What a ping with this payload is answered with."""
+    return _control(_FINAL_PONG, payload)
+
+
+def _control(first: int, payload: bytes) -> bytes:
     if len(payload) > 125:
         raise ValueError(f"a control frame takes 125 bytes, not {len(payload)}")
-    return bytes((_FINAL_CLOSE, len(payload))) + payload
+    return bytes((first, len(payload))) + payload

@@ -129,6 +129,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How often held-back changes are looked at while there are any."""
     not_sent_low_water_bytes: int = 4_096
     """``TCP_NOTSENT_LOWAT``: how much unsent data the kernel may hide from us."""
+    max_unanswered_bytes: int = 65_536
+    """What is sent beyond this, and follows the last ping that the client has answered, counts as unsent: however large
+    its receive buffer is, it wakes to no more than about so many bytes. 0: no such pings."""
     close_grace_ms: int = 500
     """How long a close may take before the connection is cut."""
     worker: int | None = None

@@ -88,6 +88,10 @@ class Visitor:
         try:
             async with asyncio.timeout(timeout_s):  # receive's own begins anew at every ping
                 message = await ws.receive()
+                while message.type in (WSMsgType.PING, WSMsgType.PONG):
+                    if message.type is WSMsgType.PING:
+                        await ws.pong(message.data)
+                    message = await ws.receive()
         except TimeoutError:
             return CloseCode.UNAUTHORIZED
         token = self._tokens.find(_token_of(message.data)) if message.type is WSMsgType.TEXT else None

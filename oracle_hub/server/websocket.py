@@ -18,10 +18,11 @@ from aiohttp import WSMessage, WSMsgType, web
 from oracle_hub.core.hub import Batch
 from oracle_hub.server.answers import RequestError, error_answer
 from oracle_hub.server.census import Standing, close_label, standing
+from oracle_hub.server.client import Client
 from oracle_hub.server.door import RequestHandler
-from oracle_hub.server.frames import close_frame
+from oracle_hub.server.frames import close_frame, pong_frame
 from oracle_hub.server.service import ServerSettings, Service
-from oracle_hub.server.sockets import plain_descriptor, tune, unsent_counter
+from oracle_hub.server.sockets import tune
 from oracle_hub.server.tokens import Token, Tokens, Visitor, offered_subprotocols
 from oracle_hub.stream.beats import Sweep
 from oracle_hub.stream.board import Board
@@ -45,51 +46,6 @@ SUBPROTOCOLS = (SUBPROTOCOL, BINARY_SUBPROTOCOL)
 BEATS_AT_A_TIME = 64
 """So many heartbeats go out before anything else gets its turn: ten thousand of them must not stand before a price. All
 of them at once but for that, since a processor that has just done one does the next at half the cost."""
-
-
-class Client:
-    """One connected subscriber."""
-
-    __slots__ = (
-        "_descriptor", "closing", "descriptor", "gone", "idle_since_us", "session", "token", "transport",
-        "unsent_bytes", "write",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        transport: asyncio.Transport,
-        board: Board,
-        limits: SessionLimits,
-        *,
-        now_us: int,
-        token: Token | None = None,
-    ) -> None:
-        self.transport = transport
-        self.token = token
-        self.session = Session(board, limits, self)
-        self.idle_since_us: int | None = now_us
-        """Since when it has had no subscription; None while it has one."""
-        self._descriptor = plain_descriptor(transport)
-        self.descriptor = self._descriptor
-        """The socket, while a frame may be written to it past the transport: see :meth:`hold`."""
-        self.write = transport.write  # looked up once: these are called for every frame
-        self.unsent_bytes = unsent_counter(transport)
-        self.closing = False
-        """Our close frame was sent: nothing may follow it."""
-        self.gone = asyncio.Event()
-        """Its reading has ended."""
-
-    def hold(self) -> None:
-        """Bytes wait in the transport, or it is gone: nothing may overtake them, or reach who has the number next."""
-        self.descriptor = None
-        self.session.out_of_reach()
-
-    def release(self) -> None:
-        """All bytes were taken."""
-        if not self.closing and not self.transport.is_closing():
-            self.descriptor = self._descriptor
-            if self._descriptor is not None:
-                self.session.reach(self._descriptor)
 
 
 class Subscribers:
@@ -192,6 +148,7 @@ class Subscribers:
             heartbeat=settings.ping_interval_ms / 1000,
             max_msg_size=settings.max_message_bytes,
             timeout=settings.close_grace_ms / 1000,
+            autoping=False,
             autoclose=False,  # a close of ours is answered by the peer and by nobody else
         )
         await ws.prepare(request)
@@ -242,7 +199,8 @@ class Subscribers:
 
     def _join(self, transport: asyncio.Transport, limits: SessionLimits, token: Token | None) -> Client:
         now_us = self._service.now_us()
-        client = Client(transport, self._board, limits, now_us=now_us, token=token)
+        window_bytes = self._settings.max_unanswered_bytes
+        client = Client(transport, self._board, limits, now_us=now_us, token=token, window_bytes=window_bytes)
         self._clients[client] = None
         self._board.beats.admit(client.session)
         return client
@@ -281,6 +239,11 @@ class Subscribers:
                 client.idle_since_us = None
             self._arm_expiry()
             return answer
+        if message.type is WSMsgType.PONG:
+            client.answered(message.data)
+            return b""
+        if message.type is WSMsgType.PING:
+            return session.spare(now_us) or pong_frame(message.data)
         if message.type is WSMsgType.BINARY:
             return session.refuse(ErrorCode.BINARY_MESSAGE, f"{session.protocol} takes text messages only")
         return b""  # an error in the framing: aiohttp has closed with its code
@@ -307,7 +270,7 @@ class Subscribers:
 
     def _write(self, client: Client, data: bytes) -> None:
         if data and not client.closing and not client.transport.is_closing():
-            client.transport.write(data)
+            client.write(data)
             self.writes += 1
             self.bytes_sent += len(data)
 
@@ -359,7 +322,10 @@ class Subscribers:
                     taken = write(descriptor, frame)
                 except OSError:
                     taken = 0
+                client.room -= taken
                 if taken == size:
+                    if client.room < 0:
+                        client.ask()
                     continue
             try:
                 if not taken and client.unsent_bytes() > limit:

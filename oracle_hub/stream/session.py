@@ -183,6 +183,14 @@ class Session:
             self.close_code = CloseCode.TOO_MANY_ERRORS
         return self._board.frame(encode(Error(id=request, code=code, message=message)))
 
+    def spare(self, now_us: int) -> bytes:
+        """A ping of the transport's own takes from the same allowance. Empty: answer it; else the refusal to send."""
+        try:
+            self._spend(now_us)
+        except StreamError as error:
+            return self.refuse(error.code, str(error))
+        return b""
+
     def _spend(self, now_us: int) -> None:
         """Take one request from the allowance, which grows back with time up to the burst."""
         rate, burst = self._limits.requests_per_second, self._limits.request_burst * 1_000_000

@@ -12,7 +12,7 @@ import pytest
 
 from oracle_hub.errors import ConfigError
 from oracle_hub.server import tls
-from oracle_hub.server.websocket import Client
+from oracle_hub.server.client import Client
 from tests.server.conftest import Peer, Stage
 from tests.server.test_websocket_server import eventually
 
@@ -93,7 +93,7 @@ async def test_no_frame_goes_around_the_encryption(stage: Stage, pems: Path, mon
 
 
 async def test_who_stalls_behind_encryption_is_noticed_as_early(stage: Stage, pems: Path) -> None:
-    await secured(stage, pems, flush_interval_ms=1)
+    await secured(stage, pems, flush_interval_ms=1, max_unanswered_bytes=0)
     reader, writer, client = await stalled(stage, pems)
     count = 0
     while not client.session.dirty and count < 5_000:

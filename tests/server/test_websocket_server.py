@@ -1,8 +1,8 @@
 """Subscribers over real sockets: the stream, its limits, and what one of them can do to the others (nothing)."""
 
 import asyncio
+import re
 import socket
-import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -11,9 +11,9 @@ import msgspec
 import pytest
 import websockets
 
+from oracle_hub.server.client import Client
 from oracle_hub.server.door import RequestHandler
 from oracle_hub.server.sockets import TCP_NOTSENT_LOWAT
-from oracle_hub.server.websocket import Client
 from oracle_hub.stream.board import Publication
 from oracle_hub.stream.messages import CloseCode
 from oracle_hub.stream.session import Session, SessionLimits
@@ -161,7 +161,9 @@ async def test_a_session_that_fails_inside_ends_alone(
     if broken == "session":
         monkeypatch.setattr(Session, "publish", fail_in_one)
     else:
-        client.descriptor, client.write = None, fail
+        write = Client.write
+        monkeypatch.setattr(Client, "write", lambda self, data: fail() if self is client else write(self, data))
+        client.descriptor = None
     stage.tick("SOL/USD", 15_010_000_000)
     assert (await good.read())["type"] == "update"
     assert await bad.closed() == CloseCode.INTERNAL_ERROR
@@ -254,11 +256,11 @@ async def eventually(condition: Callable[[], object]) -> None:
     raise AssertionError("it never came to hold")
 
 
-async def raw_subscriber(stage: Stage, request: bytes) -> socket.socket:
+async def raw_subscriber(stage: Stage, request: bytes, receive_buffer_bytes: int = 4096) -> socket.socket:
     """A subscriber that will not read, with a small receive buffer."""
     port = int(stage.base.rpartition(":")[2])
     sock = socket.socket()
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
     sock.setblocking(False)
     loop = asyncio.get_running_loop()
     await loop.sock_connect(sock, ("127.0.0.1", port))
@@ -316,19 +318,17 @@ async def test_a_client_in_mode_all_that_does_not_read_is_cut(stage: Stage) -> N
     sock.close()
 
 
-async def test_who_floods_with_pings_and_reads_no_pong_is_not_read_from_and_leaves_without_an_error(
+async def test_who_floods_with_pings_is_refused_and_cut_off_without_an_error(
     stage: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     await stage.start()
     sock, client = await stalled(stage, b'{"type":"subscribe","feeds":["*"]}')
     flood = asyncio.get_running_loop().create_task(flood_with(sock, (bytes((0x89, 0x80 | 100)) + bytes(104)) * 500))
     with sock:
-        await eventually(lambda: not client.transport.is_reading())
-        assert client.transport.get_write_buffer_size() < 1 << 20
+        await eventually(lambda: not stage.server.clients)
+        assert client.session.close_code is CloseCode.TOO_MANY_ERRORS
         flood.cancel()
         await asyncio.gather(flood, return_exceptions=True)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # leave by a reset
-    await eventually(lambda: not stage.server.clients)
     await eventually(lambda: not stage.server._subscribers._connections)  # type: ignore[union-attr]
     assert [record.message for record in caplog.records] == []
 
@@ -337,6 +337,48 @@ async def flood_with(sock: socket.socket, data: bytes) -> None:
     """Send this again and again, as fast as the other side takes it."""
     while True:
         await asyncio.get_running_loop().sock_sendall(sock, data)
+
+
+@pytest.mark.parametrize("direct", [True, False])
+@pytest.mark.parametrize("window_bytes", [8_000, 30_000])
+async def test_with_any_receive_buffer_a_client_wakes_to_no_more_than_the_window(
+    stage: Stage, window_bytes: int, direct: bool
+) -> None:
+    await stage.start(flush_interval_ms=1, max_unanswered_bytes=window_bytes)
+    before = stage.server.clients
+    sock = await raw_subscriber(stage, b'{"type":"subscribe","feeds":["SOL/USD"]}', receive_buffer_bytes=1 << 22)
+    await eventually(lambda: stage.server.clients > before)
+    (client,) = stage.server._subscribers._clients  # type: ignore[union-attr]
+    await eventually(lambda: client.session.subscriptions)
+    if not direct:
+        client.hold()
+    for number in range(1_000):  # of more than 300 bytes
+        stage.tick("SOL/USD", 15_000_000_001 + number)
+    assert client.session.dirty and not client.transport.get_write_buffer_size()
+    assert window_bytes < client.unsent_bytes() + window_bytes < window_bytes + 5_000
+    loop, last, received, pings = asyncio.get_running_loop(), b'"15000001000"', b"", 0
+    while last not in received:
+        received += await asyncio.wait_for(loop.sock_recv(sock, 1 << 20), 5)
+        asked = re.findall(rb"\x89\x08(.{8})", received, re.DOTALL)
+        await loop.sock_sendall(sock, b"".join(bytes((0x8A, 0x88, 0, 0, 0, 0)) + offset for offset in asked[pings:]))
+        pings = len(asked)
+    assert received.index(b'"conflated":true') < window_bytes + 6_000
+    stage.tick("SOL/USD", 16_000_000_000)
+    assert (client.descriptor is not None, client.session.dirty) == (True, False)
+    sock.close()
+
+
+async def test_an_answer_that_was_not_asked_for_opens_no_window(stage: Stage) -> None:
+    await stage.start(max_unanswered_bytes=8_000)
+    _sock, client = await stalled(stage, b'{"type":"subscribe","feeds":["SOL/USD"]}')
+    for number in range(100):
+        stage.tick("SOL/USD", 15_000_000_001 + number)
+    unsent_bytes = client.unsent_bytes()
+    assert unsent_bytes > 0
+    for payload in (b"", b"\xff" * 8, bytes(8), b"\0\0\x10\0"):
+        client.answered(payload)
+    assert client.unsent_bytes() == unsent_bytes
+    _sock.close()
 
 
 @pytest.mark.parametrize("direct", [True, False])

@@ -1,0 +1,103 @@
+"""One connected subscriber: its transport, what of it is not read yet, and when a frame may go past the transport."""
+
+import asyncio
+
+from oracle_hub.server.frames import ping_frame
+from oracle_hub.server.sockets import plain_descriptor, unsent_counter
+from oracle_hub.server.tokens import Token
+from oracle_hub.stream.board import Board
+from oracle_hub.stream.session import Session, SessionLimits
+
+PINGS_IN_WINDOW = 4
+_OFFSET_BYTES = 8
+_UNLIMITED = 2**62
+
+
+class Client:
+    """One connected subscriber.
+
+    What the kernel has taken may still be unread: it lies in the peer's receive buffer, of which TCP tells nothing. But
+    every websocket client answers a ping when it has read that far (RFC 6455, section 5.5.2). So a ping that carries
+    the number of bytes before it follows each quarter of ``window_bytes``, and what is beyond the window and not
+    answered for counts as unsent. 0 is no window.
+    """
+
+    __slots__ = (
+        "_answered", "_asked", "_between", "_descriptor", "_unsent_bytes", "_window", "closing", "descriptor", "gone",
+        "idle_since_us", "room", "session", "token", "transport",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        board: Board,
+        limits: SessionLimits,
+        *,
+        now_us: int,
+        token: Token | None = None,
+        window_bytes: int = 0,
+    ) -> None:
+        self.transport = transport
+        self.token = token
+        self.session = Session(board, limits, self)
+        self.idle_since_us: int | None = now_us
+        """Since when it has had no subscription; None while it has one."""
+        self._descriptor = plain_descriptor(transport)
+        self.descriptor = self._descriptor
+        """The socket, while a frame may be written to it past the transport: see :meth:`hold`."""
+        self._unsent_bytes = unsent_counter(transport)
+        self._window = window_bytes or _UNLIMITED
+        self._between = max(1, window_bytes // PINGS_IN_WINDOW) if window_bytes else _UNLIMITED
+        self.room = self._between
+        """Bytes until the next ping. Who writes past the transport counts it down, and calls :meth:`ask` below zero."""
+        self._asked = 0
+        """Bytes before the last ping, and before the last one that was answered."""
+        self._answered = 0
+        self.closing = False
+        """Our close frame was sent: nothing may follow it."""
+        self.gone = asyncio.Event()
+        """Its reading has ended."""
+
+    def write(self, data: bytes) -> None:
+        """Write through the transport, which keeps what the kernel does not take."""
+        self.transport.write(data)
+        self.room -= len(data)
+        if self.room < 0:
+            self.ask()
+
+    def ask(self) -> None:
+        """Find out how far it has read."""
+        self._asked += self._between - self.room
+        self.room = self._between
+        self.transport.write(ping_frame(self._asked.to_bytes(_OFFSET_BYTES, "big")))
+        if self._beyond_window():
+            self.hold()
+
+    def answered(self, payload: bytes) -> None:
+        """A pong: it has read all that came before the ping, if this was one of ours."""
+        offset = int.from_bytes(payload, "big")
+        if len(payload) == _OFFSET_BYTES and self._answered < offset <= self._asked:
+            self._answered = offset
+            if not self.transport.get_write_buffer_size():
+                self.release()
+
+    def _beyond_window(self) -> int:
+        return max(0, self._asked + self._between - self.room - self._answered - self._window)
+
+    def unsent_bytes(self) -> int:
+        """What the kernel has not taken, and what it took beyond the window."""
+        return self._unsent_bytes() + self._beyond_window()
+
+    def hold(self) -> None:
+        """Bytes wait in the transport, or it is gone: nothing may overtake them, or reach who has the number next.
+
+        Or it has enough to read."""
+        self.descriptor = None
+        self.session.out_of_reach()
+
+    def release(self) -> None:
+        """All bytes were taken."""
+        if not self.closing and not self.transport.is_closing() and not self._beyond_window():
+            self.descriptor = self._descriptor
+            if self._descriptor is not None:
+                self.session.reach(self._descriptor)
