@@ -268,7 +268,7 @@ class Subscriber(asyncio.Protocol):
         assert isinstance(transport, asyncio.WriteTransport)
         self._transport = transport
         key = base64.b64encode(os.urandom(16)).decode()
-        lines = ("GET /v1/stream HTTP/1.1", "Host: benchmark", "Upgrade: websocket", "Connection: Upgrade")
+        lines = ("GET /v1/stream HTTP/1.1", "Host: localhost", "Upgrade: websocket", "Connection: Upgrade")
         head = "\r\n".join((*lines, f"Sec-WebSocket-Key: {key}", "Sec-WebSocket-Version: 13", "", ""))
         transport.write(head.encode())
 

@@ -68,6 +68,7 @@ class ServerSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     port: Port = 8080
     heartbeat_ms: Annotated[int, msgspec.Meta(ge=50, le=500)] = 500
     allowed_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
     max_clients: Positive = 10_000
     max_clients_per_ip: Positive = 2_000
     handshake_timeout_ms: Positive = 5_000

@@ -21,6 +21,7 @@ class ChartsSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     port: Port = 8081
     database: str = "charts.sqlite"
     allowed_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
     retention_days: dict[str, Positive] = {}
     max_listeners: Positive = 1_000
     max_listeners_per_ip: Positive = 100
@@ -28,6 +29,7 @@ class ChartsSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     max_reads: Positive = 256
     heartbeat_ms: Annotated[int, msgspec.Meta(ge=50, le=60_000)] = 1_000
     pyth_ids: dict[str, str] = {}
+    hubs: tuple[str, ...] = ()
 
 
 class Channel(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

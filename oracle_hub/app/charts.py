@@ -1,7 +1,7 @@
 """The charts process, by configuration."""
 
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -32,13 +32,15 @@ MAX_WAITING = 500
 """Connections that have not sent one yet; beyond this the oldest is cut."""
 
 
-def charts_of(config: Config, hub: str, headers: Mapping[str, str] | None = None) -> Charts:
-    """The process that follows the stream at ``hub`` (``ws://host:port/v1/stream``). It does nothing yet."""
+def charts_of(config: Config, hubs: str | Sequence[str], headers: Mapping[str, str] | None = None) -> Charts:
+    """The process that follows the stream at ``hubs`` (``ws://host:port/v1/stream``): one, or the first of several
+    that is there. It does nothing yet."""
     section = config.charts
     settings = Settings(
         host=section.host,
         port=section.port,
         allowed_origins=section.allowed_origins,
+        allowed_hosts=section.allowed_hosts,
         max_listeners=section.max_listeners,
         max_listeners_per_ip=section.max_listeners_per_ip,
         max_rows=section.max_rows,
@@ -48,7 +50,7 @@ def charts_of(config: Config, hub: str, headers: Mapping[str, str] | None = None
         pyth_ids=_pyth_ids(section.pyth_ids),
     )
     return Charts(
-        hub,
+        hubs,
         Path(config.state.directory) / section.database,
         settings,
         retention=_retention(section.retention_days),

@@ -26,6 +26,7 @@ def server_settings(config: Config) -> ServerSettings:
         port=section.port,
         heartbeat_ms=section.heartbeat_ms,
         allowed_origins=section.allowed_origins,
+        allowed_hosts=section.allowed_hosts,
         max_clients=section.max_clients,
         max_clients_per_ip=section.max_clients_per_ip,
         handshake_timeout_ms=section.handshake_timeout_ms,

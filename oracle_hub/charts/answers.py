@@ -8,6 +8,9 @@ from urllib.parse import urlsplit
 import msgspec
 from aiohttp import web
 
+from oracle_hub.charts.settings import Settings
+from oracle_hub.hosts import host_allowed
+
 log = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -28,6 +31,7 @@ class ChartsCode(StrEnum):
     """The range holds more than one answer may: ask for less at once."""
     UPGRADE_REQUIRED = "upgrade_required"
     ORIGIN_REFUSED = "origin_refused"
+    HOST_REFUSED = "host_refused"
     TOO_MANY_LISTENERS = "too_many_listeners"
     TOO_MANY_FROM_ADDRESS = "too_many_from_address"
     BUSY = "busy"
@@ -92,16 +96,21 @@ _BY_STATUS = {404: ChartsCode.NOT_FOUND, 405: ChartsCode.METHOD_NOT_ALLOWED}
 _MISSED = "this origin is not in charts.allowed_origins"
 
 
-def guard(allowed_origins: tuple[str, ...], on_error: Callable[[], None]) -> Callable[..., Awaitable[object]]:
-    """A middleware: the Origin policy (CORS and its preflight), and every error as JSON.
+_MISDIRECTED = "this server does not go by this name; see charts.allowed_hosts"
+
+
+def guard(settings: Settings, on_error: Callable[[], None]) -> Callable[..., Awaitable[object]]:
+    """A middleware: the names that are answered to, the Origin policy (CORS and its preflight), every error as JSON.
 
     Programs, which send no Origin, are not concerned. ``on_error`` counts answers that failed inside the server.
     """
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not host_allowed(request.headers.get("Host"), settings.host, settings.allowed_hosts):
+            return error_answer(421, ChartsCode.HOST_REFUSED, _MISDIRECTED)
         origin = request.headers.get("Origin")
-        if origin is not None and not origin_allowed(origin, request.host, allowed_origins):
+        if origin is not None and not origin_allowed(origin, request.host, settings.allowed_origins):
             return error_answer(403, ChartsCode.ORIGIN_REFUSED, _MISSED)
         if request.method == "OPTIONS" and "Access-Control-Request-Method" in request.headers:
             answer: web.StreamResponse = _preflight(request)

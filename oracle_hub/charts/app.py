@@ -46,7 +46,8 @@ class Charts:
     """One charts process. ``async with Charts(hub, database) as charts`` runs it; ``charts.url`` is where it serves.
 
     Args:
-        hub: address of the hub's stream, ``ws://127.0.0.1:8080/v1/stream``. It need not be there yet.
+        hub: address of the hub's stream, ``ws://127.0.0.1:8080/v1/stream``, or of several hubs: the first that can be
+            reached is followed until it is lost. None need be there yet.
         database: the file of the store.
         headers: sent to the hub with the handshake: a token, for one. Never printed.
         clock_us: a monotonic clock, for tests.
@@ -58,7 +59,7 @@ class Charts:
 
     def __init__(
         self,
-        hub: str,
+        hub: str | Sequence[str],
         database: Path,
         settings: Settings | None = None,
         *,
@@ -141,7 +142,7 @@ def application(context: Context, doors: Sequence[Door] = (), gate: Gate | None 
     def failed() -> None:
         context.failures += 1
 
-    middlewares: list[Any] = [guard(context.settings.allowed_origins, failed)]
+    middlewares: list[Any] = [guard(context.settings, failed)]
     if gate is not None:
         middlewares.insert(0, gate.middleware())
     app = web.Application(middlewares=middlewares)

@@ -44,19 +44,19 @@ def hub_url(stream_url: str, path: str) -> str:
 
 
 class Recorder:
-    """Follows one hub. ``run`` is its task; it ends when it is cancelled."""
+    """Follows a hub, one of several where there are several. ``run`` is its task; it ends when it is cancelled."""
 
     def __init__(
         self,
-        hub: str,
+        hub: str | Sequence[str],
         store: Store,
         live: Live,
         *,
         headers: Mapping[str, str] | None = None,
         clock_us: Callable[[], int] = boot_time_us,
     ) -> None:
-        self.hub = hub
-        """Address of the hub's stream."""
+        self.hubs = (hub,) if isinstance(hub, str) else tuple(hub)
+        """Addresses of the streams of hubs."""
         self.headers = dict(headers or {})
         """Sent to the hub: a token, for one. Never printed."""
         self._clock_us = clock_us
@@ -71,6 +71,12 @@ class Recorder:
         self._taps: list[BarsTap] = []
         self.gaps = 0
         """How often decisions were missed for good."""
+
+    @property
+    def hub(self) -> str:
+        """The one that is followed, or was last; before that the first."""
+        url = self._live.status.url
+        return url if url in self.hubs else self.hubs[0]
 
     def hub_url(self, path: str) -> str:
         """Another path of the hub."""
@@ -125,7 +131,7 @@ class Recorder:
         at = self._position
         turned = self._live.turned
         prices = connect(
-            self.hub,
+            self.hubs,
             ["*"],
             mode="all",
             detail="full",
@@ -228,15 +234,15 @@ class Recorder:
 
     async def _watch(self) -> None:
         """Say once when the hub is not there, and once when it is again."""
-        told: bool | None = None
+        told: str | None = None  # the hub that was said to be followed; empty: that there is none
         while True:
             status = self._live.status
-            if status.connected and not told:
+            if status.connected and status.url is not None and status.url != told:
                 marked = " SIMULATED: not the market." if status.simulated else ""
                 log.info("following the hub at %s (instance %s).%s", status.url, status.instance, marked)
-                told = True
-            elif not status.connected and told is not False and (status.last_error or told):
-                why = status.last_error or f"{self.hub}: no answer yet"
+                told = status.url
+            elif not status.connected and told != "" and (status.last_error or told):
+                why = status.last_error or f"{', '.join(self.hubs)}: no answer yet"
                 log.warning("no hub at %s; trying on, and serving history meanwhile", why)
-                told = False
+                told = ""
             await asyncio.sleep(0.5)

@@ -13,6 +13,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """0 takes any free port."""
     allowed_origins: tuple[str, ...] = ()
     """Origins of browsers that may read, beside our own host. ``*`` is everybody."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names that are answered to, beside addresses and ``localhost`` (:func:`oracle_hub.hosts.host_allowed`)."""
     max_listeners: int = 1_000
     """Websockets and event streams at once."""
     max_listeners_per_ip: int = 100

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,8 +25,17 @@ from oracle_hub.errors import ConfigError, SourceError
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", type=Path, nargs="?", metavar="CONFIG", help="the hub's configuration ([charts])")
-    parser.add_argument("--hub", metavar="URL", help="where the hub is (default: by [server], http://127.0.0.1:8080)")
+    parser.add_argument(
+        "--hub",
+        metavar="URL",
+        action="append",
+        help="where the hub is (default: charts.hubs, else by [server]: http://127.0.0.1:8080); again for another hub, "
+        "which is followed while the first is away",
+    )
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument(
+        "--allowed-host", metavar="NAME", action="append", help="a name to answer to (also *.NAME, *); repeatable"
+    )
     parser.add_argument("--port", type=int, metavar="N", help="port to listen on (default 8081; 0 takes a free one)")
     parser.add_argument("--state", metavar="DIR", help="directory of the store (default var)")
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
@@ -61,7 +71,7 @@ def _config(options: argparse.Namespace) -> Config:
         config = load_config(options.config)
     else:
         config = parse_config(simulation_text(), origin="simulation")
-    charts = {"host": options.host, "port": options.port}
+    charts = {"host": options.host, "port": options.port, "allowed_hosts": options.allowed_host}
     return with_overrides(config, charts=charts, state={"directory": options.state})
 
 
@@ -76,16 +86,18 @@ async def _serve(config: Config, options: argparse.Namespace) -> None:
     else:
         loop.add_signal_handler(signal.SIGINT, ended.set)
     host = f"[{config.server.host}]" if ":" in config.server.host else config.server.host
-    hub = _checked(options.hub or f"http://{host}:{config.server.port}")
-    async with listening(charts_of(config, stream_url(hub), token_headers()), config) as charts:
+    given = options.hub or config.charts.hubs or (f"http://{host}:{config.server.port}",)
+    name = "charts.hubs" if config.charts.hubs and not options.hub else "--hub"
+    hubs = [_checked(hub, name) for hub in given]
+    async with listening(charts_of(config, [stream_url(hub) for hub in hubs], token_headers()), config) as charts:
         charts.on_failure = ended.set
-        _announce(charts, hub, as_json=options.json or options.companion)
+        _announce(charts, hubs, as_json=options.json or options.companion)
         await ended.wait()
         if charts.failed:
             raise SourceError("the recorder failed; the log has the reason")
 
 
-def _checked(hub: str) -> str:
+def _checked(hub: str, name: str) -> str:
     """An address that can be connected to, and printed: without a user or password. Raises ConfigError."""
     try:
         parts = urlsplit(hub)
@@ -94,15 +106,15 @@ def _checked(hub: str) -> str:
         usable = False
     else:
         if parts.username is not None or parts.password is not None:
-            raise ConfigError("--hub: a user or password in an address is not taken; set ORACLE_HUB_TOKEN")
+            raise ConfigError(f"{name}: a user or password in an address is not taken; set ORACLE_HUB_TOKEN")
     if not usable:
-        raise ConfigError(f"--hub: {hub!r} is no address; write http://host:port")
+        raise ConfigError(f"{name}: {hub!r} is no address; write http://host:port")
     return hub
 
 
-def _announce(charts: Charts, hub: str, *, as_json: bool) -> None:
+def _announce(charts: Charts, hubs: Sequence[str], *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps({"url": charts.url, "hub": hub}) + b"\n")
+        sys.stdout.buffer.write(orjson.dumps({"url": charts.url, "hub": hubs[0], "hubs": hubs}) + b"\n")
         sys.stdout.buffer.flush()
         return
     out = console()
@@ -110,5 +122,5 @@ def _announce(charts: Charts, hub: str, *, as_json: bool) -> None:
     out.print(f"bars       {charts.url}/v1/bars/SOL-USD?resolution=1")
     out.print(f"hermes     {charts.url}/hermes")
     out.print(f"readiness  {charts.url}/readyz")
-    out.print(f"hub        {hub}")
+    out.print(f"hub        {', '.join(hubs)}")
     out.print("Ctrl-C ends it.")

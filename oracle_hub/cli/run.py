@@ -21,6 +21,9 @@ from oracle_hub.errors import ConfigError
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: a simulation)")
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument(
+        "--allowed-host", metavar="NAME", action="append", help="a name to answer to (also *.NAME, *); repeatable"
+    )
     parser.add_argument("--port", type=int, metavar="N", help="port to listen on (default 8080; 0 takes a free one)")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that serve (default 0: the hub itself)")
     parser.add_argument("--state", metavar="DIR", help="directory of identity and journal (default var)")
@@ -74,7 +77,12 @@ def _loader(options: argparse.Namespace) -> Callable[[], Config]:
         config = load_config(options.config) if options.config else parse_config(simulation_text(), origin="simulation")
         return with_overrides(
             config,
-            server={"host": options.host, "port": options.port, "workers": options.workers},
+            server={
+                "host": options.host,
+                "port": options.port,
+                "workers": options.workers,
+                "allowed_hosts": options.allowed_host,
+            },
             state={"directory": options.state},
             charts={
                 "enabled": False if options.no_charts else None,

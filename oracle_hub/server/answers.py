@@ -28,6 +28,7 @@ class RequestError(StrEnum):
     UPGRADE_REQUIRED = "upgrade_required"
     UNKNOWN_SUBPROTOCOL = "unknown_subprotocol"
     ORIGIN_REFUSED = "origin_refused"
+    HOST_REFUSED = "host_refused"
     TOO_MANY_CONNECTIONS = "too_many_connections"
     TOO_MANY_FROM_ADDRESS = "too_many_from_address"
     SHUTTING_DOWN = "shutting_down"
@@ -64,6 +65,7 @@ REFUSALS = frozenset(
         RequestError.UNAUTHORIZED,
         RequestError.TOKEN_IN_QUERY,
         RequestError.ORIGIN_REFUSED,
+        RequestError.HOST_REFUSED,
         RequestError.TOO_MANY_CONNECTIONS,
         RequestError.TOO_MANY_FROM_ADDRESS,
         RequestError.TOO_MANY_FOR_TOKEN,
@@ -103,11 +105,23 @@ def _preflight() -> web.Response:
 _BY_STATUS = {404: RequestError.NOT_FOUND, 405: RequestError.METHOD_NOT_ALLOWED}
 
 
-def guard(allowed_origins: tuple[str, ...], on_error: Callable[[Exception], None]) -> Callable[..., Awaitable[object]]:
-    """A middleware: the Origin policy, and errors as JSON. Programs, which send no Origin, are not concerned."""
+_MISDIRECTED = "this server does not go by this name; see server.allowed_hosts"
+
+
+def guard(
+    allowed_origins: tuple[str, ...],
+    on_error: Callable[[Exception], None],
+    answers_to: Callable[[str | None], bool] = lambda host: True,
+) -> Callable[..., Awaitable[object]]:
+    """A middleware: the policies for names (``Host``) and origins, and errors as JSON.
+
+    Programs, which send no Origin, are not concerned by that one.
+    """
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not answers_to(request.headers.get("Host")):
+            return error_answer(421, RequestError.HOST_REFUSED, _MISDIRECTED)
         origin = request.headers.get("Origin")
         if origin is not None and not origin_allowed(origin, request.host, allowed_origins):
             return error_answer(403, RequestError.ORIGIN_REFUSED, "this origin is not in server.allowed_origins")

@@ -15,6 +15,7 @@ import msgspec
 from aiohttp import web
 
 from oracle_hub.core.hub import Batch, Decision
+from oracle_hub.hosts import host_allowed
 from oracle_hub.server import tls
 from oracle_hub.server.answers import RequestError, bytes_answer, counted, error_answer, guard, json_answer
 from oracle_hub.server.census import Standing
@@ -192,7 +193,7 @@ class Server:
         middlewares = [
             self._door.middleware(),
             counted(self._refusals),
-            guard(self._settings.allowed_origins, self._failed),
+            guard(self._settings.allowed_origins, self._failed, self._answers_to),
             self._tokens.middleware(),
         ]
         app = web.Application(middlewares=middlewares)  # type: ignore[arg-type]
@@ -269,6 +270,9 @@ class Server:
         self._tokens.change(settings.tokens, required=settings.require_token)
         if self._subscribers is not None:
             self._subscribers.tokens_changed()
+
+    def _answers_to(self, host: str | None) -> bool:
+        return host_allowed(host, self._settings.host, self._settings.allowed_hosts)
 
     def _failed(self, error: Exception) -> None:
         self._failures += 1

@@ -112,6 +112,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     heartbeat_ms: int = 500
     allowed_origins: tuple[str, ...] = ()
     """Origins of browsers that may read, beside our own host: ``https://app.example``. ``*`` is everybody."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names that are answered to, beside addresses and ``localhost`` (:func:`oracle_hub.hosts.host_allowed`)."""
     max_clients: int = 10_000
     max_clients_per_ip: int = 2_000
     handshake_timeout_ms: int = 5_000

@@ -20,7 +20,7 @@ async def stalled_reader(charts: Charts, path: str) -> AsyncIterator[tuple[async
     sock.connect((url.hostname, url.port))
     reader, writer = await asyncio.open_connection(sock=sock, limit=1_024)
     assert isinstance(writer.transport, asyncio.Transport)
-    writer.write(f"GET {path} HTTP/1.1\r\nHost: charts\r\n\r\n".encode())
+    writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
     await turns_until(lambda: charts.context.listening == 1)
     writer.transport.pause_reading()
     try:

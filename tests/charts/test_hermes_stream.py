@@ -170,7 +170,7 @@ async def test_a_reader_that_takes_nothing_is_cut_off(stage: ChartsStage) -> Non
         host, port = charts.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port), limit=1_024)
         writer.transport.pause_reading()  # type: ignore[attr-defined]
-        writer.write(f"GET {STREAM}?ids[]={SOL}&ids[]={BTC} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        writer.write(f"GET {STREAM}?ids[]={SOL}&ids[]={BTC} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         await turns_until(lambda: charts.context.listening == 1)
         step = 0
         async with asyncio.timeout(60):
@@ -187,12 +187,12 @@ async def test_a_websocket_that_takes_nothing_is_cut_off(stage: ChartsStage) -> 
         host, port = charts.url.removeprefix("http://").split(":")
         _, writer = await asyncio.open_connection(host, int(port), limit=1_024)
         writer.transport.pause_reading()  # type: ignore[attr-defined]
-        head = (
-            "GET /ws HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-        )
+        head = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
         text = json.dumps({"type": "subscribe", "ids": [SOL], "verbose": True}).encode()
         frame = bytes([0x81, 0x80 | len(text)]) + bytes(4) + text  # masked with zeros
-        writer.write(head.encode() + b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" + frame)
+        writer.write(
+            head.encode() + b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" + frame
+        )
         await turns_until(lambda: charts.context.listening == 1)
         step = 0
         async with asyncio.timeout(60):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from oracle_hub.cli import main
+from oracle_hub.cli.run import simulation_text
 
 
 @pytest.mark.parametrize(
@@ -26,3 +27,13 @@ def test_what_is_no_address_of_a_hub_is_refused_in_one_line(
     assert told.startswith("oracle-hub charts: --hub: ") and said in told and told.count("\n") == 1
     assert "secret" not in told
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_one_of_several_hubs_is_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = ["--hub", "http://127.0.0.1:1"]
+    assert main(["charts", *good, "--hub", "nonsense", "--port", "0", "--state", str(tmp_path)]) != 0
+    assert "--hub: 'nonsense' is no address" in capsys.readouterr().err
+    config = tmp_path / "hub.toml"
+    config.write_text(simulation_text() + '[charts]\nhubs = ["http://127.0.0.1:1", "nonsense"]\n')
+    assert main(["charts", str(config), "--port", "0", "--state", str(tmp_path / "state")]) != 0
+    assert "charts.hubs: 'nonsense' is no address" in capsys.readouterr().err

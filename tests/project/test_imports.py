@@ -13,16 +13,18 @@ ROOT = Path(__file__).resolve().parents[2]
 # What each room may import of ours, besides itself. A name allows everything below it.
 ROOMS: dict[str, tuple[str, ...]] = {
     "oracle_hub.errors": (),
+    "oracle_hub.hosts": (),
     "oracle_hub.core": ("oracle_hub.errors",),
     "oracle_hub.stream": ("oracle_hub.errors", "oracle_hub.core"),
     "oracle_hub.ingest": ("oracle_hub.errors", "oracle_hub.core", "oracle_hub.stream"),
     "oracle_hub.journal": ("oracle_hub.errors", "oracle_hub.core", "oracle_hub.stream"),
     "oracle_hub.alerts": ("oracle_hub.errors", "oracle_hub.core", "oracle_hub.stream"),
     "oracle_hub.incidents": ("oracle_hub.errors", "oracle_hub.core", "oracle_hub.alerts"),
-    "oracle_hub.server": ("oracle_hub.errors", "oracle_hub.core", "oracle_hub.stream"),
+    "oracle_hub.server": ("oracle_hub.errors", "oracle_hub.hosts", "oracle_hub.core", "oracle_hub.stream"),
     "oracle_hub.client": ("oracle_hub.errors", "oracle_hub.stream.messages", "oracle_hub.stream.binary"),
     "oracle_hub.charts": (
         "oracle_hub.errors",
+        "oracle_hub.hosts",
         "oracle_hub.client",
         "oracle_hub.stream.messages",
         "oracle_hub.core.price",

@@ -120,7 +120,7 @@ async def stalled(stage: Stage, pems: Path) -> tuple[asyncio.StreamReader, async
     reader, writer = await asyncio.open_connection(sock=sock, ssl=trusting(pems), server_hostname="127.0.0.1", limit=1)
     request = b'{"type":"subscribe","feeds":["*"],"detail":"full"}'
     writer.write(
-        b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         + bytes((0x81, 0x80 | len(request))) + bytes(4) + request
     )  # fmt: skip

@@ -214,7 +214,7 @@ async def cut(sock: socket.socket) -> bool:
             return True
 
 
-@pytest.mark.parametrize("head", [b"", b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgr"])
+@pytest.mark.parametrize("head", [b"", b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nUpgr"])
 async def test_who_never_finishes_a_request_is_cut(stage: Stage, head: bytes) -> None:
     await stage.start(handshake_timeout_ms=20)
     good = await stage.subscriber("*")
@@ -266,7 +266,7 @@ async def raw_subscriber(stage: Stage, request: bytes, receive_buffer_bytes: int
     await loop.sock_connect(sock, ("127.0.0.1", port))
     await loop.sock_sendall(
         sock,
-        b"GET /v1/stream HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
         + bytes((0x81, 0x80 | len(request)))
         + bytes(4)

@@ -1,0 +1,74 @@
+"""Charts beside several hubs, and the names that they answer to."""
+
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from oracle_hub.app.charts import DOORS
+from oracle_hub.charts.app import Charts
+from oracle_hub.charts.resolutions import Resolution
+from tests.charts.charts_stage import SECOND_US, SETTINGS, ChartsStage, bars_client
+from tests.client.client_stage import HubStage, turns_until
+
+SOL = "SOL/USD"
+OTHER = "0b5e0000-0000-4000-8000-000000000002"
+
+
+async def test_bars_go_on_with_another_hub(tmp_path: Path) -> None:
+    """A is lost; B, which has been there all the time, is another instance with a sequence of its own."""
+    stage = await ChartsStage(tmp_path / "charts.sqlite").start_hub()
+    other = HubStage(*stage.feeds, instance=OTHER, epoch=stage.hub.service.epoch + 500)
+    await other.start()
+    urls = [stage.hub.url, other.url]
+    async with Charts(urls, stage.database, SETTINGS, clock_us=stage.clock_us, doors=DOORS) as charts:
+        await turns_until(lambda: charts.live.status.connected)
+        await stage.heard(charts)
+        assert (charts.live.status.url, charts.recorder.hub) == (urls[0], urls[0])
+        async with bars_client(charts) as client:
+            await client.subscribe([SOL], "1S", count=10)
+            for second in range(3):
+                stage.tick(SOL, 15_000_000_100 + second, after_us=SECOND_US)
+            await stage.heard(charts)
+            before_us = stage.hub.service.clock_us
+            first = stage.hub
+            await first.server.stop("killed")
+            other.service.clock_us = before_us + 2 * SECOND_US
+            stage.hub = other  # by whose clock everything goes from now on
+            for second in range(4):
+                stage.tick(SOL, 15_000_000_200 + second, after_us=SECOND_US)
+            await turns_until(lambda: charts.live.status.connected and charts.live.status.url == urls[1])
+            assert charts.recorder.hub == urls[1]
+            assert charts.recorder.hub_url("/readyz") == f"http{urls[1][2:].removesuffix('/v1/stream')}/readyz"
+            for second in range(4, 8):
+                stage.tick(SOL, 15_000_000_200 + second, after_us=SECOND_US)
+            await stage.heard(charts)
+            assert charts.live.status.instance == OTHER
+            update = charts.live.update(SOL)
+            assert update.price is not None and update.price.mantissa == 15_000_000_207
+            last_us = Resolution.S1.start_us(stage.hub.service.clock_us) - SECOND_US
+            await client.final(SOL, last_us)
+            closes = {bar.close for bar in client.bars[SOL].values()}
+            assert {"15000000101", "15000000205", "15000000206"} <= closes
+        charts.recorder.harvest()
+        writer = charts.recorder.writer
+        assert writer is not None
+        await turns_until(lambda: writer.rows_waiting == 0)
+        (gap,) = [one for one in charts.store.gaps() if one.from_us > 0]
+        assert before_us - SECOND_US <= gap.from_us <= before_us < gap.to_us <= last_us
+    await other.server.stop("the test is over")
+
+
+@pytest.mark.parametrize(("allowed", "status"), [((), 421), (("charts.example",), 200), (("*",), 200)])
+async def test_names_that_charts_answer_to(tmp_path: Path, allowed: tuple[str, ...], status: int) -> None:
+    stage = await ChartsStage(tmp_path / "charts.sqlite").start_hub()
+    named = {"Host": "charts.example"}
+    async with stage.charts(allowed_hosts=allowed) as charts, aiohttp.ClientSession(charts.url) as http:
+        for path in ("/", "/livez", "/udf/config", "/v1/bars/SOL-USD", "/api/price_feed_ids", "/v1/stream"):
+            async with http.get(path, headers=named) as answer:
+                assert answer.status == (status if path != "/v1/stream" or status == 421 else 426), path
+                if status == 421:
+                    assert (await answer.json())["error"]["code"] == "host_refused"
+        async with http.get("/livez", headers={"Host": "localhost:8081"}) as answer:
+            assert answer.status == 200
+    await stage.stop()
