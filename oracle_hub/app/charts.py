@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import oracle_hub
-from oracle_hub.charts import bars_http, bars_socket, description, hermes, sse, udf
+from oracle_hub.charts import bars_http, bars_socket, description, hermes, sse, trends, udf
 from oracle_hub.charts.app import Charts
 from oracle_hub.charts.app import Door as ChartsDoor
 from oracle_hub.charts.dashboard import hub_door, pages
@@ -19,7 +19,7 @@ from oracle_hub.errors import ChartsError, ConfigError
 from oracle_hub.server.door import Door
 
 DOORS: tuple[ChartsDoor, ...] = (
-    *(sse.routes, bars_http.routes, bars_socket.routes, description.routes),
+    *(sse.routes, bars_http.routes, bars_socket.routes, trends.routes, description.routes),
     *(udf.routes, hermes.routes),
     *(pages.routes, hub_door.routes),
 )

@@ -22,6 +22,7 @@ from oracle_hub.charts.hermes_shapes import Provenance
 from oracle_hub.charts.operations import REFERENCE, Operation, Parameter, Schema, Text, described, reference, structs
 from oracle_hub.charts.resolutions import RESOLUTIONS
 from oracle_hub.charts.sse import SseHeartbeat, SseSnapshot, SseUpdate
+from oracle_hub.charts.trends import KEPT_S, TrendAnswer
 from oracle_hub.stream import messages as stream
 
 _NUMBER = {"type": "integer", "minimum": 0}
@@ -53,6 +54,13 @@ NATIVE: tuple[Operation, ...] = (
         ),
     ),
     Operation("/v1/marks/{feed}", "marks", "Changes of state.", {200: MarksAnswer, **_BAD}, (_FEED, _FROM, _TO)),
+    Operation(
+        "/v1/trends/{feed}",
+        "trends",
+        "Divergence and age of each source, second by second.",
+        {200: TrendAnswer, 400: ErrorAnswer, 404: ErrorAnswer},
+        (_FEED, Parameter("seconds", "query", "So far back.", {"type": "integer", "minimum": 0, "maximum": KEPT_S})),
+    ),
     Operation("/v1/hub", "hub", "What the hub says of its health.", {200: HubReport}),
     Operation("/v1/alerts", "alerts", "Open alerts of the hub; null where it can't be asked.", {200: AlertsAnswer}),
     Operation(

@@ -17,6 +17,7 @@ from oracle_hub.charts.points import Point
 from oracle_hub.charts.store_reads import Position
 from oracle_hub.client import NoPrice, Price, Prices, Refusal
 from oracle_hub.client import Update as ClientUpdate
+from oracle_hub.stream.messages import InputEntry
 
 REMOVED = "removed"
 
@@ -67,6 +68,7 @@ class Live:
         self._prices: Prices | None = None
         self._points: dict[str, Point] = {}
         self._feeds: dict[str, FeedInfo] = {}
+        self._inputs: dict[str, Mapping[str, InputEntry]] = {}
         self._listeners: dict[Listener, None] = {}
         self._taps: list[PointsTap] = []
         self._max_listeners = max_listeners
@@ -100,6 +102,14 @@ class Live:
     def point(self, feed: str) -> Point | None:
         """The last decision that was heard, which may be over: a record, for state and reason. None: no such feed."""
         return self._points.get(feed)
+
+    def inputs(self, feed: str) -> Mapping[str, InputEntry]:
+        """The sources as they stood at the last decision that was heard, by name; empty where nothing was heard yet."""
+        return self._inputs.get(feed, {})
+
+    def heard_inputs(self, feed: str, inputs: Mapping[str, InputEntry]) -> None:
+        """A decision was made from these."""
+        self._inputs[feed] = inputs
 
     def update(self, feed: str) -> Update:
         """A feed as it stands now."""
@@ -213,6 +223,7 @@ class Live:
     def _hold(self, point: Point) -> None:
         if point.reason == REMOVED:
             self._feeds.pop(point.feed, None)
+            self._inputs.pop(point.feed, None)
         elif point.feed not in self._feeds or self._feeds[point.feed].expo != point.expo:
             self._feeds[point.feed] = FeedInfo(point.feed, point.expo)
         self._points[point.feed] = point

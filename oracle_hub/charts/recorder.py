@@ -69,6 +69,7 @@ class Recorder:
         self._watermark_put_us = 0
         self._hello: Hello | None = None
         self._taps: list[BarsTap] = []
+        self._ticks: list[Callable[[], None]] = []
         self.gaps = 0
         """How often decisions were missed for good."""
 
@@ -95,6 +96,16 @@ class Recorder:
     def tap(self, take: BarsTap) -> None:
         """Have every final bar told to ``take``; of one feed and resolution ascending, each once."""
         self._taps.append(take)
+
+    def on_tick(self, call: Callable[[], None]) -> None:
+        """Have this called a few times a second, whether there is news or not."""
+        self._ticks.append(call)
+
+    def tick(self) -> None:
+        """Time has gone on: tell and write what is final now, and call who wants to be called."""
+        self.harvest()
+        for call in self._ticks:
+            call()
 
     def restore(self) -> None:
         """Read where the store stopped. Touches the disk: to be called on a thread, before ``run``.
@@ -169,6 +180,8 @@ class Recorder:
             if at != self._current:
                 self._position, self._current = self._current or self._position, at
             point = point_from_entry(update.entry, update.instance, update.epoch, update.seq)
+            if update.entry.inputs:
+                self._live.heard_inputs(point.feed, update.entry.inputs)
             if builder.add(point):
                 accepted.append(point)
         if len(taken.updates) < TAKE_LIMIT and self._current is not None:
@@ -199,7 +212,7 @@ class Recorder:
                     writing = asyncio.create_task(self._writer.run(), name="charts writer")
                 if writing is not None and writing.done():
                     writing.result()
-                self.harvest()
+                self.tick()
         finally:
             if writing is not None:
                 writing.cancel()

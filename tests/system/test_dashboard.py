@@ -261,3 +261,21 @@ async def test_it_is_for_every_eye_and_hand(launch: Launch, page: Page) -> None:
     await page.until("innerWidth === 360 && document.querySelector('#chart canvas').clientWidth < 360")
     assert await page.value("document.documentElement.scrollWidth") == 360
     assert page.errors == []
+
+
+async def test_a_page_that_is_opened_again_shows_the_divergence_before_it(launch: Launch, page: Page) -> None:
+    hub = await launch("--noise", "5", charts=True)
+    url = await charts_url(hub)
+    trend = "Object.values(document.querySelector('#divergence').chartData?.() ?? {})[1] ?? []"
+    seen = f"({trend}).filter((point) => point.value !== undefined).map((point) => point.time)"
+    await page.open(url + "/")
+    await page.until(f"{seen}.length >= 3")
+    before = await page.value(seen)
+    await page.open("about:blank")
+    await page.open(url + "/")
+    await page.until(f"{seen}.length >= {len(before) + 1}")
+    again = await page.value(seen)
+    assert set(before) <= set(again) and again == sorted(set(again))
+    ages = "Object.values(document.querySelector('#ages').chartData())[1].filter((point) => point.value < 60).length"
+    assert await page.value(ages) >= len(before)
+    assert at_home(page, url) and page.errors == []

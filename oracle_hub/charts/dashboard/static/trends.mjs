@@ -1,10 +1,11 @@
-// Divergence and age of each source over time, as this page has seen them. Where a source was not usable there is a gap.
+// Divergence and age of each source over time: what the server kept, then what this page has seen. Where a source was not
+// usable there is a gap.
 
 import { DASH, duration, element } from "./format.mjs";
 import { chartLook, colour } from "./theme.mjs";
 import { createChart, LineSeries } from "./vendor/lightweight-charts.standalone.production.mjs";
 
-const KEPT = 900; // one a second
+const KEPT = 1_800; // one a second
 const MAX_FEEDS = 100; // beyond it only of the feed that is looked at
 const COLOURS = ["series-1", "series-2", "series-3", "series-4"];
 
@@ -12,6 +13,7 @@ export class Trends {
   #legend;
   #charts;
   #samples = new Map();
+  #past = new Set(); // feeds whose past was read
   #shown = null;
   #drawn = "";
 
@@ -31,8 +33,37 @@ export class Trends {
   /** Another feed is looked at. */
   show(feed) {
     this.#shown = feed;
-    if (this.#samples.size > MAX_FEEDS) this.#samples.clear();
+    if (this.#samples.size > MAX_FEEDS) {
+      this.#samples.clear();
+      this.#past.clear();
+    }
     for (const chart of this.#charts) chart.fill(this.#samples.get(feed) ?? []);
+    if (!this.#past.has(feed)) this.#readPast(feed);
+  }
+
+  /** What was before this page, once for each feed. Without it the page begins with itself, as it does when alone. */
+  async #readPast(feed) {
+    this.#past.add(feed);
+    try {
+      const answer = await fetch(`v1/trends/${feed.split("/").map(encodeURIComponent).join("/")}`);
+      if (!answer.ok) throw new Error(`HTTP ${answer.status}`);
+      const { times, sources } = await answer.json();
+      const named = Object.entries(sources);
+      const past = times.map((timeS, at) => ({
+        timeS,
+        sources: named.map(([name, { divergence_bps, age_ms }]) => ({
+          name,
+          divergenceBps: divergence_bps[at],
+          ageUs: age_ms[at] === null ? null : age_ms[at] * 1e3,
+        })),
+      }));
+      const seen = this.#samples.get(feed) ?? [];
+      const before = seen.length ? past.filter(({ timeS }) => timeS < seen[0].timeS) : past;
+      this.#samples.set(feed, [...before, ...seen].slice(-KEPT));
+      if (feed === this.#shown) for (const chart of this.#charts) chart.fill(this.#samples.get(feed));
+    } catch {
+      this.#past.delete(feed); // again when the feed is looked at again
+    }
   }
 
   /** Whether samples of this feed are wanted. */
