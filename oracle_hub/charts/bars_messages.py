@@ -103,6 +103,19 @@ class Bars(_Message, frozen=True, kw_only=True, gc=False, tag="bars"):
     feeds: list[FeedBars]
 
 
+class Revisions(_Message, frozen=True, kw_only=True, gc=False, tag="revisions"):
+    """Final bars that were told, or would have been, and are others now: corrected, or added where there was none.
+
+    Each replaces the one with its ``start_us``, or goes between its neighbours. Some may be as they were.
+    """
+
+    sub: int
+    server_time_us: int
+    feed: str
+    expo: int
+    bars: list[BarEntry]
+
+
 class Heartbeat(_Message, frozen=True, kw_only=True, gc=False, tag="heartbeat"):
     """At a fixed cadence. Bars stand still while the hub is not heard: ``connected``, and until when it was."""
 
@@ -122,5 +135,5 @@ class Error(_Message, frozen=True, kw_only=True, gc=False, tag="error"):
     message: str
 
 
-ServerMessage: TypeAlias = Hello | Subscribed | Unsubscribed | Snapshot | Bars | Heartbeat | Pong | Error
+ServerMessage: TypeAlias = Hello | Subscribed | Unsubscribed | Snapshot | Bars | Revisions | Heartbeat | Pong | Error
 server_message_decoder: msgspec.json.Decoder[ServerMessage] = msgspec.json.Decoder(ServerMessage)

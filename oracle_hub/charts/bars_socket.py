@@ -31,12 +31,14 @@ MAX_PENDING_BARS = 100_000
 """Final bars that may wait for one client; beyond it, it is closed, and comes back by ``from_us``."""
 TOO_SLOW, SHUTDOWN = 4001, 4000
 LAST_US = 2**62
+CORRECTIONS_INTERVAL_S = 2.0
+"""How often it is looked whether another process has changed bars of the past."""
 
 
 class _Following:
     """One feed of one subscription."""
 
-    __slots__ = ("feed", "final", "last_final_us", "last_open", "ready")
+    __slots__ = ("feed", "final", "first_us", "last_final_us", "last_open", "n_final", "ready", "revisions")
 
     def __init__(self, feed: str) -> None:
         self.feed = feed
@@ -47,6 +49,29 @@ class _Following:
         self.last_open: Bar | None = None
         self.ready = False
         """The snapshot was sent."""
+        self.first_us = LAST_US
+        """From here on the client has every final bar."""
+        self.n_final = 0
+        """How many these are."""
+        self.revisions = 0
+        """All of their revisions added up."""
+
+    def told(self, bars: Sequence[Bar]) -> None:
+        """The client has these final bars, beside those that it had."""
+        self.n_final += len(bars)
+        self.revisions += sum(bar.revision for bar in bars)
+
+    def corrected(self, bars: Sequence[Bar], before: tuple[int, int]) -> Sequence[Bar]:
+        """What has to be told of the final bars of a stretch as the store has them now.
+
+        ``before``: how many the client had in it, and their revisions added up.
+        """
+        now = len(bars), sum(bar.revision for bar in bars)
+        self.n_final += now[0] - before[0]
+        self.revisions += now[1] - before[1]
+        if now == before:
+            return ()
+        return bars if now[0] != before[0] else [bar for bar in bars if bar.revision]
 
 
 class _Subscription:
@@ -68,6 +93,14 @@ class _Client:
         self.pending = 0
         self.news = asyncio.Event()
         self.overrun = False
+        self.corrections: deque[wire.Revisions] = deque()
+
+    def correct(self, revisions: wire.Revisions) -> None:
+        """Have this sent."""
+        self.corrections.append(revisions)
+        if self.pending + sum(len(one.bars) for one in self.corrections) > MAX_PENDING_BARS:
+            self.overrun = True
+        self.news.set()
 
     async def send(self, message: wire.ServerMessage) -> None:
         """Write, and wait until the client has taken most of what was written."""
@@ -91,6 +124,7 @@ class BarsSocket:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._clients: dict[_Client, None] = {}
+        self._correcting: asyncio.Task[None] | None = None
         context.recorder.tap(self._collect)
         context.on_stop(self._stop)
 
@@ -101,6 +135,8 @@ class BarsSocket:
                     client.collect(bar)
 
     def _stop(self) -> None:
+        if self._correcting is not None:
+            self._correcting.cancel()
         for client in self._clients:
             client.news.set()
 
@@ -116,6 +152,7 @@ class BarsSocket:
             await ws.prepare(request)
             client = _Client(ws)
             self._clients[client] = None
+            self._look_for_corrections()
             writing = asyncio.create_task(self._write(client), name="bars of a client")
             try:
                 await client.send(self._hello())
@@ -221,7 +258,10 @@ class BarsSocket:
         if len(bars) > left:
             limit = context.settings.max_rows
             raise Refused(400, ChartsCode.TOO_MANY_ROWS, f"more than {limit} bars; ask for fewer, or page by HTTP")
-        following.last_final_us = max((bar.start_us for bar in bars if bar.closed), default=-1)
+        final = [bar for bar in bars if bar.closed]
+        following.last_final_us = final[-1].start_us if final else -1
+        following.first_us = asked.from_us if asked.from_us is not None else final[0].start_us if final else LAST_US
+        following.told(final)
         following.last_open = bars[-1] if bars and not bars[-1].closed else None
         info = context.live.feeds.get(feed)
         message = wire.Snapshot(
@@ -235,6 +275,51 @@ class BarsSocket:
         await client.send(message)
         following.ready = True
         return len(bars)
+
+    # Corrections.
+
+    def _look_for_corrections(self) -> None:
+        if self._correcting is None or self._correcting.done():
+            self._correcting = asyncio.create_task(self._correct(), name="corrected bars")
+
+    async def _correct(self) -> None:
+        """Look now and then whether another process has changed the past. Ends when nobody listens any more."""
+        while self._clients:
+            await asyncio.sleep(CORRECTIONS_INTERVAL_S)
+            with contextlib.suppress(Refused):  # the store can't be read now: what it has is told later
+                await self.correct()
+
+    async def correct(self) -> None:
+        """Have every client told which of its final bars are others now, if another process has written since the last
+        call.
+
+        Raises:
+            Refused: the store can't be read now.
+        """
+        context = self._context
+        if not await context.read(context.store.changed_by_others):
+            return
+        for client in tuple(self._clients):
+            for sub in tuple(client.subscriptions.values()):
+                for following in sub.feeds.values():
+                    if following.ready and following.first_us <= following.last_final_us:
+                        await self._correct_one(client, sub, following)
+
+    async def _correct_one(self, client: _Client, sub: _Subscription, following: _Following) -> None:
+        context, before = self._context, (following.n_final, following.revisions)
+        first_us, end_us = following.first_us, following.last_final_us + 1
+        found = await context.read(context.store.bars, following.feed, sub.resolution, first_us, end_us)
+        bars = following.corrected([bar for bar in found if bar.closed], before)
+        if bars:
+            client.correct(
+                wire.Revisions(
+                    sub=sub.number,
+                    server_time_us=context.live.now_us(),
+                    feed=following.feed,
+                    expo=bars[-1].expo,
+                    bars=[bar_entry(bar) for bar in bars],
+                )
+            )
 
     # News.
 
@@ -255,6 +340,10 @@ class BarsSocket:
                     if changed:
                         now_us = self._context.live.now_us()
                         await client.send(wire.Bars(sub=subscription.number, server_time_us=now_us, feeds=changed))
+                while client.corrections:
+                    revisions = client.corrections.popleft()
+                    if revisions.sub in client.subscriptions:
+                        await client.send(revisions)
                 if loop.time() >= next_beat_s:
                     next_beat_s = loop.time() + beat_s
                     await client.send(self._beat())
@@ -280,6 +369,8 @@ class BarsSocket:
                 client.pending -= 1
                 if bar.start_us > following.last_final_us:
                     following.last_final_us = bar.start_us
+                    following.first_us = min(following.first_us, bar.start_us)
+                    following.told([bar])
                     bars.append(bar)
             opened = None if builder is None else builder.live(following.feed, subscription.resolution)
             if opened is not None and opened != following.last_open and opened.start_us > following.last_final_us:

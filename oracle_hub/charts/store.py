@@ -94,6 +94,7 @@ class Store(Reads):
         self._lock_file = lock_file
         self._write_lock = threading.Lock()
         self._ids: dict[str, int] = {}
+        self._data_version: int | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -203,6 +204,22 @@ class Store(Reads):
                 )
 
         self._transaction(put)
+
+    def changed_by_others(self) -> bool:
+        """Whether another process has written since this was last asked: an import, or bars that were made anew.
+
+        What this store writes itself is not told. The first time it is not known, and taken for yes.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        try:
+            with self._write_lock:
+                ((version,),) = self._db.execute("PRAGMA data_version").fetchall()
+        except sqlite3.Error as error:
+            raise StoreError(f"{self.path}: cannot be read ({error})") from None
+        before, self._data_version = self._data_version, int(version)
+        return before != self._data_version
 
     def prune(self, now_us: int) -> int:
         """Delete what is older than its retention, some rows at a time; returns how many (0: done). Readers go on."""

@@ -129,7 +129,16 @@ class BarsClient:
         elif isinstance(message, wire.Bars):
             for feed in message.feeds:
                 self._merge(feed.feed, feed.bars, news=True)
+        elif isinstance(message, wire.Revisions):
+            self._revise(message.feed, message.bars)
         return message
+
+    def _revise(self, feed: str, bars: list[BarEntry]) -> None:
+        held = self.bars[feed]
+        for bar in bars:
+            assert bar.closed and bar.start_us <= self.newest_us[feed], "only the past is revised"
+            assert bar.start_us not in held or bar.revision >= held[bar.start_us].revision
+            held[bar.start_us] = bar
 
     def _merge(self, feed: str, bars: list[BarEntry], *, news: bool) -> None:
         held = self.bars.setdefault(feed, {})

@@ -156,6 +156,8 @@ export class Bars extends EventTarget {
       this.#merge(message.bars);
     } else if (message.type === "bars" && message.sub === this.#sub) {
       for (const { bars } of message.feeds) this.#merge(bars);
+    } else if (message.type === "revisions" && message.sub === this.#sub) {
+      this.#merge(message.bars);
     } else if (message.type === "heartbeat") {
       this.#tell("status", { text: message.connected ? "" : "bars stand still: the hub is not heard" });
     }
