@@ -26,7 +26,7 @@ verifiers = ["chainlink", "pyth"]
 SECRET = "5ca1ab1e-c0ffee-0f-desk-a"
 TOKEN = '[[server.tokens]]\nname = "a"\ntoken = "env:HUB_TOKEN_A"\n'
 NAMES = {"allowed_origins", "allowed_hosts", "host"}
-ELSEWHERE = {"tls_certificate", "tls_key", "require_token", "tokens", "workers"} | NAMES
+ELSEWHERE = {"tls_certificate", "tls_key", "require_token", "tokens", "workers", "max_metric_feeds"} | NAMES
 RENAMED = {"history_mib": ("history_bytes", 2**20)}
 
 
