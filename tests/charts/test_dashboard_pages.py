@@ -167,3 +167,33 @@ async def test_of_very_many_feeds_only_those_in_sight_are_drawn(url: str) -> Non
         assert not await page.value("list.sees('F0/USD')")
         assert await page.value(shown) == "—"  # what nobody sees is not kept up to date, so it is no price
         assert page.errors == []
+
+
+async def test_a_long_list_is_narrowed_by_typing(url: str) -> None:
+    async with chromium() as page:
+        await page.look()
+        await page.open(url)
+        await page.until("document.querySelector('#health-badge').textContent !== ''")
+        assert await page.value("document.querySelector('#find-feed').hidden")  # a short list needs none
+        await page.value(
+            """(async () => {
+              const { FeedList } = await import("/dashboard/feed_list.mjs");
+              const root = document.body.appendChild(document.createElement("div"));
+              globalThis.find = document.querySelector("#find-feed");
+              globalThis.chosen = [];
+              globalThis.list = new FeedList(root, (feed) => chosen.push(feed), () => {}, find);
+              list.show(Array.from({ length: 3000 }, (_, at) => `F${at}/USD`));
+              const visible = () => [...root.children].filter((one) => one.checkVisibility());
+              globalThis.names = () => visible().map((one) => one.dataset.feed);
+              find.focus();
+            })()"""
+        )
+        assert await page.value("!find.hidden && names().length") == 3_000
+        await page.value("find.value = ' f299'; find.dispatchEvent(new Event('input'))")
+        assert await page.value("names()") == ["F299/USD", *(f"F{number}/USD" for number in range(2_990, 3_000))]
+        await page.value("document.querySelector('[data-feed=\\'F299/USD\\']').focus()")
+        await page.press("ArrowDown")
+        assert await page.value("chosen") == ["F2990/USD"]
+        await page.value("list.show(['F1/USD', 'F2/USD'])")
+        assert await page.value("find.hidden && names()") == ["F1/USD", "F2/USD"]
+        assert page.errors == []

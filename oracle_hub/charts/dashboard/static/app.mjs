@@ -21,7 +21,7 @@ const websocket = (path) => new URL(path, location.href).href.replace(/^http/, "
 
 const feeds = new Feeds(websocket("v1/stream"));
 const bars = new Bars(websocket("v1/bars"));
-const list = new FeedList(at("feeds"), choose, (feed) => list.draw(feeds.view(feed), feeds.nowUs));
+const list = new FeedList(at("feeds"), choose, (feed) => list.draw(feeds.view(feed), feeds.nowUs), at("find-feed"));
 const chart = new PriceChart(at("chart"), at("ohlc"), () => bars.earlier().then((more) => more && readMarks()));
 const trends = new Trends(at("divergence"), at("ages"), at("legend"));
 const chosen = { feed: null, resolution: remembered("resolution", RESOLUTIONS) ?? "1" };

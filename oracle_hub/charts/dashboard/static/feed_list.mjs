@@ -5,8 +5,12 @@ import { DASH, duration, element, priceParts, setText } from "./format.mjs";
 const STATES = { live: "live", degraded: "degraded", none: "no price" };
 
 const LAZY_ABOVE = 60;
+const FIND_ABOVE = 20;
 
-/** Draws into a tablist; `choose(feed)` is called when another feed is wanted, `seen(feed)` when a card comes into sight. */
+/**
+ * Draws into a tablist; `choose(feed)` is called when another feed is wanted, `seen(feed)` when a card comes into sight.
+ * `find` is an input that narrows the list, there when it is long.
+ */
 export class FeedList {
   #list;
   #choose;
@@ -14,9 +18,12 @@ export class FeedList {
   #chosen = null;
   #hidden = new Set();
   #sight;
+  #find;
 
-  constructor(list, choose, seen) {
+  constructor(list, choose, seen, find = null) {
     this.#list = list;
+    this.#find = find;
+    find?.addEventListener("input", () => this.#narrow());
     this.#choose = choose;
     this.#sight = new IntersectionObserver((changes) => this.#onSight(changes, seen), { rootMargin: "300px" });
     list.addEventListener("keydown", (event) => this.#onKey(event));
@@ -24,8 +31,9 @@ export class FeedList {
 
   /** Show exactly these feeds. */
   show(names) {
+    const wanted = new Set(names);
     for (const [name, card] of this.#cards) {
-      if (names.includes(name)) continue;
+      if (wanted.has(name)) continue;
       card.root.remove();
       this.#sight.unobserve(card.root);
       this.#cards.delete(name);
@@ -36,6 +44,14 @@ export class FeedList {
       this.#list.append(this.#cards.get(name).root);
     }
     this.chosen = this.#chosen;
+    if (this.#find) this.#find.hidden = names.length <= FIND_ABOVE;
+    this.#narrow();
+  }
+
+  /** Leave those whose names hold what was typed. */
+  #narrow() {
+    const typed = this.#find && !this.#find.hidden ? this.#find.value.trim().toLowerCase() : "";
+    for (const [name, { root }] of this.#cards) root.hidden = !name.toLowerCase().includes(typed);
   }
 
   /** Whether a card is drawn: of very many, only those that are in sight. The others show no price at all. */
@@ -99,7 +115,7 @@ export class FeedList {
   }
 
   #onKey(event) {
-    const names = [...this.#cards.keys()];
+    const names = [...this.#cards].filter(([, { root }]) => !root.hidden).map(([name]) => name);
     const at = names.indexOf(document.activeElement?.dataset.feed);
     const steps = { ArrowDown: at + 1, ArrowRight: at + 1, ArrowUp: at - 1, ArrowLeft: at - 1, Home: 0, End: names.length - 1 };
     if (at < 0 || !(event.key in steps) || event.ctrlKey || event.altKey || event.metaKey) return;
