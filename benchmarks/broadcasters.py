@@ -94,6 +94,9 @@ class Source:
     async def signed(self, asked: SignedQuery) -> msgspec.Raw:
         return msgspec.Raw(b"null")
 
+    async def parity(self) -> dict[str, object]:
+        return {}
+
     async def ready(self) -> tuple[bool, Mapping[str, Any]]:
         return True, {}
 

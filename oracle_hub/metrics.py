@@ -73,6 +73,18 @@ SPECS: tuple[MetricSpec, ...] = (
     MetricSpec(
         "oraclehub_link_last_frame_age_seconds", "gauge", "Since the last frame of a link, heartbeats too.", ("link",)
     ),
+    MetricSpec(
+        "oraclehub_parity_bps", "gauge", "Distance of the exchange's aggregate from our price.", ("feed", "source")
+    ),
+    MetricSpec(
+        "oraclehub_chain_executable", "gauge", "1 if the exchange could execute with its aggregate.", ("feed", "source")
+    ),
+    MetricSpec(
+        "oraclehub_chain_prices",
+        "counter",
+        "Prices of the aggregate by the leg they came from.",
+        ("feed", "source", "leg"),
+    ),
     MetricSpec("oraclehub_link_received_frames", "counter", "Frames received on a link.", ("link",)),
     MetricSpec("oraclehub_link_failed_fetches", "counter", "Requests of a link without an answer.", ("link",)),
     MetricSpec("oraclehub_link_waiting_sends", "gauge", "Messages that the link's peer has not taken.", ("link",)),

@@ -15,18 +15,15 @@ from oracle_hub.alerts.alert import Kind, Signal
 from oracle_hub.alerts.settings import AlertSettings
 from oracle_hub.core.catalog import FeedSpec
 from oracle_hub.core.hub import Decision, DecisionInput
+from oracle_hub.core.parity import BY_AGE, CENTI_BPS, Parity, apart, chain_max_age_us, parity
 from oracle_hub.core.price import decimal_text, near
 from oracle_hub.core.selector import Reason, State
 from oracle_hub.core.source import PriceUpdate
 from oracle_hub.core.table import InputStatus
 
-CENTI_BPS = 1_000_000
-"""Hundredths of a basis point in 1."""
 HUNDREDTHS = "bps/100"
 _NOT_YET = frozenset({Reason.WARMING, Reason.REMOVED})
 _BLOCKED = frozenset({Reason.CLOCK_SKEW, Reason.JOURNAL})
-_BY_AGE = frozenset({InputStatus.OK, InputStatus.STALE, InputStatus.STALLED})
-"""Statuses that time alone can change."""
 
 
 class Facts(msgspec.Struct, frozen=True, gc=False):
@@ -118,8 +115,8 @@ class FeedWatch:
                 result.append(Standing(entry, 0, False, False))
                 continue
             age_us = now_us - min(held.publish_us, held.received_us)
-            stale = entry.status in _BY_AGE and age_us > facts.spec.max_age_us[entry.source]
-            fit = entry.status in _BY_AGE and entry.status is not InputStatus.STALLED
+            stale = entry.status in BY_AGE and age_us > facts.spec.max_age_us[entry.source]
+            fit = entry.status in BY_AGE and entry.status is not InputStatus.STALLED
             result.append(Standing(entry, age_us, fit and not stale, stale))
         return result
 
@@ -194,12 +191,12 @@ class FeedWatch:
         settings = self.settings
         for entry in facts.inputs:
             held = entry.held
-            if held is None or entry.status not in _BY_AGE:
+            if held is None or entry.status not in BY_AGE:
                 continue
             born_us = min(held.publish_us, held.received_us)
             instants.append(born_us + facts.spec.max_age_us[entry.source] + 1)
             if entry.source in settings.aggregates:
-                instants.append(born_us + settings.chain_max_age_us + 1)
+                instants.append(born_us + chain_max_age_us(facts.spec, settings.chain_max_age_us) + 1)
         instants.extend(last_us + settings.conflict_us for last_us in self.conflicts_us.values())
         if len(self._moves) > 1:
             instants.append((self._moves[0][0] + 1) * 1_000_000 + settings.velocity_window_us)
@@ -219,12 +216,6 @@ class FeedWatch:
             return 0
         lowest, highest = min(move[1] for move in moves), max(move[2] for move in moves)
         return max(apart(mantissa, lowest), apart(mantissa, highest))
-
-
-def apart(a: int, b: int, margin: int = 0) -> int:
-    """Distance of two prices beyond a margin, in hundredths of a basis point of the smaller, rounded up."""
-    distance = abs(a - b) - margin
-    return 0 if distance <= 0 else -(-distance * CENTI_BPS // min(a, b))
 
 
 Detector: TypeAlias = Callable[[FeedWatch, Facts, list[Standing], int], Iterator[Signal]]
@@ -390,11 +381,8 @@ def parity_broken(watch: FeedWatch, facts: Facts, standings: list[Standing], now
         return
     enter = watch.settings.parity_bps * 100 + 1
     for one in standings[3:]:
-        held = one.entry.held
-        if not one.usable or held is None:
-            continue
-        value = apart(chosen, held.mantissa)
-        if value * 100 >= enter * watch.settings.leave_percent:
+        held, value = one.entry.held, _parity(watch, facts, one, now_us).apart
+        if held is not None and value is not None and value * 100 >= enter * watch.settings.leave_percent:
             text = f"ours is {decimal_text(chosen, facts.spec.expo)}, theirs {_price(held, facts)}"
             yield _threshold(
                 watch, Kind.PARITY_BROKEN, (held.source,), value, enter, unit=HUNDREDTHS, text=text,
@@ -404,11 +392,17 @@ def parity_broken(watch: FeedWatch, facts: Facts, standings: list[Standing], now
 
 def not_executable(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:
     """The aggregate is older than the exchange allows, whatever we think of the price."""
-    settings = watch.settings
     for one in standings:
-        if one.entry.source in settings.aggregates and one.age_us > settings.chain_max_age_us:
-            text = f"the aggregate is {one.age_us / 1e6:.1f} s old, at most {settings.chain_max_age_us / 1e6:g} s"
+        if one.entry.source not in watch.settings.aggregates:
+            continue
+        chain = _parity(watch, facts, one, now_us)
+        if chain.too_old:
+            text = f"the aggregate is {one.age_us / 1e6:.1f} s old, at most {chain.max_age_us / 1e6:g} s"
             yield Signal(Kind.NOT_EXECUTABLE, (one.entry.source,), one.age_us, 1, 1, unit="us", text=text)
+
+
+def _parity(watch: FeedWatch, facts: Facts, one: Standing, now_us: int) -> Parity:
+    return parity(facts.spec, facts.decision.mantissa, one.entry, now_us, watch.settings.chain_max_age_us)
 
 
 DETECTORS: tuple[Detector, ...] = (

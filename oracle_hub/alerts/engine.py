@@ -290,7 +290,10 @@ def facts_after(hub: Hub, now_us: int) -> list[Facts]:
     for index in hub.touched:
         spec = feeds[index]
         decision = hub.decisions[spec.feed]
-        inputs = decision.inputs if decision.decided_us == now_us else hub.inputs(index, now_us)
+        inputs = decision.inputs
+        # Decided at this instant, but maybe by the sources of before a reload.
+        if decision.decided_us != now_us or tuple(entry.source for entry in inputs) != spec.sources:
+            inputs = hub.inputs(index, now_us)
         facts.append(Facts(now_us, spec, decision, inputs))
     return facts
 

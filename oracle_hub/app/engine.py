@@ -15,6 +15,7 @@ from oracle_hub.alerts.engine import AlertEngine, facts_after
 from oracle_hub.alerts.settings import AlertSettings
 from oracle_hub.app.independence import dependent_at_run_time
 from oracle_hub.app.onchain import limited, published
+from oracle_hub.app.parity import ParityBook
 from oracle_hub.config import Config
 from oracle_hub.core.catalog import Catalog, Proof
 from oracle_hub.core.hub import Batch, Hub
@@ -45,6 +46,11 @@ EVERY_WAY = "*"
 """In place of a transport: what was said of a source whatever way it came."""
 CHANGE_SHOWN_US = 600_000_000
 """For how long a change of the line-up is shown once it is complete."""
+_WAYS = {
+    Condition.CHANGED: EVERY_WAY,
+    Condition.LIMITS_CHANGED: LIMITS_WAY,
+    Condition.LIMITS_REFUSED: LIMITS_WAY,
+}
 _ENDED_BY_A_PRICE = (Condition.MISSING_ACCOUNT, Condition.INVALID, Condition.HALTED)
 
 
@@ -90,7 +96,7 @@ class Lineup(msgspec.Struct, frozen=True):
 class Engine:
     """The deterministic middle of the program."""
 
-    CONFIGURED: ClassVar[frozenset[str]] = frozenset({"lineup", "hub", "alerts", "received", "watching"})
+    CONFIGURED: ClassVar[frozenset[str]] = frozenset({"lineup", "hub", "alerts", "received", "watching", "chain"})
 
     def __init__(self, lineup: Lineup, *, epoch: int, started_us: int, warmup_us: int) -> None:
         self.lineup = lineup
@@ -122,6 +128,8 @@ class Engine:
         self.others: dict[str, list[Effect]] = {}
         """Effects for links other than the one that was called: to be carried out and cleared by the caller."""
         self.alerts = AlertEngine(lineup.alerts)
+        self.chain = ParityBook(lineup.config, lineup.catalog, lineup.addresses, lineup.readers)
+        """The exchange's own aggregates beside what is decided. For people: nothing is decided by it."""
         self.watching = True
         """Whether alerts are looked for. A replay that is asked for prices alone takes half the time without."""
         self.transitions: list[Transition] = []
@@ -218,6 +226,7 @@ class Engine:
             self._forget_ways(lineup, now_us)
         self.alerts.change(lineup.alerts)
         self.lineup = lineup
+        self.chain = ParityBook(lineup.config, lineup.catalog, lineup.addresses, lineup.readers, self.chain)
         self.hub.reload(lineup.catalog, lineup.config_hash)
         kept = {(spec.feed, source) for spec in lineup.catalog.feeds for source in spec.sources}
         self.published = {
@@ -298,8 +307,8 @@ class Engine:
                     record.last[output.feed] = output
                     if output.source in self.lineup.onchain:
                         self._follow(output)
-                    if self.received is not None and applied is Applied.TAKEN:
-                        self.received(output.source, output.received_us - output.publish_us)
+                    if applied is Applied.TAKEN:
+                        self._taken(output)
                     if self.statuses:
                         self._over(output)
             elif isinstance(output, Rewatch):
@@ -317,6 +326,12 @@ class Engine:
             elif not isinstance(output, Unchanged):
                 effects.append(output)
         return effects
+
+    def _taken(self, update: PriceUpdate) -> None:
+        """What is looked at beside the decision when an update became the one that is held."""
+        self.chain.note(update)
+        if self.received is not None:
+            self.received(update.source, update.received_us - update.publish_us)
 
     def _follow(self, update: PriceUpdate) -> None:
         """Take over the limits that came with an update, if they are others. What a lagging node says is not news."""
@@ -343,8 +358,7 @@ class Engine:
                 self._say_limits(update, Condition.LIMITS_CHANGED, text)
 
     def _say_limits(self, update: PriceUpdate, condition: Condition, text: str) -> None:
-        status = Status(update.source, update.transport, update.feed, condition, text, update.received_us)
-        self.statuses[update.source, LIMITS_WAY, update.feed] = status
+        self._note(Status(update.source, update.transport, update.feed, condition, text, update.received_us))
 
     def _limit(self, feed: str) -> None:
         lineup = self.lineup
@@ -391,15 +405,14 @@ class Engine:
             del self.statuses[key]
 
     def _note(self, status: Status) -> None:
-        key = (status.source, status.transport, status.feed or "*")
-        if status.condition is Condition.CHANGED:
-            # A change is of the line-up, not of the way that told it: the latest one stands, whoever told it.
-            self.statuses[status.source, EVERY_WAY, status.feed or "*"] = status
-        elif status.condition in (Condition.OK, Condition.RESUMED):
+        # A change is of the line-up or of limits, not of the way that told it: the latest one stands, whoever told it.
+        way = _WAYS.get(status.condition)
+        key = (status.source, way or status.transport, status.feed or "*")
+        if status.condition in (Condition.OK, Condition.RESUMED):
             self.statuses.pop(key, None)
             return
         held = self.statuses.get(key)
-        if held is None or held.condition is not status.condition:
+        if way is not None or held is None or held.condition is not status.condition:
             self.conditions[status.source, status.condition.value] += 1
         self.statuses[key] = status
 

@@ -46,6 +46,7 @@ def explain_feed(engine: Engine, feed: str, now_us: int) -> dict[str, object] | 
         "seq": hub.seq,
         "config_hash": hub.config_hash,
         "inputs": _inputs(engine, index, now_us),
+        "parity": engine.chain.of_feed(engine.hub, index, now_us),
         "notes": notes(engine, feed, now_us),
     }
 

@@ -341,6 +341,10 @@ class Application:
     async def signed(self, asked: SignedQuery) -> SignedAnswer:
         return self.signed_updates.answer(asked)
 
+    async def parity(self) -> dict[str, object]:
+        engine, now_us = self.pump.engine, self.clock.now_us()
+        return {"now_us": now_us, "simulated": self.simulated, "feeds": engine.chain.view(engine.hub, now_us)}
+
     async def ready(self) -> tuple[bool, dict[str, object]]:
         health = self.supervisor.health()
         ready, evidence = readiness(self.pump, health, started=self._started, now_us=self.clock.now_us())

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from oracle_hub.alerts.alert import Change, Kind, Severity
 from oracle_hub.app.alerting import Alerting
 from oracle_hub.app.engine import Engine
+from oracle_hub.app.parity import whole_bps
 from oracle_hub.app.pump import Pump
 from oracle_hub.app.way_health import way_health
 from oracle_hub.core.catalog import FeedSpec
@@ -33,6 +34,7 @@ def of_pump(pump: Pump, now_us: int, *, max_feeds: int | None = None) -> Iterato
     yield from of_catalog(engine, now_us)
     own = engine.hub.catalog.feeds[:max_feeds]
     yield from of_feeds(engine, now_us, own)
+    yield from of_chain(engine, now_us, own)
     names, others = {spec.feed for spec in own}, Counter[tuple[str, str, str]]()
     for (feed, rule, source), count in pump.decisions.items():
         others[feed if feed in names or max_feeds is None else OTHER_FEEDS, rule, source] += count
@@ -59,6 +61,19 @@ def of_catalog(engine: Engine, now_us: int) -> Iterator[Sample]:
             usable[entry.source] += entry.status is InputStatus.OK
     for source, count in usable.items():
         yield "oraclehub_feeds_usable", (source,), count
+
+
+def of_chain(engine: Engine, now_us: int, feeds: Sequence[FeedSpec]) -> Iterator[Sample]:
+    """The exchange's aggregates beside what was decided, for the first feeds of the catalog."""
+    for index, spec in enumerate(feeds):
+        for source, _, one in engine.chain.standing(engine.hub, index, now_us):
+            labels = (spec.feed, source)
+            distance_bps = whole_bps(one.apart)
+            if distance_bps is not None:
+                yield "oraclehub_parity_bps", labels, distance_bps
+            yield "oraclehub_chain_executable", labels, one.executable
+            for leg, count in engine.chain.used[spec.feed, source].items():
+                yield "oraclehub_chain_prices", (spec.feed, source, leg), count
 
 
 def of_feeds(engine: Engine, now_us: int, feeds: Sequence[FeedSpec]) -> Iterator[Sample]:

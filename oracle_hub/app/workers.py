@@ -325,6 +325,8 @@ class Workers:
                 case "signed":
                     assert question.signed is not None
                     return Answer(number, True, body=encode(await service.signed(question.signed)))
+                case "parity":
+                    return Answer(number, True, body=encode(await service.parity()))
                 case "ready":
                     ready, evidence = await service.ready()
                     return Answer(number, True, ready, encode(evidence))

@@ -26,6 +26,7 @@ COMMANDS: dict[str, Command] = {
     "feeds": Command("feeds", "find a feed over the known sources, and add it to a configuration"),
     "tail": Command("tail", "follow the prices of a running hub in a live table"),
     "explain": Command("explain", "show why a feed has the price it has: inputs, ages, divergences, the rule"),
+    "parity": Command("parity", "hold the exchange's own aggregate against our prices, live or over a journal"),
     "replay": Command("replay", "run a journal through the same code and compare what it published"),
     "prove": Command("prove", "show the frames, inputs and rule behind one published price, from the journal"),
     "whatif": Command("whatif", "decide a recorded history again under other limits, and compare them"),

@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from oracle_hub.core.hub import Batch, Decision
 from oracle_hub.errors import NoAnswerError
-from oracle_hub.server.feed_pipe import Answer, Ask, Facts, Live
+from oracle_hub.server.feed_pipe import Answer, Ask, Facts, Live, Question
 from oracle_hub.server.service import SignedQuery
 from oracle_hub.stream.messages import is_removed
 
@@ -101,6 +101,9 @@ class FedService:
     async def signed(self, asked: SignedQuery) -> msgspec.Raw:
         return msgspec.Raw((await self._ask("signed", signed=asked)).body or b"{}")
 
+    async def parity(self) -> msgspec.Raw:
+        return msgspec.Raw((await self._ask("parity")).body or b"{}")
+
     async def ready(self) -> tuple[bool, msgspec.Raw]:
         answer = await self._ask("ready")
         return answer.ready, msgspec.Raw(answer.body or b"{}")
@@ -108,9 +111,7 @@ class FedService:
     async def metrics(self) -> bytes:
         return (await self._ask("metrics")).body or b""
 
-    async def _ask(
-        self, what: Literal["explain", "signed", "ready", "metrics"], feed: str = "", signed: SignedQuery | None = None
-    ) -> Answer:
+    async def _ask(self, what: Question, feed: str = "", signed: SignedQuery | None = None) -> Answer:
         if len(self._waiting) >= MAX_QUESTIONS:
             raise NoAnswerError("too many questions to the hub at once")
         self._asked += 1

@@ -121,11 +121,14 @@ class Report(msgspec.Struct, frozen=True, gc=False, tag="report"):
     samples: tuple[tuple[str, tuple[str, ...], float], ...]
 
 
+Question: TypeAlias = Literal["explain", "signed", "parity", "ready", "metrics"]
+
+
 class Ask(msgspec.Struct, frozen=True, gc=False, tag="ask"):
     """Something that only the hub knows."""
 
     number: int
-    what: Literal["explain", "signed", "ready", "metrics"]
+    what: Question
     feed: str = ""
     signed: SignedQuery | None = None
 

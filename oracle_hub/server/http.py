@@ -202,6 +202,7 @@ class Server:
         app.router.add_get("/v1/prices/{feed:.+}", self._price)
         app.router.add_get("/v1/explain/{feed:.+}", self._explain)
         app.router.add_get("/v1/signed/{feed:.+}", self._signed)
+        app.router.add_get("/v1/parity", self._parity)
         app.router.add_get("/v1/alerts", self._alerts)
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
@@ -334,6 +335,9 @@ class Server:
             return error_answer(400, RequestError.BAD_QUERY, message)
         asked = SignedQuery(feed=decision.feed, source=source[:64], publish_time_us=publish_time_us, price=price)
         return bytes_answer(encode(await self._service.signed(asked)))
+
+    async def _parity(self, request: web.Request) -> web.Response:
+        return bytes_answer(encode(await self._service.parity()))
 
     async def _alerts(self, request: web.Request) -> web.Response:
         return bytes_answer(encode({**self._envelope(self._service.now_us()), **envelope(self._published().alerts)}))

@@ -94,6 +94,10 @@ class Service(Protocol):
         """The signed update behind a chosen price."""
         ...
 
+    async def parity(self) -> Mapping[str, Any] | msgspec.Raw:
+        """The exchange's own aggregates beside the decisions, as JSON values or as JSON."""
+        ...
+
     async def ready(self) -> tuple[bool, Mapping[str, Any] | msgspec.Raw]:
         """Whether the truth can be served (``none`` is the truth too), and the evidence as JSON values or as JSON."""
         ...

@@ -10,7 +10,7 @@ from feeds.addresses import ASSETS
 from feeds.chainlink.store import PROGRAM as STORE
 from feeds.chainlink.store import Transmission, Transmissions
 from feeds.doves import PROGRAM as DOVES
-from feeds.doves import AgPriceFeed
+from feeds.doves import AgPriceFeed, PriceFeed
 from feeds.emulator.pyth_signing import simulated_signer
 from feeds.jupiter import PROGRAM as PERPS
 from feeds.jupiter import Custody
@@ -88,6 +88,17 @@ class Chain:
         )
         self.put(asset.ag, DOVES, state.encode())
         return asset.ag
+
+    def leg(self, feed: str, name: str, price: int, timestamp: int) -> str:
+        """A Doves account of one oracle: ``edge``, ``chainlink`` or ``lazer``."""
+        asset = ASSETS[feed]
+        address, pair = {
+            "edge": (asset.edge, asset.edge_pair),
+            "chainlink": (asset.chainlink_doves, asset.chainlink_pair),
+            "lazer": (asset.lazer, asset.lazer_pair),
+        }[name]
+        self.put(address, DOVES, PriceFeed(pair, bytes(33), price, -8, timestamp).encode())
+        return address
 
     def store(self, feed: str, price: int, timestamp: int) -> str:
         asset = ASSETS[feed]
@@ -199,6 +210,12 @@ class Rig:
     def deliver(self, name: str, frame: Frame) -> None:
         link = self.pump.engine.lineup.links[name]
         self.carry_out(name, self.pump.on_frame(link, frame, self.clock.now_us()))
+
+    def tell(self, *addresses: str) -> None:
+        """Both endpoints tell these accounts."""
+        for name in ("solana:a", "solana:b"):
+            for address in addresses:
+                self.deliver(name, self.chain.notification(name, address))
 
     def tick(self, feed: str, price: int) -> None:
         """All three oracles see this price now; both endpoints deliver it, and the hosts of :attr:`hermes`."""

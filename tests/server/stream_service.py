@@ -75,6 +75,9 @@ class HubService:
             update=None if data is None else SignedUpdate(format="pyth.accumulator", data=data),
         )
 
+    async def parity(self) -> Mapping[str, Any]:
+        return {"now_us": self.now_us(), "feeds": []}
+
     async def ready(self) -> tuple[bool, Mapping[str, Any]]:
         return self.is_ready, {"ready": self.is_ready, "seq": self.seq}
 

@@ -71,6 +71,12 @@ async def test_the_signed_update_behind_a_price(stage: Stage) -> None:
     assert (body["signing"], body["update"]) == (False, None)
 
 
+async def test_the_exchanges_aggregates_beside_the_prices(stage: Stage) -> None:
+    await stage.start()
+    status, body, _ = await stage.get("/v1/parity")
+    assert (status, body) == (200, {"now_us": stage.service.now_us(), "feeds": []})
+
+
 async def test_full_detail_has_the_inputs(stage: Stage) -> None:
     await stage.start()
     _, body, _ = await stage.get("/v1/prices?detail=full")

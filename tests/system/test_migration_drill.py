@@ -45,11 +45,16 @@ SECOND_AGGREGATE = next_aggregate(FEED)
 
 async def explained(hub: HubProcess, client: Subscriber, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     """Ask why the feed has its price, once per message of the stream, until the answer is the wanted one."""
-    while True:
-        answer = await hub.get(f"/v1/explain/{FEED}")
-        if wanted(answer):
-            return answer
-        await client.read()
+    answer: dict[str, Any] = {}
+
+    async def ask() -> None:
+        while not wanted(answer):
+            await client.read()
+            answer.update(await hub.get(f"/v1/explain/{FEED}"))
+
+    answer.update(await hub.get(f"/v1/explain/{FEED}"))
+    await patiently(ask(), "the wanted explanation")
+    return answer
 
 
 async def goes_on(client: Subscriber, account: str) -> None:
@@ -167,6 +172,9 @@ async def test_the_exchange_moves_and_no_price_is_lost_repeated_or_older(
         assert (entry["state"], entry["rule"], entry["inputs"]["doves"]["account"]) == ("degraded", "R2", SOL.ag)
         answer = await explained(hub, client, lambda one: one["inputs"]["doves"]["status"] == "stale")
         assert doves_reads(answer) == (SOL.ag, None)
+        chain.inject(Fault(kind="custody", feed=FEED, mode="unset"))
+        answer = await explained(hub, client, lambda one: "staying with" in said(one))
+        assert doves_reads(answer) == (SOL.ag, None) and answer["inputs"]["doves"]["status"] == "stale"
         # 6. Custody names another one.
         chain.inject(Fault(kind="custody", feed=FEED, mode="next"))
         await goes_on(client, SECOND_AGGREGATE)

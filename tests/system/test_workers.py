@@ -141,6 +141,8 @@ async def test_all_workers_tell_the_same_and_the_journal_proves_it(launch: Launc
         explained = await hub.get("/v1/explain/SOL-USD")
         assert explained["feed"] == "SOL/USD" and set(explained["inputs"]) == {"doves", "chainlink", "pyth"}
         assert (await hub.get("/v1/explain/NO-USD"))["error"]["code"] == "unknown_feed"
+        parity = (await hub.get("/v1/parity"))["feeds"]
+        assert {one["feed"]: one["executable"] for one in parity} == dict.fromkeys(FEEDS, True)
         ready = await hub.get("/readyz")
         assert ready["ready"] is True and [one["serving"] for one in ready["workers"]] == [True] * N_WORKERS
         hub.send_signal(signal.SIGTERM)
