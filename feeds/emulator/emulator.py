@@ -50,8 +50,8 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     feeds: tuple[str, ...] = tuple(ASSETS)
     host: str = "127.0.0.1"
     port_base: int = 0
-    """First of eleven ports (control, RPC a and b, Hermes 1 and 2, Edge, Data Streams, Pyth Pro 1 to 3, EVM);
-    0: free ones."""
+    """First of thirteen ports (control, RPC a and b, Hermes 1 and 2, Edge, Data Streams, Pyth Pro 1 to 3, EVM, and the
+    second hosts of Edge and of Data Streams); 0: free ones."""
     hermes_key: str | None = None
     """Key that the Hermes hosts want; None: none."""
     edge_key: str | None = None
@@ -61,8 +61,8 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A TOML file of further faults."""
     rpc_names: tuple[str, ...] = ("a", "b")
     hermes_names: tuple[str, ...] = ("hermes-1", "hermes-2")
-    edge_names: tuple[str, ...] = ("edge",)
-    streams_names: tuple[str, ...] = ("streams",)
+    edge_names: tuple[str, ...] = ("edge", "edge-2")
+    streams_names: tuple[str, ...] = ("streams", "streams-2")
     evm_names: tuple[str, ...] = ("evm",)
     streams_key: str = "simulated-key"
     streams_secret: str = "simulated-secret"
@@ -257,7 +257,9 @@ class Emulator:
 
     @property
     def _servers(self) -> tuple[SolanaServer | HermesServer | EdgeServer | StreamsServer | ProServer | EvmServer, ...]:
-        return (*self.rpc, *self.hermes, *self.edge, *self.streams, *self.pro, *self.evm)
+        """In the order of their ports: those that came later to the emulator stand last."""
+        edge, streams = self.edge, self.streams
+        return (*self.rpc, *self.hermes, *edge[:1], *streams[:1], *self.pro, *self.evm, *edge[1:], *streams[1:])
 
     async def stop(self) -> None:
         """Close all servers and sockets, within a second."""

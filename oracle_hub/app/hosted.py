@@ -309,7 +309,7 @@ HOSTED: Mapping[str, HostedKind] = {
         known_id=lambda section, feed: feed_id_of(feed) if feed in ASSETS else None,
         hosts=_base_urls("Edge's API"),
         emulated=lambda urls: (Host(one.url, one.key) for one in urls.edge),
-        n_emulated=1,
+        n_emulated=2,
         links=_edge_links,
     ),
     "chainlink.streams": HostedKind(
@@ -319,7 +319,7 @@ HOSTED: Mapping[str, HostedKind] = {
         known_id=lambda section, feed: ASSETS[feed].data_streams_id if feed in ASSETS else None,
         hosts=_streams_hosts,
         emulated=_emulated_streams,
-        n_emulated=1,
+        n_emulated=2,
         links=_streams_links,
     ),
     "chainlink.evm": HostedKind(

@@ -175,7 +175,7 @@ class Application:
             try:
                 self._emulator_urls = await self.emulator.start()
             except OSError as error:
-                where = f"ten ports from {settings.port_base} on"
+                where = f"thirteen ports from {settings.port_base} on"
                 raise ConfigError(
                     f"emulator: cannot listen on {where} ({_words(error)}); choose with --emulator-port"
                 ) from None
