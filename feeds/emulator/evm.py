@@ -283,6 +283,11 @@ class EvmServer:
                     if not deaf:
                         self._put(session, self._broken(text))
 
+    def play(self, chain_id: int, what: Callable[[EvmNode], list[tuple[object, str]]]) -> None:
+        """Let something happen on a chain, and tell its sessions."""
+        for session, text in what(self.nodes[chain_id]):
+            self._put(session, text)
+
     def _transmitted(self, node: EvmNode, proxy: str, held: Held) -> list[tuple[object, str]]:
         return node.transmit(proxy, held.mantissa, held.publish_s, max(held.publish_s, self._now_us() // 1_000_000))
 
