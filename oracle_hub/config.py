@@ -160,6 +160,19 @@ AGGREGATES = ("doves.custody", "doves.pool", "doves.aggregate")
 """Kinds of sources that are the exchange's own aggregate."""
 
 
+class TrustedSet(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Keys that sign together, as :class:`feeds.signers.SignerSet` has them, in hex."""
+
+    kind: str
+    group: str
+    index: int
+    keys: tuple[str, ...]
+    quorum: int
+    from_s: int
+    until_s: int | None
+    proved: bool
+
+
 class _ReadSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How something is read: the kind of account or stream, and what that kind wants."""
 
@@ -170,12 +183,14 @@ class _ReadSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     hosts: tuple[str, ...] = ()
     api_key: str | None = None
     verify: Literal["strict", "lenient", "off"] = "strict"
-    signers: Literal["production", "staging", "simulated"] | None = None
+    signers: Annotated[str, msgspec.Meta(min_length=1, max_length=4_096)] | None = None
     rotations: tuple[str, ...] = ()
     signer_keys: tuple[
         Annotated[str, msgspec.Meta(pattern="^(0x)?(0[23][0-9a-fA-F]{64}|[0-9a-fA-F]{64}|[0-9a-fA-F]{40})$")], ...
     ] = ()
     signer_quorum: Positive | None = None
+    trusted: tuple[TrustedSet, ...] = ()
+    """Written by the hub: whose signatures count, by key. In effective configurations only."""
     api_secret: str | None = None
     rest_url: str | None = None
     origins: tuple[Annotated[str, msgspec.Meta(pattern="^[0-9A-Za-z_-]{1,16}$")], ...] = ()
@@ -416,6 +431,8 @@ def _check(config: Config, origin: str) -> None:
 def _check_signers(name: str, source: SourceSection, origin: str) -> None:
     """Keys of the right form for the kind, and what the kind cannot do without."""
     key = f"{origin}: sources.{name}"
+    if source.trusted:
+        raise ConfigError(f"{key}.trusted: written by the hub; name the signers as signers, or give signer_keys")
     streams = source.kind == "chainlink.streams"
     digits = {"chainlink.streams": 40, "edge.rest": 66, "pyth.pro": 64 if source.envelope == "solana" else 40}.get(
         source.kind

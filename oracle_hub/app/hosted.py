@@ -7,25 +7,15 @@ import msgspec
 
 from feeds.addresses import ASSETS
 from feeds.chainlink.data_streams import STREAM_ID, ReportProver, StreamsFeed, StreamsLink
-from feeds.chainlink.report import ANY_DIGEST
-from feeds.chainlink.report import KIND as REPORT
-from feeds.chainlink.signers import KNOWN as DON_SIGNERS
-from feeds.edge.messages import SVM, feed_id_of
+from feeds.edge.messages import feed_id_of
 from feeds.edge.rest import FEED_ID as EDGE_ID
 from feeds.edge.rest import EdgeFeed, EdgeLink
-from feeds.edge.signers import KNOWN as EDGE_SIGNERS
-from feeds.emulator.edge_signing import EdgeSigner
 from feeds.emulator.emulator import EmulatorSettings, EmulatorUrls
-from feeds.emulator.pro_signing import simulated_signer as simulated_pro_signer
-from feeds.emulator.pyth_signing import simulated_signer
-from feeds.emulator.report_signing import DonSigner
 from feeds.evm_addresses import PROXIES, SEQUENCERS, checksummed, heartbeat_ms
 from feeds.pyth.hermes import HermesFeed, HermesLink
 from feeds.pyth.pro import ProFeed, ProLink, ProProver
 from feeds.pyth.proving import Prover
-from feeds.pyth.signers import ED25519, LAZER, SECP256K1, rotated_by_text
-from feeds.pyth.signers import KNOWN as PYTH_SIGNERS
-from feeds.signers import SignerSet, SignerSets
+from oracle_hub.app.trust import trusted
 from oracle_hub.config import SourceSection
 from oracle_hub.config_secrets import resolve_secret, resolve_url
 from oracle_hub.core.source import Link
@@ -60,13 +50,8 @@ class Hosting(msgspec.Struct, frozen=True):
     expos: Mapping[str, int]
     """Canonical exponent by feed."""
     simulated: bool
-    """Test keys count in a simulation, unless the configuration names signers."""
     names: str
     """Links are called this and a number: ``hermes:1``, or ``hermes:pyth:1`` where several sources are of a kind."""
-
-    def signers(self) -> str:
-        """Whose signatures count."""
-        return self.section.signers or ("simulated" if self.simulated else "production")
 
 
 class HostedKind(msgspec.Struct, frozen=True):
@@ -135,7 +120,7 @@ def _pro_hosts(name: str, section: SourceSection) -> tuple[Host, ...]:
 def _pro_links(hosting: Hosting, hosts: tuple[Host, ...]) -> Iterator[Link]:
     """One link for each host; those of a source prove each message once."""
     section = hosting.section
-    prover = ProProver(None if section.verify == "off" else _pro_signers(hosting))
+    prover = ProProver(None if section.verify == "off" else trusted(section))
     for number, host in enumerate(hosts, 1):
         yield ProLink(
             f"{hosting.names}:{number}",
@@ -150,16 +135,6 @@ def _pro_links(hosting: Hosting, hosts: tuple[Host, ...]) -> Iterator[Link]:
         )
 
 
-def _pro_signers(hosting: Hosting) -> SignerSets:
-    section = hosting.section
-    if section.signer_keys:
-        group = ED25519 if section.envelope == "solana" else SECP256K1
-        keys = tuple(bytes.fromhex(text.removeprefix("0x")) for text in section.signer_keys)
-        return SignerSets([SignerSet(LAZER, group, 0, keys, 1)])
-    signers = hosting.signers()
-    return simulated_pro_signer().sets if signers == "simulated" else PYTH_SIGNERS[signers]
-
-
 _IDS_PER_STREAM = 100
 """An id is 70 bytes of a URL, and servers take 8 KiB of one for granted. It also keeps an event short: one of thousands
 of prices would hold up everything else for tens of milliseconds."""
@@ -167,7 +142,8 @@ of prices would hold up everything else for tens of milliseconds."""
 
 def _hermes_links(hosting: Hosting, hosts: tuple[Host, ...]) -> Iterator[Link]:
     """One link for each host; for each hundred feeds, where there are more."""
-    section, prover = hosting.section, _pyth_prover(hosting)
+    section = hosting.section
+    prover = None if section.verify == "off" else Prover(trusted(section))
     ids: dict[str, str] = {}
     for feed, price_id in hosting.feeds.items():
         other = ids.setdefault(price_id.lower().removeprefix("0x"), feed)
@@ -188,39 +164,23 @@ def _hermes_links(hosting: Hosting, hosts: tuple[Host, ...]) -> Iterator[Link]:
             )
 
 
-def _pyth_prover(hosting: Hosting) -> Prover | None:
-    """What checks the signatures of a Hermes source, for all of its hosts; None where they are not checked."""
-    if hosting.section.verify == "off":
-        return None
-    signers = hosting.signers()
-    sets = simulated_signer().sets if signers == "simulated" else PYTH_SIGNERS[signers]
-    return Prover(rotated_by_text(sets, hosting.section.rotations, f"sources.{hosting.key}.rotations"))
-
-
 def _edge_links(hosting: Hosting, hosts: tuple[Host, ...]) -> Iterator[Link]:
     for number, host in enumerate(hosts, 1):
         yield EdgeLink(
             f"{hosting.names}:{number}",
             host.url,
             {feed: EdgeFeed(feed_id, hosting.expos[feed]) for feed, feed_id in hosting.feeds.items()},
-            sets=_edge_signers(hosting),
+            sets=trusted(hosting.section),
             source=hosting.source,
             key=host.key,
             verify=hosting.section.verify,
         )
 
 
-def _edge_signers(hosting: Hosting) -> SignerSets:
-    if hosting.section.signer_keys:
-        keys = (bytes.fromhex(text.removeprefix("0x")) for text in hosting.section.signer_keys)
-        return SignerSets(SignerSet(SVM, hosting.source, number, (key,), 1) for number, key in enumerate(keys))
-    signers = hosting.signers()
-    return EdgeSigner().sets if signers == "simulated" else EDGE_SIGNERS[signers]
-
-
 def _streams_links(hosting: Hosting, hosts: tuple[Host, ...]) -> Iterator[Link]:
     """One link for each host and origin; those of a source prove each report once."""
-    section, prover = hosting.section, ReportProver(_don_signers(hosting))
+    section = hosting.section
+    prover = ReportProver(trusted(section))
     ways = [(host, origin) for host in hosts for origin in section.origins or (None,)]
     for number, (host, origin) in enumerate(ways, 1):
         yield StreamsLink(
@@ -235,15 +195,6 @@ def _streams_links(hosting: Hosting, hosts: tuple[Host, ...]) -> Iterator[Link]:
             verify=section.verify,
             origin=origin,
         )
-
-
-def _don_signers(hosting: Hosting) -> SignerSets:
-    section = hosting.section
-    if section.signer_keys:
-        keys = tuple(bytes.fromhex(text.removeprefix("0x")) for text in section.signer_keys)
-        return SignerSets([SignerSet(REPORT, ANY_DIGEST, 0, keys, section.signer_quorum or len(keys))])
-    signers = hosting.signers()
-    return DonSigner().sets if signers == "simulated" else DON_SIGNERS[signers]
 
 
 def _evm_hosts(name: str, section: SourceSection) -> tuple[Host, ...]:

@@ -15,6 +15,7 @@ from oracle_hub.app.hosted import HOSTED, Host, Hosting
 from oracle_hub.app.independence import refuse_same_reading
 from oracle_hub.app.mapped import successor_of
 from oracle_hub.app.onchain import following
+from oracle_hub.app.trust import settled
 from oracle_hub.config import (
     Config,
     RpcSection,
@@ -270,8 +271,9 @@ def build_lineup(
     Raises:
         ConfigError: as the parts do.
     """
+    config = settled(config)
     text = canonical_text(config) if journaled_text is None else journaled_text
-    if before is not None and _wiring(parse_canonical(before.config_text)) == _wiring(config):
+    if before is not None and _wiring(settled(parse_canonical(before.config_text))) == _wiring(config):
         readers, links = before.readers, before.links
         carried = [(spec.way, spec.link) for spec in before.ways]
     else:

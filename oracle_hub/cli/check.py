@@ -17,6 +17,7 @@ from oracle_hub.app.doors import server_settings
 from oracle_hub.app.independence import dependent_verifiers
 from oracle_hub.app.legacy import legacy_notes
 from oracle_hub.app.lineup import all_addresses, catalog_of, endpoints_of, readers_of
+from oracle_hub.app.trust import SIGNED_KINDS, settled
 from oracle_hub.cli.console import console
 from oracle_hub.config import Config, config_hash, load_config, redistribute_of, ways_of
 from oracle_hub.core.catalog import Catalog
@@ -105,7 +106,7 @@ def examine(config: Config) -> dict[str, Any]:
         }
     return {
         "valid": True,
-        "config_hash": config_hash(config),
+        "config_hash": config_hash(settled(config)),
         "simulated": config.emulator is not None,
         "feeds": feeds,
         "not_independent": dependent_verifiers(config, addresses),
@@ -175,6 +176,12 @@ def _warnings(config: Config) -> list[str]:
         if bare:
             where = f"server.host: {config.server.host} can be reached from other machines"
             warnings.append(f"{where}, without {' and without '.join(bare)}")
+    for way in ways_of(config).values():
+        section = way.section
+        if config.emulator is None and section.signers == "simulated":
+            warnings.append(f"sources.{way.key}.signers: simulated; anybody can sign with the test keys")
+        if section.kind in SIGNED_KINDS and section.verify != "strict":
+            warnings.append(f"sources.{way.key}.verify: {section.verify}; prices that nobody signed may be chosen")
     if config.journal.mode == "off":
         warnings.append("journal.mode: off; no price can be proved afterwards")
     if not os.access(Path(config.state.directory).absolute().parent, os.W_OK):

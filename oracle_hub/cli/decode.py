@@ -8,19 +8,18 @@ import base64
 import binascii
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import orjson
 
 from feeds.registry import DECODERS
 from feeds.signed import SIGNED, decode_signed
-from feeds.signers import SignerSets, read_sets
+from feeds.signers import SignerSets
 from feeds.verdict import Mode, Verdict, Why
+from oracle_hub.app.trust import sets_by_name
 from oracle_hub.cli.moments import moment_us
 from oracle_hub.errors import ConfigError, DecodeError
 
 KINDS = sorted({*DECODERS, *SIGNED})
-_MAX_SIGNERS_BYTES = 2**20
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -87,7 +86,7 @@ def _decoder(options: argparse.Namespace) -> Callable[[bytes], dict[str, object]
         raise ConfigError(f"--owner: {kind} is a signed message, which no program owns; use --verify")
     if not options.verify:
         return lambda data: decode_signed(kind, data)
-    sets = _signers(kind, options.signers or "production")
+    sets = sets_by_name(options.signers or "production", SIGNED[kind].signers, key="--signers")
     mode = Mode(options.mode or Mode.STRICT)
     return lambda data: _verified(kind, data, sets, options.at, mode)
 
@@ -98,20 +97,6 @@ def _verified(kind: str, data: bytes, sets: SignerSets, at_us: int | None, mode:
         return decode_signed(kind, data, sets, at_us=at_us, mode=mode)
     except DecodeError as error:
         return {"kind": kind} | Verdict(Why.MALFORMED, str(error)).fields() | {"mode": str(mode)}
-
-
-def _signers(kind: str, name: str) -> SignerSets:
-    known = SIGNED[kind].signers
-    if name in known:
-        return known[name]
-    path = Path(name)
-    try:
-        if path.stat().st_size > _MAX_SIGNERS_BYTES:
-            raise ConfigError(f"--signers: {name}: larger than {_MAX_SIGNERS_BYTES} bytes")
-        return read_sets(path.read_bytes(), name)
-    except OSError as error:
-        names = ", ".join(sorted(known))
-        raise ConfigError(f"--signers: {name}: neither a known set ({names}) nor a file: {error.strerror}") from None
 
 
 def _bytes(text: str, takes_json: bool) -> bytes:

@@ -45,4 +45,5 @@ def test_lines_about_feeds_come_last_and_are_counted(large: Path, capsys: pytest
     assert main(["check", str(large)]) == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: ")]
     assert lines[0].startswith("warning: solana.rpc: one endpoint only")
-    assert len(lines) == 20 and lines[1].startswith("warning: feeds.F0000/USD.accounts.lazer")
+    assert len(lines) == 20 and lines[1].startswith("warning: sources.pyth.verify: off")
+    assert lines[2].startswith("warning: feeds.F0000/USD.accounts.lazer")
