@@ -132,9 +132,9 @@ function drawSources(sources, view) {
     row.dataset.chosen = String(view.price !== null && view.price.source === source.name);
     row.title = source.transport === null ? "" : `by ${source.transport}`;
     setText(row.cells[1].firstChild, words(source.status));
-    setText(row.cells[2], source.mantissa === null ? DASH : priceParts(source.mantissa, view.entry.expo).join(""));
+    setText(row.cells[2], source.withheld ? "withheld" : source.mantissa === null ? DASH : priceParts(source.mantissa, view.entry.expo).join(""));
     setText(row.cells[3], source.ageUs === null ? DASH : duration(source.ageUs));
-    setText(row.cells[4], source.divergenceBps === null ? DASH : `${source.divergenceBps.toFixed(2)} bps`);
+    setText(row.cells[4], source.divergenceBps === null ? DASH : `${source.divergenceBps.toFixed(source.withheld ? 0 : 2)} bps`);
   }
 }
 

@@ -88,7 +88,7 @@ export class Feeds extends EventTarget {
     }
   }
 
-  /** The sources of a feed: {name, role, status, mantissa or null, ageUs or null, divergenceBps or null, transport}. */
+  /** The sources of a feed: {name, role, status, mantissa or null, ageUs or null, divergenceBps or null, withheld, transport}. */
   sources(view) {
     const nowUs = this.nowUs;
     return Object.entries(view.entry?.inputs ?? {}).map(([name, input]) => {
@@ -102,6 +102,7 @@ export class Feeds extends EventTarget {
         mantissa: holds && input.price !== null ? BigInt(input.price) : null,
         ageUs,
         divergenceBps: holds ? input.divergence_bps : null,
+        withheld: holds && input.withheld !== undefined,
         transport: input.transport,
       };
     });
