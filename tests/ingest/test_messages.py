@@ -1,6 +1,7 @@
 """Messages of a websocket, handed over as they come: whole, in order, and none after the end."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -82,3 +83,21 @@ async def test_a_message_that_is_too_long_in_parts_ends_the_connection() -> None
         assert isinstance(connection.protocol.close_exc, ConnectionClosedError)
         with pytest.raises(ConnectionClosedError, match="1009"):
             raise connection.protocol.close_exc
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_QUICKACK"), reason="Linux only")
+async def test_what_was_read_is_acknowledged_at_once() -> None:
+    """Else a peer that sends small packets one after the other waits 40 ms for the acknowledgement of the first."""
+
+    async def handler(peer: ServerConnection) -> None:
+        async for message in peer:
+            await peer.send(message)
+
+    async with connected(handler) as connection:
+        came: asyncio.Queue[bytes] = asyncio.Queue()
+        connection.deliver_to(came.put_nowait)
+        own = connection.transport.get_extra_info("socket")
+        for number in range(40):  # a connection acknowledges its first packets at once in any case
+            await connection.send(str(number))
+            await came.get()
+            assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK) == 1
