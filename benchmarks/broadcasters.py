@@ -74,6 +74,7 @@ class Source:
 
     instance = "6f1c2d3e-0000-4000-8000-000000000001"
     epoch = EPOCH
+    first_epoch: int | None = None
     simulated: Mapping[str, Any] | None = None
     policy = "strict"
     config_hash = "c0ffee"

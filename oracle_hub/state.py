@@ -8,12 +8,17 @@ import msgspec
 
 from oracle_hub.errors import ConfigError
 
+NO_RUN_BEFORE = 1
+"""The least epoch after a journal that holds none."""
+
 
 class Identity(msgspec.Struct, frozen=True):
     """``instance`` is a UUID made once per state directory; ``epoch`` grows with every start."""
 
     instance: str
     epoch: int
+    first_epoch: int | None = None
+    """The epoch of the first start; None where that was not written down, or a journal tells of runs before it."""
 
 
 def instance_of(directory: Path) -> str:
@@ -28,7 +33,7 @@ def begin_epoch(directory: Path, wall_us: int, *, at_least: int = 0) -> Identity
     """Load the instance, take the next epoch, and have both on disk before anything is published.
 
     ``epoch = max(stored + 1, unix seconds, at_least)``: it grows over ``kill -9`` and, since time goes on, over a lost
-    directory. ``at_least`` is what the journal knows, should the identity alone be lost.
+    directory. ``at_least`` is what the journal knows, should the identity alone be lost; 1 where it is empty.
 
     Raises:
         ConfigError: the directory cannot be used, or the file in it is not ours.
@@ -37,9 +42,11 @@ def begin_epoch(directory: Path, wall_us: int, *, at_least: int = 0) -> Identity
     try:
         directory.mkdir(parents=True, exist_ok=True)
         stored = msgspec.json.decode(path.read_bytes(), type=Identity) if path.exists() else None
+        epoch = max(stored.epoch + 1 if stored else 0, wall_us // 1_000_000, at_least)
         identity = Identity(
             instance=stored.instance if stored else str(uuid.uuid4()),
-            epoch=max(stored.epoch + 1 if stored else 0, wall_us // 1_000_000, at_least),
+            epoch=epoch,
+            first_epoch=stored.first_epoch if stored else (epoch if at_least <= NO_RUN_BEFORE else None),
         )
         replace_durably(path, msgspec.json.encode(identity))
     except msgspec.MsgspecError as error:

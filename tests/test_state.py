@@ -33,6 +33,19 @@ def test_a_lost_directory_is_another_instance_with_a_later_epoch(tmp_path: Path)
     assert later.instance != first.instance
 
 
+def test_the_first_epoch_is_remembered_over_restarts(tmp_path: Path) -> None:
+    first = begin_epoch(tmp_path, NOW_US, at_least=1)
+    assert first.first_epoch == first.epoch
+    again = begin_epoch(tmp_path, NOW_US, at_least=first.epoch + 1)
+    assert (again.first_epoch, again.epoch) == (first.epoch, first.epoch + 1)
+
+
+def test_what_came_first_is_not_known_of_an_old_file_nor_where_a_journal_is_older(tmp_path: Path) -> None:
+    (tmp_path / "identity.json").write_text('{"instance":"i","epoch":1750000000}')
+    assert begin_epoch(tmp_path, NOW_US).first_epoch is None
+    assert begin_epoch(tmp_path / "lost", NOW_US, at_least=1_750_000_001).first_epoch is None
+
+
 def test_the_journal_knows_when_the_identity_alone_is_lost(tmp_path: Path) -> None:
     assert begin_epoch(tmp_path, NOW_US, at_least=1_800_000_000).epoch == 1_800_000_000
 

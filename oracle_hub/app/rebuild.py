@@ -8,6 +8,7 @@ from oracle_hub.app.lineup import lineup_from_text
 from oracle_hub.app.replay import Replayer
 from oracle_hub.charts.bars import Builder, Gap
 from oracle_hub.charts.points import point_from_entry
+from oracle_hub.charts.resolutions import Resolution
 from oracle_hub.charts.store import Position, Store
 from oracle_hub.core.hub import Batch
 from oracle_hub.errors import JournalError
@@ -51,6 +52,8 @@ class Rebuilder:
         self._builder: Builder | None = None
         self._batch: Batch | None = None
         self._instance = ""
+        self._first = False
+        """Whether the journal begins with the first run of all."""
         self._position: Position | None = None
         self._written_us = 0
         self._waiting = 0
@@ -67,6 +70,8 @@ class Rebuilder:
         """
         if isinstance(record, RunStart | Checkpoint):
             self._instance = record.instance
+            if self._builder is None and isinstance(record, RunStart):
+                self._first = record.first
         elif isinstance(record, JournalGap) and self._gap_from_us is None:
             self._gap_from_us = self._last_us
         mismatches = len(self._replayer.report.mismatches)
@@ -90,7 +95,7 @@ class Rebuilder:
         self._flush()
         report.to_us = builder.watermark_us
         report.gaps, report.mismatches = len(self._gaps), len(self._replayer.report.mismatches)
-        self._store.told_again(report.from_us, report.to_us, self._gaps, self._position)
+        self._store.told_again(report.from_us, report.to_us, self._gaps, self._position, first=self._first)
         return report
 
     def _derived(self, batch: Batch) -> None:
@@ -99,7 +104,8 @@ class Rebuilder:
     def _stepped(self, now_us: int) -> None:
         self._last_us = max(self._last_us, now_us)
         if self._builder is None:
-            self._builder = Builder(now_us)
+            self._first = self._first and self._nothing_before(now_us)
+            self._builder = Builder(now_us, first=self._first)
             self.report.from_us = self._written_us = now_us
         if self._gap_from_us is not None:
             gap = Gap(self._gap_from_us, now_us, "the journal does not hold everything")
@@ -108,6 +114,11 @@ class Rebuilder:
                 self._gaps.append(gap)
                 self._builder.remember_gaps([gap])
         self._builder.watermark(now_us)
+
+    def _nothing_before(self, now_us: int) -> bool:
+        """Whether the store has no bar that began before: of another hub, for one."""
+        store, minute_us = self._store, Resolution.M1.start_us(now_us)
+        return not any(store.last_bars(feed, Resolution.M1, minute_us, 1) for feed in store.feeds())
 
     def _told(self) -> None:
         batch, builder = self._batch, self._builder

@@ -97,7 +97,7 @@ class Application:
         state = Path(config.state.directory)
         wall_us = self.clock.clock.wall_us()
         identity = begin_epoch(state, wall_us, at_least=last_epoch(state / "journal") + 1)
-        self.instance = identity.instance
+        self.instance, self.first_epoch = identity.instance, identity.first_epoch
         lineup = _with_legacy(build_lineup(config, await self._endpoints(config, stack)))
         started_us = self.clock.now_us()
         warmup_us = config.hub.warmup_ms * 1_000
@@ -115,7 +115,8 @@ class Application:
         self.signed_updates = ChosenUpdates(lambda: self.pump.engine.lineup)
         simulated, monotonic_us = self.emulator is not None, self.clock.clock.monotonic_us()
         version = oracle_hub.__version__
-        run = RunStart(self.instance, identity.epoch, version, simulated, wall_us, monotonic_us)
+        first = identity.epoch == identity.first_epoch
+        run = RunStart(self.instance, identity.epoch, version, simulated, wall_us, monotonic_us, first)
         self.pump.begin(run, started_us)
         self.publisher = self._make_publisher()
         self.alerting = Alerting(state, engine.alerts, show=self.publisher.alert)

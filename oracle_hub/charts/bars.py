@@ -116,8 +116,11 @@ class _Feed:
 class Builder:
     """Keeps the open bars of all feeds, gives out final ones. ``live`` and ``tail`` may be read from other threads."""
 
-    def __init__(self, begin_us: int, *, resumed: bool = False) -> None:
-        """Begin at ``begin_us``. Unless ``resumed``, all before it is a gap, so bars that began before are marked."""
+    def __init__(self, begin_us: int, *, resumed: bool = False, first: bool = False) -> None:
+        """Begin at ``begin_us``. All before it is a gap, so bars that began before are marked.
+
+        Unless it was ``resumed`` (then gaps are remembered), or nothing was decided before (``first``).
+        """
         self._lock = threading.Lock()
         self._feeds: dict[str, _Feed] = {}
         self._begin_us = begin_us
@@ -134,7 +137,7 @@ class Builder:
         self._new_gaps: list[Gap] = []
         self._unsettled: dict[tuple[str, Resolution], deque[Bar]] = {}
         self._unsettled_points: deque[list[Point]] = deque()
-        if not resumed:
+        if not (resumed or first):
             self._note_gap(Gap(LONG_AGO_US, begin_us, "recording began here"))
 
     # In.

@@ -146,7 +146,7 @@ class Recorder:
             ["*"],
             mode="all",
             detail="full",
-            resume=None if at is None else Resume(at.epoch, at.seq, at.instance),
+            resume="first" if at is None else Resume(at.epoch, at.seq, at.instance),
             on_live=turned,
             on_none=turned,
             headers=self.headers,
@@ -163,7 +163,7 @@ class Recorder:
             await asyncio.sleep(REFUSED_RETRY_S)
 
     def _take(self, taken: Taken, prices: Prices) -> None:
-        builder = self._builder or self._begin(taken)
+        builder = self._builder or self._begin(taken, prices.hub)
         if prices.hub is not self._hello and prices.hub is not None:
             self._hello = prices.hub
             self._live.known(prices.hub.feeds)
@@ -190,11 +190,14 @@ class Recorder:
             builder.watermark(taken.heard_us)
         self._live.take(accepted, taken.heard_us, lost=bool(lost))
 
-    def _begin(self, taken: Taken) -> Builder:
+    def _begin(self, taken: Taken, hub: Hello | None) -> Builder:
         """The first word for an empty store."""
         first_us = min((one.entry.decided_us for one in taken.updates if one.entry is not None), default=None)
-        begin_us = taken.heard_us or first_us or self._live.now_us()
-        self._builder = self._store.resume_builder(begin_us)
+        # Where the first run of a hub is told from its first sequence on, nothing was decided before.
+        first = taken.updates[0] if taken.updates else None
+        whole = first is not None and first.replayed and hub is not None and first.epoch == hub.first_epoch
+        begin_us = (None if whole else taken.heard_us) or first_us or self._live.now_us()
+        self._builder = self._store.resume_builder(begin_us, first=whole)
         self._begin_writing(self._builder)
         return self._builder
 

@@ -175,11 +175,13 @@ class Store(Reads):
             watermark_us=harvest.watermark_us,
         )
 
-    def told_again(self, from_us: int, to_us: int, gaps: Sequence[Gap], position: Position | None) -> None:
+    def told_again(
+        self, from_us: int, to_us: int, gaps: Sequence[Gap], position: Position | None, *, first: bool = False
+    ) -> None:
         """Everything of ``[from_us, to_us)`` was written anew, but for ``gaps``; the older ones in there are filled.
 
         Where it reaches further than what was written before, recording goes on from its end, at ``position``. What
-        then lies between the two is a gap.
+        then lies between the two is a gap. ``first``: nothing was decided before ``from_us``.
         """
 
         def put(db: sqlite3.Connection) -> None:
@@ -193,7 +195,7 @@ class Store(Reads):
                 Gap(start_us, end_us, gap.reason)
                 for gap in held
                 for start_us, end_us in ((gap.from_us, min(gap.to_us, from_us)), (max(gap.from_us, to_us), gap.to_us))
-                if start_us < end_us
+                if start_us < end_us and not (first and (start_us, end_us) == (LONG_AGO_US, from_us))
             ]
             db.execute("DELETE FROM gaps")
             db.executemany(PUT_GAP, [(gap.from_us, gap.to_us, gap.reason) for gap in (*left, *gaps)])
@@ -312,14 +314,16 @@ class Store(Reads):
 
     # Going on after a restart.
 
-    def resume_builder(self, begin_us: int) -> Builder:
+    def resume_builder(self, begin_us: int, *, first: bool = False) -> Builder:
         """A builder that goes on where the store stopped; in an empty store one that begins at ``begin_us``.
+
+        ``first``: nothing was decided before ``begin_us``, so that there is no gap before it.
 
         It is also what completes the reads of this store from now on.
         """
         watermark_us = self.watermark_us()
         if watermark_us is None:
-            self.builder = Builder(begin_us)
+            self.builder = Builder(begin_us, first=first)
             return self.builder
         start_us = Resolution.S1.start_us(watermark_us)
         builder = Builder(start_us, resumed=True)

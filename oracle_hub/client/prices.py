@@ -26,9 +26,9 @@ from oracle_hub.client.dialing import (
     wire_log,
 )
 from oracle_hub.client.price import HubUnreachable, Price, Taken, Update
-from oracle_hub.client.state import ClientState, Effect, GiveUp, Reconnect, Send, Wanted
+from oracle_hub.client.state import ClientState, Effect, From, GiveUp, Reconnect, Send, Wanted
 from oracle_hub.errors import StreamError
-from oracle_hub.stream.messages import BINARY_SUBPROTOCOL, SUBPROTOCOL, Hello, Resume
+from oracle_hub.stream.messages import BINARY_SUBPROTOCOL, SUBPROTOCOL, Hello
 
 log = logging.getLogger(__name__)
 
@@ -494,7 +494,7 @@ def connect(
     detail: Literal["price", "full"] = "price",
     max_hz: float | None = None,
     max_age_ms: int | None = None,
-    resume: Resume | None = None,
+    resume: From | None = None,
     binary: bool = False,
     on_live: Callback | None = None,
     on_none: Callback | None = None,
@@ -512,12 +512,13 @@ def connect(
     ``urls`` are addresses of one hub or of several; when one is lost, the next is tried. ``feeds`` are names, or
     ``["*"]``. ``mode``, ``detail``, ``max_hz`` and ``max_age_ms`` are those of ``subscribe`` in docs/protocol.md.
     ``on_live`` and ``on_none`` are called on the event loop, at once, when a feed gets or loses its price, for whatever
-    reason. ``resume`` is where a program that wrote down what it heard goes on (mode ``all``). ``binary`` asks for the
-    compact form, which a hub that does not have it answers with JSON; nothing else differs. ``wait=False`` enters at
-    once, also where no hub can be reached yet. ``token`` is for hubs that ask for one; it and ``headers`` go with the
-    handshake and are never printed. ``receive_buffer_bytes`` bounds what a program that stood still finds of old
-    messages in its socket; None leaves that to the system. ``guard`` is held whenever what the client holds is read or
-    changed: a lock, where other threads call ``get``.
+    reason. ``resume`` is where a program that wrote down what it heard goes on (mode ``all``);
+    ``"first"`` begins with the first decision of all where the hub runs for the first time and has it yet. ``binary``
+    asks for the compact form, which a hub that does not have it answers with JSON; nothing else differs.
+    ``wait=False`` enters at once, also where no hub can be reached yet. ``token`` is for hubs that ask for one; it and
+    ``headers`` go with the handshake and are never printed. ``receive_buffer_bytes`` bounds what a program that stood
+    still finds of old messages in its socket; None leaves that to the system. ``guard`` is held whenever what the
+    client holds is read or changed: a lock, where other threads call ``get``.
 
     >>> async with connect("ws://127.0.0.1:8080/v1/stream", ["SOL/USD"]) as prices:
     ...     async for update in prices: ...

@@ -75,6 +75,10 @@ class Counters(msgspec.Struct):
     clock_steps: int = 0
 
 
+From: TypeAlias = wire.Resume | Literal["first"]
+"""After what a record holds; or with the first decision of all, where a hub that runs for the first time has it yet."""
+
+
 class ClientState:
     """One subscription over all its connections.
 
@@ -83,7 +87,7 @@ class ClientState:
     these, ``turns`` and ``next_update`` tell what is new.
     """
 
-    def __init__(self, wanted: Wanted, *, min_queue: int = 4_096, resume: wire.Resume | None = None) -> None:
+    def __init__(self, wanted: Wanted, *, min_queue: int = 4_096, resume: From | None = None) -> None:
         """``resume``: where a program that wrote down what it heard goes on; mode ``all`` only."""
         self.wanted = wanted
         self.counters = Counters()
@@ -97,7 +101,8 @@ class ClientState:
         self._link: Literal["down", "syncing", "gap", "live"] = "down"
         self._mirror = Mirror()
         self._read_entry: ReadEntry = read_json_entry  # in the form of the message at hand
-        if resume is not None:
+        self._from_first = resume == "first"
+        if isinstance(resume, wire.Resume):
             self._mirror.instance, self._mirror.epoch = resume.instance or "", resume.epoch
             self._mirror.seq = resume.seq
         self._floors: dict[str, Floor] = {}
@@ -192,7 +197,10 @@ class ClientState:
     def _on_hello(self, hello: wire.Hello, now_us: int) -> list[Effect]:
         self.hello = hello
         self._heartbeat_us = hello.heartbeat_ms * 1000
-        return [self._subscribe(now_us, resume=hello.instance == self._mirror.instance)]
+        mirror = self._mirror
+        if self._from_first and mirror.seq is None and hello.first_epoch == hello.epoch:
+            mirror.instance, mirror.epoch, mirror.seq = hello.instance, hello.epoch, 0
+        return [self._subscribe(now_us, resume=hello.instance == mirror.instance)]
 
     def _subscribe(self, now_us: int, *, resume: bool) -> Send:
         mirror, wanted = self._mirror, self.wanted
@@ -248,7 +256,8 @@ class ClientState:
         self._sub = answer.sub
         self._resuming = answer.recovered is True
         if not self._resuming:
-            self._lost = self._mirror.seq is not None
+            held_none = self._from_first and self._mirror.seq == 0
+            self._lost = self._mirror.seq is not None and not held_none
         elif self._not_told(answer):
             # A feed that was refused before: a resume would tell it only when it changes.
             return self._resubscribe(now_us, resume=False)

@@ -58,6 +58,8 @@ class RunStart(msgspec.Struct, frozen=True, gc=False):
     simulated: bool
     wall_us: int
     monotonic_us: int
+    first: bool = False
+    """The first run of its instance: nothing was decided before it. False where that is not known."""
 
 
 class Config(msgspec.Struct, frozen=True, gc=False):
@@ -175,6 +177,7 @@ OVERHEAD_BYTES = PREFIX.size + CRC.size
 
 _TIME = struct.Struct("<q")
 _RUN_START = struct.Struct("<qqQBH")
+_SIMULATED, _FIRST = 1, 2
 _CONFIG = struct.Struct("<qH")
 _LINK_NAME = struct.Struct("<H")
 _LINK_EVENT = struct.Struct("<qHB")
@@ -313,9 +316,10 @@ def _payload(record: Record, link_id: int) -> tuple[RecordType, bytes]:
             return RecordType.GAP, _GAP.pack(from_us, to_us, records_lost, bytes_lost) + _utf8(reason)
         case Checkpoint():
             return RecordType.CHECKPOINT, _checkpoint_payload(record)
-        case RunStart(instance, epoch, version, simulated, wall_us, monotonic_us):
+        case RunStart(instance, epoch, version, simulated, wall_us, monotonic_us, first):
             name = _utf8(instance)
-            head = _RUN_START.pack(wall_us, monotonic_us, epoch, simulated, len(name))
+            flags = (_SIMULATED if simulated else 0) | (_FIRST if first else 0)
+            head = _RUN_START.pack(wall_us, monotonic_us, epoch, flags, len(name))
             return RecordType.RUN_START, head + name + _utf8(version)
         case _:
             raise JournalError(f"{type(record).__name__} is not a record of the journal")
@@ -444,9 +448,10 @@ def _decode_other(kind: RecordType, payload: bytes, links: dict[int, str]) -> Re
             from_us, to_us, records, lost = _GAP.unpack_from(payload)
             return Gap(from_us, to_us, records, lost, _text(payload[_GAP.size :]))
         case _:
-            wall_us, monotonic_us, epoch, simulated, name_bytes = _RUN_START.unpack_from(payload)
+            wall_us, monotonic_us, epoch, flags, name_bytes = _RUN_START.unpack_from(payload)
             version_at = _RUN_START.size + name_bytes
             if version_at > len(payload):
                 raise ValueError(f"the instance ends at {version_at} of {len(payload)} bytes")
             name, version = _text(payload[_RUN_START.size : version_at]), _text(payload[version_at:])
-            return RunStart(name, epoch, version, bool(simulated), wall_us, monotonic_us)
+            simulated, first = bool(flags & _SIMULATED), bool(flags & _FIRST)
+            return RunStart(name, epoch, version, simulated, wall_us, monotonic_us, first)

@@ -75,6 +75,10 @@ class FedService:
         return self._facts.epoch
 
     @property
+    def first_epoch(self) -> int | None:
+        return self._facts.first_epoch
+
+    @property
     def simulated(self) -> Mapping[str, Any] | None:
         return self._facts.simulated
 

@@ -36,6 +36,7 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     limits: dict[str, Any]
     feeds: tuple[str, ...]
     """All of them, in catalog order."""
+    first_epoch: int | None = None
 
 
 class Start(msgspec.Struct, frozen=True, tag="start"):
@@ -240,4 +241,5 @@ def facts_of(service: Service) -> Facts:
         simulated=None if simulated is None else dict(simulated),
         limits=dict(service.limits),
         feeds=tuple(service.decisions),
+        first_epoch=service.first_epoch,
     )

@@ -7,7 +7,7 @@ is late.
 import asyncio
 import logging
 import ssl
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,6 +56,8 @@ class Server:
         )
         self._listener: asyncio.Server | None = None
         self._failures = 0
+        self._early: deque[tuple[Batch, bool]] = deque(maxlen=self._settings.history_batches)
+        """What was published before there was anybody to tell: a resume may begin before it."""
         self._early_alerts: list[AlertChange] = []
         """What was open before there was anybody to tell."""
         self._tls: ssl.SSLContext | None = None
@@ -140,6 +142,7 @@ class Server:
         From here on :meth:`publish` counts, though nobody can connect before :meth:`start`.
         """
         service, settings = self._service, self._settings
+        past = past or tuple(self._early)
         history = History(
             service.epoch,
             past[0][0].seq - 1 if past else service.seq,
@@ -155,6 +158,7 @@ class Server:
         self._board.reorder(service.decisions)
         for change in self._early_alerts:
             self._board.alerts.take(change)
+        self._early.clear()
         self._early_alerts.clear()
         self._subscribers = Subscribers(service, settings, self._board, self._tokens)
         return self._subscribers
@@ -229,7 +233,9 @@ class Server:
 
         ``journaled=False``: it could not be written; subscribers are told so.
         """
-        if self._subscribers is not None:
+        if self._subscribers is None:
+            self._early.append((batch, journaled))
+        else:
             self._subscribers.publish(batch, journaled)
 
     def alert(self, change: AlertChange) -> None:

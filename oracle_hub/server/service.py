@@ -57,6 +57,11 @@ class Service(Protocol):
     def epoch(self) -> int: ...
 
     @property
+    def first_epoch(self) -> int | None:
+        """In which the instance began; None where not known."""
+        ...
+
+    @property
     def seq(self) -> int:
         """Sequence of the last batch that was handed to :meth:`Server.publish`, or journaled before it started."""
         ...

@@ -263,6 +263,7 @@ class Subscribers:
             simulated=service.simulated,
             limits={**service.limits, **self._settings.published(), **limits.published()},
             worker=msgspec.UNSET if self._settings.worker is None else self._settings.worker,
+            first_epoch=msgspec.UNSET if service.first_epoch is None else service.first_epoch,
         )
         return self._board.frame(encode(hello))
 

@@ -160,6 +160,8 @@ class Hello(_Message, frozen=True, kw_only=True, gc=False, tag="hello"):
     limits: Mapping[str, Any]
     worker: int | msgspec.UnsetType = msgspec.UNSET
     """Which of several processes on this port it came from; absent where there is one."""
+    first_epoch: int | msgspec.UnsetType = msgspec.UNSET
+    """In which the instance began: before its sequence 1 nothing was decided. Absent where not known."""
 
 
 class AuthRequired(_Message, frozen=True, kw_only=True, gc=False, tag="auth_required"):

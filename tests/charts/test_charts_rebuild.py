@@ -4,11 +4,12 @@ import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
 
+import msgspec
 import orjson
 import pytest
 
 from oracle_hub.app.rebuild import rebuild
-from oracle_hub.charts.bars import Builder
+from oracle_hub.charts.bars import Bar, Builder
 from oracle_hub.charts.points import point_from_entry
 from oracle_hub.charts.resolutions import Resolution
 from oracle_hub.charts.store import Position, open_store
@@ -18,7 +19,7 @@ from oracle_hub.config import parse_config
 from oracle_hub.core.hub import Batch
 from oracle_hub.errors import JournalError
 from oracle_hub.journal.reader import read_journal
-from oracle_hub.journal.records import Gap, Published, Record
+from oracle_hub.journal.records import Gap, Published, Record, RunStart
 from oracle_hub.stream.messages import feed_entry, view
 from tests.app.rig import SIMULATION, Rig
 
@@ -112,6 +113,35 @@ async def test_rebuilding_gives_the_rows_of_live_recording(tmp_path: Path, every
         again = rebuild(read_journal(tmp_path / "journal"), store)
     assert (again.changed, again.unchanged) == (0, report.bars)
     assert rows(rebuilt) == rows(live)
+
+
+async def test_a_journal_that_begins_with_the_first_run_has_no_gap_before_it(tmp_path: Path) -> None:
+    rig = journal_of_a_run(tmp_path / "journal")
+    begin_us, heard_us = first_and_last(read_journal(tmp_path / "journal"), tmp_path)
+    records = [
+        msgspec.structs.replace(record, first=True) if isinstance(record, RunStart) else record
+        for record in read_journal(tmp_path / "journal")
+    ]
+    for late, name in ((None, "empty"), (40, "late")):
+        with open_store(tmp_path / f"{name}.sqlite") as store:
+            if late is not None:  # a recording that began later, and is completed
+                builder = store.resume_builder(rig.published[late].now_us)
+                for batch in rig.published[late:]:
+                    for decision in batch.decisions:
+                        entry = feed_entry(decision, view(decision, batch.now_us))
+                        builder.add(point_from_entry(entry, "test", batch.epoch, batch.seq))
+                builder.watermark(heard_us)
+                store.write_harvest(builder.drain(), Position("test", rig.published[-1].epoch, rig.published[-1].seq))
+            rebuild(records, store)
+            assert store.gaps() == []
+            for resolution in (Resolution.S1, Resolution.M1):
+                bars = store.bars(SOL, resolution, 0, FOREVER_US)
+                assert bars and not any(bar.gap for bar in bars)
+    with open_store(tmp_path / "other.sqlite") as store:  # what another hub said before
+        minute_us = Resolution.M1.start_us(begin_us) - 60_000_000
+        store.write(bars=[Bar(SOL, Resolution.M1, minute_us, 1, 1, 1, 1, -8, 1, 0, 0)])
+        rebuild(records, store)
+        assert [gap.reason for gap in store.gaps()] == ["recording began here"]
 
 
 async def test_a_rebuild_fills_the_gap_of_a_recording_and_numbers_the_corrections(tmp_path: Path) -> None:

@@ -93,6 +93,45 @@ async def test_live_bars_are_the_stored_and_the_plain_ones(stage: ChartsStage) -
     await stage.stop()
 
 
+async def test_the_first_run_of_a_hub_has_no_gap_before_it(tmp_path: Path) -> None:
+    stage = ChartsStage(tmp_path / "charts.sqlite")
+    service = stage.hub.service
+    service.first_epoch, begin_us = service.epoch, service.clock_us
+    await stage.start_hub()
+    walk(stage, 8)  # the hub decides for a while before anybody listens
+    async with stage.charts() as charts:
+        assert charts.recorder.gaps == 0
+        stage.tick(SOL, 15_000_000_001, after_us=2_500_000)
+        await settle(stage, charts)
+    with open_store(stage.database) as store:
+        assert store.gaps() == []
+        bars = store.bars(SOL, S1, 0, 2**62)
+        points = store.points(SOL, 0, 2**62)
+    assert bars == plain_bars(stage.points_of(SOL), S1, begin_us, bars[-1].start_us + SECOND_US)
+    assert (points[0].seq, points[0].reason, points[0].decided_us) == (1, "warming", begin_us)
+    assert not any(bar.gap for bar in bars)
+    await stage.stop()
+
+
+@pytest.mark.parametrize("forgotten", [True, False])
+async def test_a_run_that_is_not_whole_or_not_the_first_has_a_gap_before_it(tmp_path: Path, forgotten: bool) -> None:
+    stage = ChartsStage(tmp_path / "charts.sqlite")
+    service = stage.hub.service
+    service.first_epoch = service.epoch if forgotten else service.epoch - 1
+    await stage.start_hub()
+    if forgotten:
+        stage.hub.server.config_changed(forget_past=True)
+    stage.tick(SOL, 15_000_000_001)
+    async with stage.charts() as charts:
+        stage.tick(SOL, 15_000_000_002, after_us=2_500_000)
+        await settle(stage, charts)
+        assert charts.recorder.gaps == 0
+    with open_store(stage.database) as store:
+        assert [gap.reason for gap in store.gaps()] == ["recording began here"]
+        assert store.bars(SOL, S1, 0, 2**62)[0].gap
+    await stage.stop()
+
+
 async def test_a_restart_of_charts_loses_and_repeats_nothing(stage: ChartsStage) -> None:
     begin_us = stage.hub.service.clock_us
     async with stage.charts() as charts, bars_client(charts) as client:

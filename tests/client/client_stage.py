@@ -27,6 +27,8 @@ class HubStage:
     async def start(self, **settings: Any) -> "HubStage":
         """Listen on a free port, with prices for all feeds published."""
         self.server = Server(self.service, msgspec.structs.replace(SETTINGS, **settings))
+        if self.service.first_epoch is not None:
+            self.server.publish(self.service.first)  # before there is anybody to tell, as the program does
         host, port = await self.server.start()
         self.url = f"ws://{host}:{port}/v1/stream"
         for index, feed in enumerate(self.service.decisions):

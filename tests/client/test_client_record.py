@@ -66,6 +66,23 @@ async def test_what_cannot_be_had_again_is_told_as_lost(hub: HubStage, instance:
     await hub.server.stop("the test is over")
 
 
+async def test_a_record_begins_with_the_first_decision_of_a_hub_that_has_it_yet(hub: HubStage) -> None:
+    first = HubStage()
+    first.service.first_epoch = first.service.epoch
+    await first.start()
+    async with first.client(mode="all", resume="first") as prices:
+        taken = await prices.take()
+    assert taken is not None
+    assert [(one.seq, one.feed, one.replayed, one.lost) for one in taken.updates] == [
+        (1, "SOL/USD", True, False), (1, "BTC/USD", True, False),
+        (2, "SOL/USD", True, False), (3, "BTC/USD", True, False),
+    ]  # fmt: skip
+    await first.server.stop("the test is over")
+    async with hub.client(mode="all", resume="first") as prices:
+        taken = await prices.take()
+    assert taken is not None and {(one.replayed, one.lost) for one in taken.updates} == {(False, False)}
+
+
 async def test_a_client_that_need_not_wait_is_open_before_its_hub() -> None:
     async with connect("ws://127.0.0.1:9/v1/stream", ["*"], mode="all", wait=False) as prices:
         assert prices.hub_time_us is None and not prices.stats.connected

@@ -35,7 +35,7 @@ def small_journal() -> tuple[bytes, list[Record], list[int]]:
     data, seed = encode_header(HEADER)
     ends = [len(data)]
     records: list[Record] = [
-        RunStart("inst", 9, "0.1.0", True, 1_000, 50),
+        RunStart("inst", 9, "0.1.0", True, 1_000, 50, first=True),
         Config("port = 1\n", "abc", 1_001),
         LinkEvent("hermes:1", "connect", 1_002),
         FrameIn("hermes:1", 1_003, Frame("sse", SIGNED, event="price")),

@@ -24,6 +24,7 @@ class HubService:
     """Implements :class:`oracle_hub.server.service.Service` over a hub."""
 
     instance = "6f1c2d3e-0000-4000-8000-000000000001"
+    first_epoch: int | None = None
     simulated: Mapping[str, Any] | None = None
     policy = "strict"
     limits: Mapping[str, Any] = {"max_future_ms": 2_000}

@@ -30,8 +30,9 @@ def test_it_stands_as_the_hub_does() -> None:
     assert (service.seq, service.epoch, service.instance) == (hub.seq, hub.epoch, hub.instance)
     assert list(service.decisions.items()) == list(hub.decisions.items())
     assert (service.policy, service.config_hash, service.simulated) == (hub.policy, hub.config_hash, None)
-    hub.simulated = {"tape": "x"}
+    hub.simulated, hub.first_epoch = {"tape": "x"}, hub.epoch
     service.learn(facts_of(hub))
+    assert (service.first_epoch, Hub().service.first_epoch) == (hub.epoch, None)
     assert service.simulated == {"tape": "x"} and service.limits == {"max_future_ms": 2_000}
 
 
