@@ -1,6 +1,7 @@
 """One connected subscriber: its transport, what of it is not read yet, and when a frame may go past the transport."""
 
 import asyncio
+from collections import deque
 
 from oracle_hub.server.frames import ping_frame
 from oracle_hub.server.sockets import plain_descriptor, unsent_counter
@@ -20,11 +21,15 @@ class Client:
     every websocket client answers a ping when it has read that far (RFC 6455, section 5.5.2). So a ping that carries
     the number of bytes before it follows each quarter of ``window_bytes``, and what is beyond the window and not
     answered for counts as unsent. 0 is no window.
+
+    Of mode ``all``, what can't be sent now waits here and not in the transport: from here it can be taken back whole
+    when the connection is closed, so that the reason stands behind nothing but the rest of one frame.
     """
 
     __slots__ = (
-        "_answered", "_asked", "_between", "_descriptor", "_unsent_bytes", "_window", "closing", "descriptor", "gone",
-        "idle_since_us", "room", "session", "token", "transport",
+        "_answered", "_asked", "_between", "_descriptor", "_limit_bytes", "_unsent_bytes", "_waiting", "_window",
+        "closing", "cut", "descriptor", "gone", "idle_since_us", "room", "session", "token", "transport",
+        "waiting_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -53,17 +58,51 @@ class Client:
         self._asked = 0
         """Bytes before the last ping, and before the last one that was answered."""
         self._answered = 0
+        self._waiting: deque[bytes] | None = None
+        """Frames that wait for the transport."""
+        self.waiting_bytes = 0
+        self._limit_bytes = limits.max_unsent_bytes
+        self.cut: asyncio.TimerHandle | None = None
+        """Cuts the connection where the peer does not answer our close."""
         self.closing = False
         """Our close frame was sent: nothing may follow it."""
         self.gone = asyncio.Event()
         """Its reading has ended."""
 
     def write(self, data: bytes) -> None:
-        """Write through the transport, which keeps what the kernel does not take."""
+        """Write frames as soon as they may be: through the transport, which keeps what the kernel does not take."""
+        if self._waiting or (self.session.backlogged and not self._clear()):
+            if self._waiting is None:
+                self._waiting = deque()
+            if not self._waiting:
+                self.hold()
+            self._waiting.append(data)
+            self.waiting_bytes += len(data)
+        else:
+            self.write_on(data)
+
+    def write_on(self, data: bytes) -> None:
+        """Write what goes on from bytes that the kernel has taken already, or from nothing that waits."""
         self.transport.write(data)
         self.room -= len(data)
         if self.room < 0:
             self.ask()
+
+    def close(self, frame: bytes, *, drop: bool) -> None:
+        """Write the close frame, and nothing ever after. ``drop``: what waits is let go, so that it comes soon."""
+        if not self.transport.is_closing():
+            self.transport.writelines([*(() if drop else self._waiting or ()), frame])
+        self._waiting, self.waiting_bytes = None, 0
+        self.closing = True
+        self.hold()
+
+    @property
+    def overfull(self) -> bool:
+        """Whether more waits than may, whatever it is."""
+        return self.waiting_bytes > self._limit_bytes
+
+    def _clear(self) -> bool:
+        return not self._unsent_bytes() and not self._beyond_window()
 
     def ask(self) -> None:
         """Find out how far it has read."""
@@ -86,7 +125,7 @@ class Client:
 
     def unsent_bytes(self) -> int:
         """What the kernel has not taken, and what it took beyond the window."""
-        return self._unsent_bytes() + self._beyond_window()
+        return self._unsent_bytes() + self._beyond_window() + self.waiting_bytes
 
     def hold(self) -> None:
         """Bytes wait in the transport, or it is gone: nothing may overtake them, or reach who has the number next.
@@ -97,7 +136,13 @@ class Client:
 
     def release(self) -> None:
         """All bytes were taken."""
-        if not self.closing and not self.transport.is_closing() and not self._beyond_window():
+        if self.closing or self.transport.is_closing():
+            return
+        while self._waiting and self._clear():
+            data = self._waiting.popleft()
+            self.waiting_bytes -= len(data)
+            self.write_on(data)
+        if self._clear() and not self._waiting:
             self.descriptor = self._descriptor
             if self._descriptor is not None:
                 self.session.reach(self._descriptor)

@@ -145,6 +145,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     its receive buffer is, it wakes to no more than about so many bytes. 0: no such pings."""
     close_grace_ms: int = 500
     """How long a close may take before the connection is cut."""
+    slow_close_grace_ms: int = 20_000
+    """The same for who is closed for not reading (4001): it should find out why when it reads again."""
     worker: int | None = None
     """Number of this process among several that serve on one port, for ``hello``; None where there is one."""
     reuse_port: bool = False

@@ -10,6 +10,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 import msgspec
@@ -64,7 +65,6 @@ class Subscribers:
         """Of these, how many have to show a token yet."""
         self._by_address: Counter[str] = Counter()
         self._held_back: set[Client] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[str, asyncio.Handle] = {}
         self._expiry_us: int | None = None
         """The instant that the timer of :meth:`expire` is set to."""
@@ -177,6 +177,8 @@ class Subscribers:
             client.hold()
             client.session.end()
             client.gone.set()
+            if client.cut is not None:
+                client.cut.cancel()
             self.closes[close_label(client.session.close_code, fault or ws.close_code)] += 1
             if client.closing:
                 transport.close()
@@ -293,7 +295,9 @@ class Subscribers:
         session = client.session
         if session.close_code is not None:
             self._close_soon(client, session.close_code)
-        elif session.dirty:
+        elif client.overfull:
+            self._close_soon(client, CloseCode.TOO_SLOW)
+        elif session.dirty or client.waiting_bytes:
             self._held_back.add(client)
             self._arm("flush", self._settings.flush_interval_ms / 1000, self.flush)
 
@@ -329,10 +333,12 @@ class Subscribers:
                         client.ask()
                     continue
             try:
-                if not taken and client.unsent_bytes() > limit:
+                if taken:
+                    client.write_on(frame[taken:])
+                elif client.unsent_bytes() > limit:
                     late.append(client)
                 else:
-                    client.write(frame[taken:])
+                    client.write(frame)
             except Exception:
                 self._failed(client)
                 self._look_after(client)
@@ -353,6 +359,8 @@ class Subscribers:
         now_us = self._service.now_us()
         waiting, self._held_back = self._held_back, set()
         for client in waiting:
+            if client.waiting_bytes:  # under encryption nobody tells when the transport is empty
+                client.release()
             unsent = client.unsent_bytes()
             self._attempt(client, partial(client.session.flush, now_us, unsent))
 
@@ -391,7 +399,7 @@ class Subscribers:
             if size < len(frame):
                 client: Client = session.peer
                 try:
-                    client.write(frame[size:])
+                    client.write_on(frame[size:])
                 except Exception:
                     self._failed(client)
                     self._look_after(client)
@@ -492,23 +500,13 @@ class Subscribers:
     def _close_soon(self, client: Client, code: CloseCode) -> None:
         if client.closing:
             return
-        if not client.transport.is_closing():
-            client.transport.write(close_frame(code, code.name.lower()))
-        client.closing = True
-        client.hold()
+        too_slow = code is CloseCode.TOO_SLOW
+        client.close(close_frame(code, code.name.lower()), drop=too_slow)
         client.session.close_code = code
         client.session.end()
-        task = asyncio.get_running_loop().create_task(self._cut_off(client))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _cut_off(self, client: Client) -> None:
-        """Wait for the peer to answer our close; cut it off when the grace is over."""
-        try:
-            async with asyncio.timeout(self._settings.close_grace_ms / 1000):
-                await client.gone.wait()
-        except TimeoutError:
-            client.transport.abort()
+        settings = self._settings
+        grace_ms = settings.slow_close_grace_ms if too_slow else settings.close_grace_ms
+        client.cut = asyncio.get_running_loop().call_later(grace_ms / 1000, client.transport.abort)
 
     async def stop(self, reason: str) -> None:
         """Say goodbye to everybody and close, within the grace."""
@@ -518,8 +516,14 @@ class Subscribers:
         self._timers.clear()
         goaway = GoAway(reason=reason, retry_after_ms=self._settings.retry_after_ms)
         frame = self._board.frame(encode(goaway))
-        for client in tuple(self._clients):
+        clients = tuple(self._clients)
+        for client in clients:
             self._write(client, frame)
             self._close_soon(client, CloseCode.SHUTDOWN)
-        if self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.close_grace_ms / 1000):
+                for client in clients:
+                    await client.gone.wait()
+        for client in clients:
+            if not client.gone.is_set():
+                client.transport.abort()

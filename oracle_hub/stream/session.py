@@ -157,6 +157,11 @@ class Session:
         return len(self._subscriptions) + len(self._alerts)
 
     @property
+    def backlogged(self) -> bool:
+        """Whether it was promised everything, in mode ``all``."""
+        return self._backlog is not None
+
+    @property
     def kind(self) -> Kind:
         """What it is, by its most demanding subscription."""
         kind: Kind = "none"

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import re
 import socket
 import ssl
 from pathlib import Path
@@ -111,14 +112,35 @@ async def test_who_stalls_behind_encryption_is_noticed_as_early(stage: Stage, pe
     writer.transport.abort()
 
 
-async def stalled(stage: Stage, pems: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, Client]:
+async def test_behind_encryption_too_what_waits_of_mode_all_goes_on_in_order(stage: Stage, pems: Path) -> None:
+    await secured(stage, pems, flush_interval_ms=1)
+    request = b'{"type":"subscribe","feeds":["*"],"detail":"full","mode":"all"}'
+    reader, writer, client = await stalled(stage, pems, request)
+    count = 300
+    for number in range(count):
+        stage.tick("SOL/USD", 15_000_000_001 + number)
+        await asyncio.sleep(0)
+    assert client.waiting_bytes > 100_000
+    received, last, answered = b"", str(15_000_000_000 + count).encode(), 0
+    while last not in received:
+        received += await asyncio.wait_for(reader.read(1 << 16), 5)
+        asked = re.findall(rb"\x89\x08(.{8})", received, re.DOTALL)
+        writer.writelines(bytes((0x8A, 0x88, 0, 0, 0, 0)) + offset for offset in asked[answered:])
+        answered = len(asked)
+    positions = [received.index(b'"%d"' % (15_000_000_001 + number)) for number in range(count)]
+    assert positions == sorted(positions)
+    writer.transport.abort()
+
+
+async def stalled(
+    stage: Stage, pems: Path, request: bytes = b'{"type":"subscribe","feeds":["*"],"detail":"full"}'
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter, Client]:
     """A subscriber that will not read, with a small receive buffer, and the server's side of it."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
     sock.setblocking(False)
     await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", int(stage.base.rpartition(":")[2])))
     reader, writer = await asyncio.open_connection(sock=sock, ssl=trusting(pems), server_hostname="127.0.0.1", limit=1)
-    request = b'{"type":"subscribe","feeds":["*"],"detail":"full"}'
     writer.write(
         b"GET /v1/stream HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"

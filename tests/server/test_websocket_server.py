@@ -306,7 +306,7 @@ async def test_a_client_that_does_not_read_gets_one_merged_frame_and_costs_no_me
 
 
 async def test_a_client_in_mode_all_that_does_not_read_is_cut(stage: Stage) -> None:
-    await stage.start(session=SessionLimits(max_unsent_bytes=20_000), close_grace_ms=50)
+    await stage.start(session=SessionLimits(max_unsent_bytes=20_000), slow_close_grace_ms=50)
     sock, client = await stalled(stage, b'{"type":"subscribe","feeds":["*"],"mode":"all","detail":"full"}')
     for number in range(1_000):
         stage.tick("SOL/USD", 15_000_000_001 + number)
