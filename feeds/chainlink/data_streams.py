@@ -14,37 +14,29 @@ import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 import msgspec
 
 from feeds.chainlink.report import Report, in_force, unaged
+from feeds.host_link import LONGEST_PATIENCE_US, NEVER, PLAUSIBLE_US, HostLink, Output, Verify
 from feeds.signers import SignerSet, SignerSets
 from feeds.verdict import Verdict
 from oracle_hub.core.source import (
     Condition,
     Effect,
-    Event,
     Fetch,
     Frame,
-    Malformed,
     Open,
     PriceUpdate,
     Reconnect,
-    Status,
     Unchanged,
 )
 from oracle_hub.errors import ConfigError, DecodeError, PriceError
 
-Output: TypeAlias = Event | Effect
-Verify: TypeAlias = Literal["strict", "lenient", "off"]
-
 STREAM_ID = re.compile(r"(?:0x)?([0-9a-f]{64})", re.IGNORECASE)
-_NEVER = 2**63 - 1
-_LONGEST_PATIENCE_US = 600_000_000
 _KEPT_VERDICTS = 1_024
-_PLAUSIBLE_US = 10_000_000
 
 
 def signed_headers(
@@ -124,10 +116,10 @@ class _Feed:
         self.stream_id = stream_id
         self.expo = expo
         self.publish_us = 0
-        self.next_probe_us = _NEVER
+        self.next_probe_us = NEVER
 
 
-class StreamsLink:
+class StreamsLink(HostLink):
     """A :class:`~oracle_hub.core.source.Link` to one origin of Data Streams.
 
     Args:
@@ -147,9 +139,16 @@ class StreamsLink:
         ConfigError: an id that can't be one, or two feeds with one id.
     """
 
-    CONFIGURED: ClassVar[frozenset[str]] = frozenset(
-        {"name", "source", "_ws_url", "_rest_url", "_key", "_secret", "_origin", "_prover", "_verify", "_limits"}
-    )
+    CONFIGURED: ClassVar[frozenset[str]] = HostLink.CONFIGURED | {
+        "_ws_url",
+        "_rest_url",
+        "_key",
+        "_secret",
+        "_origin",
+        "_prover",
+        "_verify",
+        "_limits",
+    }
 
     def __init__(
         self,
@@ -166,8 +165,7 @@ class StreamsLink:
         origin: str | None = None,
         limits: StreamsLimits | None = None,
     ) -> None:
-        self.name = name
-        self.source = source
+        super().__init__(name, source, secret, key)
         self._key = key
         self._secret = secret
         self._prover = prover
@@ -187,12 +185,8 @@ class StreamsLink:
         self._ws_url = f"{ws_url.rstrip('/')}/api/v1/ws?feedIDs={ids}"
         self._rest_url = f"{rest_url.rstrip('/')}/api/v1/reports/latest?feedID=0x"
         self._last_id = 0
-        self._troubles: dict[str, tuple[Condition, str | None]] = {}
         self._ready_us = 0
         self._start(0)
-
-    def __repr__(self) -> str:
-        return f"StreamsLink({self.name!r})"
 
     def _start(self, now_us: int) -> None:
         self._heard_us = now_us
@@ -203,7 +197,7 @@ class StreamsLink:
     def connect(self, now_us: int) -> list[Effect]:
         """Open the socket for all feeds, and ask for the latest report of each."""
         self._start(now_us)
-        self._ready_us = min(self._ready_us, now_us + _LONGEST_PATIENCE_US)
+        self._ready_us = min(self._ready_us, now_us + LONGEST_PATIENCE_US)
         opening = Open("websocket", self._ws_url, self._headers(self._ws_url, now_us))
         return [opening, *self._fetch(list(self._feeds.values()), now_us)]
 
@@ -214,15 +208,15 @@ class StreamsLink:
         if frame.channel != "websocket":
             return [self._malformed(None, f"a {frame.channel} frame on a Data Streams link", received_us)]
         if frame.status:
-            output = self._refusal(frame, "stream", received_us)
+            output = self._refused(frame, "stream", received_us)
             wait_ms = max(0, self._ready_us - received_us) // 1_000
             return [*output, Reconnect(f"stream refused with HTTP {frame.status}", wait_ms)]
         self._heard_us = received_us
-        return [*self._clear("stream", None, received_us), *self._report(frame.data, received_us)]
+        return [*self._clear("stream", received_us), *self._report(frame.data, received_us)]
 
     def next_deadline(self) -> int | None:
         """The next instant for the watchdog or a look-up; possibly too early, never late."""
-        probe_us = min((feed.next_probe_us for feed in self._feeds.values()), default=_NEVER)
+        probe_us = min((feed.next_probe_us for feed in self._feeds.values()), default=NEVER)
         return min(self._heard_us + self._limits.transport_silence_us, max(probe_us, self._ready_us))
 
     def on_timer(self, now_us: int) -> list[Output]:
@@ -251,18 +245,15 @@ class StreamsLink:
         if verified is None:
             return output
         if report.closed is not None:
-            return [
-                *output,
-                *self._trouble(f"market {feed.feed}", feed.feed, Condition.HALTED, report.closed, received_us),
-            ]
-        output += self._clear(f"market {feed.feed}", feed.feed, received_us)
+            key, word_us = f"market {feed.feed}", report.publish_us
+            return output + self._trouble(key, feed.feed, Condition.HALTED, report.closed, received_us, word_us)
+        output += self._clear(f"market {feed.feed}", received_us)
         try:
             mantissa = report.mantissa(feed.expo)
         except PriceError as error:
-            told = self._trouble(f"price {feed.feed}", feed.feed, Condition.INVALID, str(error), received_us)
-            return [*output, self._malformed(feed.feed, str(error), received_us), *told]
-        output += self._clear(f"price {feed.feed}", feed.feed, received_us)
-        if report.publish_us <= received_us + _PLAUSIBLE_US:  # else one wrong clock would silence the feed
+            return output + self._no_price(feed.feed, str(error), received_us, report.publish_us)
+        output += self._clear(f"price {feed.feed}", received_us)
+        if report.publish_us <= received_us + PLAUSIBLE_US:  # else one wrong clock would silence the feed
             feed.publish_us = report.publish_us
         output.append(
             PriceUpdate(self.source, self.name, feed.feed, mantissa, report.publish_us, received_us, verified=verified)
@@ -273,15 +264,12 @@ class StreamsLink:
         """Whether a report counts as verified (None: it is refused), and what there is to tell of it."""
         if self._verify == "off":
             return False, []
-        key = f"proof {feed.feed}"
         verdict = self._prover.prove(report, received_us)
         if verdict.verified:
-            return True, self._clear(key, feed.feed, received_us)
-        text = f"not verified: {verdict.why}: {self._plain(verdict.detail)}"
-        told = self._trouble(key, feed.feed, Condition.UNVERIFIED, text, received_us)
-        if self._verify == "strict":
-            return None, [self._malformed(feed.feed, text, received_us), *told]
-        return False, told
+            return True, self._clear(f"proof {feed.feed}", received_us)
+        strict = self._verify == "strict"
+        told = self._unproved(feed.feed, f"{verdict.why}: {verdict.detail}", received_us, refused=strict)
+        return None if strict else False, told
 
     # Requests.
 
@@ -313,47 +301,14 @@ class StreamsLink:
             text = f"Data Streams has no report of {feed.feed} (id 0x{stream_id})"
             return self._trouble(f"missing {feed.feed}", feed.feed, Condition.LOST, text, received_us)
         if frame.status != 200:
-            return self._refusal(frame, "latest", received_us)
-        output = self._clear("latest", None, received_us) + self._clear(f"missing {feed.feed}", feed.feed, received_us)
+            return self._refused(frame, "latest", received_us)
+        output = self._clear("latest", received_us) + self._clear(f"missing {feed.feed}", received_us)
         return output + self._report(frame.data, received_us)
 
-    def _refusal(self, frame: Frame, what: str, received_us: int) -> list[Output]:
+    def _refused(self, frame: Frame, what: str, received_us: int) -> list[Output]:
         """Name an HTTP status, and keep the wait that it asks for."""
-        said, wait_us = self._plain(frame.data), frame.retry_after_ms * 1_000
-        if frame.status in (401, 403):
-            text = f"HTTP {frame.status}, not entitled (or our clock is more than 5 s off): {said}"
-            condition, wait_us = Condition.NOT_ENTITLED, max(wait_us, self._limits.refused_retry_us)
-        elif frame.status == 429:
-            condition, text = Condition.RATE_LIMITED, f"HTTP 429, too many requests: {said}"
-            wait_us = wait_us or self._limits.refused_retry_us
-        else:
-            condition = Condition.LOST
-            text = f"HTTP {frame.status}: {said}" if frame.status else f"no answer: {said}"
+        why = "not entitled (or our clock is more than 5 s off)"
+        output, wait_us = self._refusal(frame, what, received_us, self._limits.refused_retry_us, why)
         if wait_us:
             self._ready_us = max(self._ready_us, received_us + wait_us)
-        return self._trouble(what, None, condition, text, received_us)
-
-    # Words.
-
-    def _plain(self, text: bytes | str) -> str:
-        """What the server said, fit for a log: one line, bounded, without key and secret."""
-        line = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-        for hidden in (self._secret, self._key):
-            line = line.replace(hidden, "…") if hidden else line
-        return " ".join("".join(letter if letter.isprintable() else " " for letter in line[:2_000]).split())[:400]
-
-    def _malformed(self, feed: str | None, reason: str, received_us: int) -> Malformed:
-        return Malformed(self.source, self.name, feed, reason, received_us)
-
-    def _trouble(self, key: str, feed: str | None, condition: Condition, text: str, received_us: int) -> list[Output]:
-        """Tell a trouble once, until it is over or of another kind."""
-        if self._troubles.get(key) == (condition, feed):
-            return []
-        self._troubles[key] = (condition, feed)
-        return [Status(self.source, self.name, feed, condition, text, received_us)]
-
-    def _clear(self, key: str, feed: str | None, received_us: int) -> list[Output]:
-        """A trouble is over: the feed is well again if it has no other one."""
-        if self._troubles.pop(key, None) is None or any(other == feed for _, other in self._troubles.values()):
-            return []
-        return [Status(self.source, self.name, feed, Condition.OK, f"{key} is well again", received_us)]
+        return output

@@ -13,7 +13,7 @@ Several nodes are several links.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 
 import msgspec
 
@@ -37,7 +37,6 @@ from feeds.chainlink.contracts import (
     quantity,
 )
 from feeds.chainlink.node import (
-    REFUSALS,
     Call,
     Head,
     Message,
@@ -46,19 +45,17 @@ from feeds.chainlink.node import (
     Session,
     log_or_head,
     logs_of,
-    plain,
     request,
     text_of,
 )
 from feeds.chainlink.proxies import NEVER, EvmFeed, Proxy
 from feeds.chainlink.rounds import Answer, News, Rounds
 from feeds.evm_addresses import checksummed
+from feeds.host_link import LONGEST_PATIENCE_US, REFUSALS, HostLink, Output, secrets_of
 from oracle_hub.core.source import (
     Condition,
     Effect,
-    Event,
     Frame,
-    Malformed,
     Open,
     PriceUpdate,
     Reconnect,
@@ -68,15 +65,13 @@ from oracle_hub.core.source import (
 )
 from oracle_hub.errors import ConfigError, DecodeError, PriceError
 
-Output: TypeAlias = Event | Effect
-
 _DEAF_AFTER_US = 30_000_000
 _REORG_MARGIN_BLOCKS = 8
 _KEPT_FORMER = 64
 _QUESTIONS = {"aggregator": AGGREGATOR, "phaseId": PHASE_ID, "decimals": DECIMALS, "description": DESCRIPTION}
 
 
-class EvmLink:
+class EvmLink(HostLink):
     """A :class:`~oracle_hub.core.source.Link` to one node.
 
     Args:
@@ -93,7 +88,7 @@ class EvmLink:
         ConfigError: an address that can't be one, or one proxy for two feeds.
     """
 
-    CONFIGURED: ClassVar[frozenset[str]] = frozenset({"name", "source", "_url", "_chain_id", "_limits"})
+    CONFIGURED: ClassVar[frozenset[str]] = HostLink.CONFIGURED | {"_url", "_chain_id", "_limits"}
 
     def __init__(
         self,
@@ -106,8 +101,7 @@ class EvmLink:
         sequencer: str | None = None,
         limits: NodeLimits | None = None,
     ) -> None:
-        self.name = name
-        self.source = source
+        super().__init__(name, source, *secrets_of(url))
         self._url = url
         self._chain_id = chain_id
         self._limits = limits or NodeLimits()
@@ -118,7 +112,6 @@ class EvmLink:
             self._add(None, sequencer, 0)
         self._guarded = sequencer is not None
         self._halted = False
-        self._troubles: dict[str, tuple[Condition, str | None]] = {}
         self._last_id = 0
         self._grace_until_us = NEVER
         self._asleep = True
@@ -134,9 +127,6 @@ class EvmLink:
         if twin is not None:
             raise ConfigError(f"source {self.source}: {twin.feed or 'sequencer'} and {what} have one proxy")
         self._proxies[address.lower()] = Proxy(feed, address, Rounds(expo))
-
-    def __repr__(self) -> str:
-        return f"EvmLink({self.name!r})"
 
     def _start(self, now_us: int) -> None:
         self._session = Session(now_us)
@@ -160,7 +150,7 @@ class EvmLink:
         if frame.channel != "websocket":
             return [self._malformed(None, f"a {frame.channel} frame on a link to a node", received_us)]
         if frame.status:
-            return self._refusal(frame, received_us)
+            return self._refused(frame, received_us)
         self._session.hear(received_us)
         try:
             message = Message.of(frame.data)
@@ -263,7 +253,7 @@ class EvmLink:
             if text == "0x":
                 why = f"{proxy.named}: no contract at {proxy.address} answers {call.what}()"
                 return self._troubled(proxy, call, Condition.MISSING_ACCOUNT, why, at)
-            output = self._clear(f"{call.what} {proxy.address}", proxy.feed, at)
+            output = self._clear(f"{call.what} {proxy.address}", at)
             if call.what == "latestRoundData":
                 return output + self._latest(proxy, decode_round(text), at)
             return output + self._told_of_itself(proxy, call.what, text, at)
@@ -281,7 +271,7 @@ class EvmLink:
                 output = self._trouble("chain", None, Condition.WRONG_CLUSTER, why, at)
                 return [*output, self._over("wrong chain", self._limits.refused_retry_us)]
             self._session.right_chain = True
-            output = self._clear("chain", None, at) + self._clear("socket", None, at)
+            output = self._clear("chain", at) + self._clear("socket", at)
             output.append(self._ask("height", "eth_blockNumber", [], at))
             output.append(self._ask("newHeads", "eth_subscribe", ["newHeads"], at))
             for proxy in self._proxies.values():
@@ -327,12 +317,10 @@ class EvmLink:
             output = self._end_subscription(proxy, at)
             self._unfollow(proxy)
             proxy.refused = True
-            why = (
-                f"{proxy.feed}: proxy {proxy.address} describes itself as {plain(described, self._url)!r}: another pair"
-            )
+            why = f"{proxy.feed}: proxy {proxy.address} describes itself as {self._plain(described)!r}: another pair"
             told = self._trouble(f"pair {proxy.address}", proxy.feed, Condition.INVALID, why, at)
             return [*output, *told, *([self._malformed(proxy.feed, why, at)] if told else [])]
-        output = self._clear(f"pair {proxy.address}", proxy.feed, at)
+        output = self._clear(f"pair {proxy.address}", at)
         proxy.refused = False
         phase, aggregator = int(proxy.answers["phaseId"]), str(proxy.answers["aggregator"])
         if proxy.phase and proxy.feed is not None and phase != proxy.phase:
@@ -363,7 +351,7 @@ class EvmLink:
         """From here on nothing is missed; now for what was before."""
         proxy.subscription, proxy.following = subscription, True
         proxy.first_look = True
-        output = self._clear(f"logs {proxy.address}", proxy.feed, at) + self._backfill(proxy, at)
+        output = self._clear(f"logs {proxy.address}", at) + self._backfill(proxy, at)
         proxy.block = max(proxy.block, self._session.height)
         return [*output, self._call("latestRoundData", proxy, LATEST_ROUND_DATA, at)]
 
@@ -375,7 +363,7 @@ class EvmLink:
 
     def _new_head(self, head: Head, at: int) -> list[Output]:
         reorged = self._session.take_head(head, at)
-        output = self._clear("head", None, at)
+        output = self._clear("head", at)
         if reorged:
             for proxy in self._proxies.values():
                 if proxy.following:
@@ -497,7 +485,7 @@ class EvmLink:
                 slot=came.block,
                 account=proxy.address,
             )
-            return [*self._clear(trouble, proxy.feed, at), update]
+            return [*self._clear(trouble, at), update]
         if news is News.RESTORED:
             text = f"{proxy.feed}: the answer that was taken back stands again"
             return [Status(self.source, self.name, proxy.feed, Condition.RESUMED, text, at)]
@@ -545,7 +533,7 @@ class EvmLink:
                 text = "the sequencer is up"
                 output.append(Status(self.source, self.name, proxy.feed, Condition.RESUMED, text, at))
             output += told
-        return [*output, *self._clear("sequencer", None, at)]
+        return [*output, *self._clear("sequencer", at)]
 
     # Troubles.
 
@@ -557,7 +545,7 @@ class EvmLink:
 
     def _failed(self, call: Call, proxy: Proxy | None, error: NodeError, at: int) -> list[Output]:
         """The node answered a request with an error."""
-        said = f"{call.what}: {plain(error.message, self._url)} ({error.code})"
+        said = f"{call.what}: {self._plain(error.message)} ({error.code})"
         condition = Condition.RATE_LIMITED if error.code in (429, -32_005) else Condition.LOST
         if proxy is not None:
             why = f"{proxy.named}: proxy {proxy.address}: {said}"
@@ -574,27 +562,10 @@ class EvmLink:
             return self._troubled(proxy, call, Condition.LOST, f"{proxy.named}: {proxy.address}: {said}", at)
         return [self._over(said)] if call.what == "chain" else [self._malformed(None, said, at)]
 
-    def _refusal(self, frame: Frame, at: int) -> list[Output]:
+    def _refused(self, frame: Frame, at: int) -> list[Output]:
         """The node refused the socket."""
-        said, wait_us = plain(frame.data.decode("utf-8", "replace"), self._url), frame.retry_after_ms * 1_000
-        condition = REFUSALS.get(frame.status, Condition.LOST)
-        if condition is not Condition.LOST:
-            wait_us = min(max(wait_us, self._limits.refused_retry_us), 600_000_000)
-        output = self._trouble("socket", None, condition, f"HTTP {frame.status}: {said}", at)
+        retry_us = self._limits.refused_retry_us
+        output, wait_us = self._refusal(frame, "socket", at, retry_us, "the key was refused")
+        if frame.status in REFUSALS:
+            wait_us = min(max(wait_us, retry_us), LONGEST_PATIENCE_US)
         return [*output, self._over(f"socket refused with HTTP {frame.status}", wait_us)]
-
-    def _malformed(self, feed: str | None, reason: str, received_us: int) -> Malformed:
-        return Malformed(self.source, self.name, feed, reason, received_us)
-
-    def _trouble(self, key: str, feed: str | None, condition: Condition, text: str, received_us: int) -> list[Output]:
-        """Tell a trouble once, until it is over or of another kind."""
-        if self._troubles.get(key) == (condition, feed):
-            return []
-        self._troubles[key] = (condition, feed)
-        return [Status(self.source, self.name, feed, condition, text, received_us)]
-
-    def _clear(self, key: str, feed: str | None, received_us: int) -> list[Output]:
-        """A trouble is over: the feed is well again if it has no other one."""
-        if self._troubles.pop(key, None) is None or any(other == feed for _, other in self._troubles.values()):
-            return []
-        return [Status(self.source, self.name, feed, Condition.OK, f"{key} is well again", received_us)]

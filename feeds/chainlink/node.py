@@ -3,19 +3,14 @@
 Source: JSON-RPC 2.0 and Ethereum's execution API (``eth_subscribe``, ``eth_call``, ``eth_getLogs``).
 """
 
-from urllib.parse import urlsplit
-
 import msgspec
 import orjson
 
 from feeds.chainlink.contracts import Log, quantity
-from oracle_hub.core.source import Condition, Send
+from oracle_hub.core.source import Send
 from oracle_hub.errors import DecodeError
 
-_SHORTEST_SECRET = 8
 _NEVER = 2**63 - 1
-REFUSALS = {401: Condition.NOT_ENTITLED, 403: Condition.NOT_ENTITLED, 429: Condition.RATE_LIMITED}
-"""What it means when a node answers with such an HTTP status instead of a websocket."""
 
 
 class Call(msgspec.Struct, frozen=True):
@@ -101,22 +96,6 @@ def log_or_head(result: msgspec.Raw) -> Log | Head:
         return _HEAD.decode(result)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         raise DecodeError("a notification that is neither a log nor a block") from None
-
-
-def plain(text: str, url: str) -> str:
-    """What a node said, fit for a log: one line, bounded, without what in the node's URL may be a key.
-
-    Providers put keys into the path, the query, or the host's name.
-    """
-    parts = urlsplit(url)
-    pieces = [
-        *parts.path.split("/"),
-        *parts.query.replace("=", "&").split("&"),
-        *(parts.hostname or "").split(".")[:-2],
-    ]
-    for secret in (url, *sorted((piece for piece in pieces if len(piece) >= _SHORTEST_SECRET), key=len, reverse=True)):
-        text = text.replace(secret, "…")
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in text[:2_000]).split())[:400]
 
 
 class NodeLimits(msgspec.Struct, frozen=True):

@@ -10,35 +10,27 @@ proved nor told again.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar
 from urllib.parse import quote
 
 import msgspec
 
 from feeds.edge.messages import SVM, EdgeMessage, EdgePrice, check, decode
+from feeds.host_link import LONGEST_PATIENCE_US, NEVER, HostLink, Output, Verify
 from feeds.signers import SignerSets
 from feeds.verdict import Mode
 from oracle_hub.core.source import (
     Condition,
     Effect,
-    Event,
     Fetch,
     Frame,
-    Malformed,
     PriceUpdate,
-    Status,
     Unchanged,
 )
 from oracle_hub.errors import ConfigError, DecodeError, PriceError
 
-Output: TypeAlias = Event | Effect
-Verify: TypeAlias = Literal["strict", "lenient", "off"]
-
 FEED_ID = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 """A name (``SOLUSD``) or, for customers with numbered feeds, a number."""
-_NEVER = 2**63 - 1
-_LONGEST_PATIENCE_US = 600_000_000
-"""A host's wish to be left alone is kept over a reconnect, but not over a clock that was set back."""
 
 
 class EdgeFeed(msgspec.Struct, frozen=True):
@@ -60,7 +52,7 @@ class EdgeLimits(msgspec.Struct, frozen=True):
     fetch_timeout_ms: int = 5_000
 
 
-class EdgeLink:
+class EdgeLink(HostLink):
     """A :class:`~oracle_hub.core.source.Link` to one host of Edge's REST API. It has no stream: it asks by timer.
 
     Args:
@@ -77,9 +69,15 @@ class EdgeLink:
         ConfigError: an id that can't be one, or two feeds with one id.
     """
 
-    CONFIGURED: ClassVar[frozenset[str]] = frozenset(
-        {"name", "source", "_base_url", "_key", "_limits", "_feeds", "_sets", "_verify", "_url"}
-    )
+    CONFIGURED: ClassVar[frozenset[str]] = HostLink.CONFIGURED | {
+        "_base_url",
+        "_key",
+        "_limits",
+        "_feeds",
+        "_sets",
+        "_verify",
+        "_url",
+    }
 
     def __init__(
         self,
@@ -93,8 +91,7 @@ class EdgeLink:
         verify: Verify = "strict",
         limits: EdgeLimits | None = None,
     ) -> None:
-        self.name = name
-        self.source = source
+        super().__init__(name, source, key)
         self._base_url = base_url.rstrip("/")
         self._key = key
         self._sets = sets
@@ -110,17 +107,13 @@ class EdgeLink:
             self._feeds[feed_id] = (feed, spec.expo)
         self._url = f"{self._base_url}/prices/batch?feedIds={','.join(map(quote, self._feeds))}"
         self._last_id = 0
-        self._troubles: dict[str, tuple[Condition, str | None]] = {}
         self._ready_us = 0
         self._start()
-
-    def __repr__(self) -> str:
-        return f"EdgeLink({self.name!r})"
 
     def _start(self) -> None:
         self._pending: str | None = None
         self._attempts = 0
-        self._due_us = _NEVER
+        self._due_us = NEVER
         self._held: dict[str, EdgeMessage] = {}
 
     # The contract.
@@ -128,7 +121,7 @@ class EdgeLink:
     def connect(self, now_us: int) -> list[Effect]:
         """Ask for all feeds, unless the host wishes to be left alone."""
         self._start()
-        self._ready_us = min(self._ready_us, now_us + _LONGEST_PATIENCE_US)
+        self._ready_us = min(self._ready_us, now_us + LONGEST_PATIENCE_US)
         if now_us < self._ready_us:
             self._due_us = self._ready_us
             return []
@@ -147,7 +140,7 @@ class EdgeLink:
             messages = decode(SVM, frame.data)
         except DecodeError as error:
             return [self._malformed(None, self._plain(str(error)), received_us)]
-        output = self._clear("prices", None, received_us)
+        output = self._clear("prices", received_us)
         named: set[str] = set()
         for message in messages:
             output += self._message(message, received_us, named)
@@ -155,7 +148,7 @@ class EdgeLink:
 
     def next_deadline(self) -> int | None:
         """When the next request is due; None while one is under way (each ends, by its own timeout)."""
-        return None if self._pending is not None or self._due_us == _NEVER else self._due_us
+        return None if self._pending is not None or self._due_us == NEVER else self._due_us
 
     def on_timer(self, now_us: int) -> list[Output]:
         """Ask again when it is time."""
@@ -184,13 +177,11 @@ class EdgeLink:
         verified = why is None and self._verify != "off"
         for price, feed, expo in ours:
             if why is not None:
-                text = f"not verified: {self._plain(why)}"
-                output += self._trouble(f"proof {feed}", feed, Condition.UNVERIFIED, text, received_us)
+                output += self._unproved(feed, why, received_us, refused=self._verify == "strict")
                 if self._verify == "strict":
-                    output.append(self._malformed(feed, text, received_us))
                     continue
             else:
-                output += self._clear(f"proof {feed}", feed, received_us)
+                output += self._clear(f"proof {feed}", received_us)
             output += self._price(price, feed, expo, message, received_us, verified=verified)
         return output
 
@@ -206,18 +197,17 @@ class EdgeLink:
         try:
             mantissa = price.mantissa(expo)
         except PriceError as error:
-            told = self._trouble(f"price {feed}", feed, Condition.INVALID, str(error), received_us)
-            return [self._malformed(feed, str(error), received_us), *told]
+            return self._no_price(feed, str(error), received_us, price.publish_us)
         self._held[feed] = message
         update = PriceUpdate(self.source, self.name, feed, mantissa, price.publish_us, received_us, None, 0, verified)
-        return [*self._clear(f"price {feed}", feed, received_us), update]
+        return [*self._clear(f"price {feed}", received_us), update]
 
     def _absences(self, named: set[str], received_us: int) -> list[Output]:
         """Tell which feeds an answer lacks, and which it has again."""
         output: list[Output] = []
         for feed_id, (feed, _) in self._feeds.items():
             if feed_id in named:
-                output += self._clear(f"missing {feed}", feed, received_us)
+                output += self._clear(f"missing {feed}", received_us)
             else:
                 text = f"Edge has no price for {feed} (id {feed_id}): not of this key, or the id is wrong"
                 output += self._trouble(f"missing {feed}", feed, Condition.LOST, text, received_us)
@@ -234,45 +224,11 @@ class EdgeLink:
 
     def _refused(self, frame: Frame, received_us: int) -> list[Output]:
         """Name an HTTP status, and wait: as long as the host wishes, and ever longer."""
-        limits, said = self._limits, self._plain(frame.data)
-        wait_us = frame.retry_after_ms * 1_000
-        if frame.status in (401, 403):
-            condition, text = Condition.NOT_ENTITLED, f"HTTP {frame.status}, not entitled: {said}"
-            wait_us = max(wait_us, limits.refused_retry_us)
-        elif frame.status == 429:
-            condition, text = Condition.RATE_LIMITED, f"HTTP 429, too many requests: {said}"
-            wait_us = wait_us or limits.refused_retry_us
-        else:
-            condition = Condition.LOST
-            text = f"HTTP {frame.status}: {said}" if frame.status else f"no answer: {said}"
+        limits = self._limits
+        output, wait_us = self._refusal(frame, "prices", received_us, limits.refused_retry_us)
         if wait_us:
             self._ready_us = received_us + wait_us
         delay_us = min(limits.max_retry_us, limits.first_retry_us << min(self._attempts, 32))
         self._attempts += 1
         self._due_us = received_us + max(delay_us, wait_us)
-        return self._trouble("prices", None, condition, text, received_us)
-
-    # Words.
-
-    def _plain(self, text: bytes | str) -> str:
-        """What the server said, fit for a log: one line, bounded, without the key."""
-        line = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-        if self._key:
-            line = line.replace(self._key, "…")
-        return " ".join("".join(letter if letter.isprintable() else " " for letter in line[:2_000]).split())[:400]
-
-    def _malformed(self, feed: str | None, reason: str, received_us: int) -> Malformed:
-        return Malformed(self.source, self.name, feed, reason, received_us)
-
-    def _trouble(self, key: str, feed: str | None, condition: Condition, text: str, received_us: int) -> list[Output]:
-        """Tell a trouble once, until it is over or of another kind."""
-        if self._troubles.get(key) == (condition, feed):
-            return []
-        self._troubles[key] = (condition, feed)
-        return [Status(self.source, self.name, feed, condition, text, received_us)]
-
-    def _clear(self, key: str, feed: str | None, received_us: int) -> list[Output]:
-        """A trouble is over: the feed is well again if it has no other one."""
-        if self._troubles.pop(key, None) is None or any(other == feed for _, other in self._troubles.values()):
-            return []
-        return [Status(self.source, self.name, feed, Condition.OK, f"{key} is well again", received_us)]
+        return output

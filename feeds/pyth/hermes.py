@@ -16,32 +16,26 @@ not verified.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 
 import msgspec
 
+from feeds.host_link import LONGEST_PATIENCE_US, NEVER, HostLink, Output
 from feeds.pyth.proving import Proved, Prover
 from oracle_hub.core.price import rescale, rescale_conf
 from oracle_hub.core.source import (
     Condition,
     Effect,
-    Event,
     Fetch,
     Frame,
     Malformed,
     Open,
     PriceUpdate,
     Reconnect,
-    Status,
 )
 from oracle_hub.errors import ConfigError, PriceError
 
-Output: TypeAlias = Event | Effect
-
-_NEVER = 2**63 - 1
 _LAST_SECOND = 2**40
-_LONGEST_PATIENCE_US = 600_000_000
-"""A host's wish to be left alone is kept over a reconnect, but not over a clock that was set back."""
 _HEX_ID = re.compile(r"(?:0x)?([0-9a-f]{64})", re.IGNORECASE)
 _INTEGER = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 
@@ -112,12 +106,12 @@ class _Feed:
         self.price_id = price_id
         self.expo = expo
         self.publish_us = 0
-        self.next_probe_us = _NEVER
-        self.suspect_us = _NEVER
+        self.next_probe_us = NEVER
+        self.suspect_us = NEVER
         self.entitled = True
 
 
-class HermesLink:
+class HermesLink(HostLink):
     """A :class:`~oracle_hub.core.source.Link` to one Hermes host.
 
     ``base_url`` is what stands before ``/v2`` (``https://pyth.dourolabs.app/hermes``); ``key`` is sent as
@@ -128,9 +122,13 @@ class HermesLink:
         ConfigError: a price id is not 64 hexadecimal digits, or two feeds share one.
     """
 
-    CONFIGURED: ClassVar[frozenset[str]] = frozenset(
-        {"name", "source", "_base_url", "_key", "_limits", "_prover", "_needs_proof"}
-    )
+    CONFIGURED: ClassVar[frozenset[str]] = HostLink.CONFIGURED | {
+        "_base_url",
+        "_key",
+        "_limits",
+        "_prover",
+        "_needs_proof",
+    }
 
     def __init__(
         self,
@@ -144,8 +142,7 @@ class HermesLink:
         prover: Prover | None = None,
         needs_proof: bool = True,
     ) -> None:
-        self.name = name
-        self.source = source
+        super().__init__(name, source, key)
         self._base_url = base_url.rstrip("/")
         self._key = key
         self._limits = limits or HermesLimits()
@@ -163,18 +160,14 @@ class HermesLink:
             if prover is not None:
                 prover.keep(price_id)
         self._last_id = 0
-        self._troubles: dict[str, tuple[Condition, str | None]] = {}
         self._ready_us = 0
         self._start(0)
-
-    def __repr__(self) -> str:
-        return f"HermesLink({self.name!r})"
 
     def _start(self, now_us: int) -> None:
         self._connected_us = now_us
         self._heard_us = now_us
         self._pending: dict[str, tuple[str, ...]] = {}
-        self._retry_us = _NEVER
+        self._retry_us = NEVER
         self._attempts = 0
         self._deadline_us = now_us + self._limits.transport_silence_us
 
@@ -183,10 +176,10 @@ class HermesLink:
     def connect(self, now_us: int) -> list[Effect]:
         """Open the stream and ask for the latest prices of all feeds."""
         self._start(now_us)
-        self._ready_us = min(self._ready_us, now_us + _LONGEST_PATIENCE_US)
+        self._ready_us = min(self._ready_us, now_us + LONGEST_PATIENCE_US)
         for feed in self._feeds.values():
             feed.next_probe_us = now_us + self._limits.silence_us
-            feed.suspect_us = _NEVER
+            feed.suspect_us = NEVER
         ids = self._asked()
         opening = Open("sse", self._url("stream", ids), self._headers())
         if now_us < self._ready_us:
@@ -211,7 +204,7 @@ class HermesLink:
             return [*self._trouble("stream", None, Condition.LOST, text, received_us), Reconnect(text)]
         if not frame.data:
             return []
-        return [*self._clear("stream", None, received_us), *self._prices(frame.data, received_us, streamed=True)[0]]
+        return [*self._clear("stream", received_us), *self._prices(frame.data, received_us, streamed=True)[0]]
 
     def next_deadline(self) -> int | None:
         """The next instant for a watchdog, a look-up or a retry; possibly too early, never late."""
@@ -226,7 +219,7 @@ class HermesLink:
             output.append(Reconnect(f"no event and no comment for {limits.transport_silence_us / 1_000_000:g} s"))
         for feed in self._feeds.values():
             if now_us - feed.suspect_us >= limits.proof_us:
-                feed.suspect_us = _NEVER
+                feed.suspect_us = NEVER
                 text = f"{feed.feed}: REST has a newer price that the stream never told"
                 output.extend(self._trouble(f"stream {feed.feed}", feed.feed, Condition.LOST, text, now_us))
                 output.append(Reconnect(text))
@@ -282,17 +275,13 @@ class HermesLink:
         self, feed: _Feed, entry: _Entry, proved: Proved, received_us: int, *, streamed: bool
     ) -> Sequence[Output]:
         """The signed prices of a feed, whatever the entry says; without one it is refused, or taken as not verified."""
-        key = f"proof {feed.feed}"
         signed = proved.prices.get(feed.price_id)
         if signed is None:
             found = proved.refused[0] if proved.refused else None
             text = f"{found.why}: {found.detail}" if found else "unsigned: no signed price of this feed beside it"
-            text = f"not verified: {self._plain(text)}"
-            told = self._trouble(key, feed.feed, Condition.UNVERIFIED, text, received_us)
-            if self._needs_proof:
-                return [self._malformed(feed.feed, text, received_us), *told]
-            return [*told, *self._price(feed, entry, received_us, streamed=streamed)]
-        output = self._clear(key, feed.feed, received_us)
+            told = self._unproved(feed.feed, text, received_us, refused=self._needs_proof)
+            return told if self._needs_proof else [*told, *self._price(feed, entry, received_us, streamed=streamed)]
+        output = self._clear(f"proof {feed.feed}", received_us)
         for one in signed:
             price = one.price
             told_price = _Price(str(price.price), str(price.conf), price.exponent, price.publish_time)
@@ -306,9 +295,7 @@ class HermesLink:
         try:
             update = self._update(feed, entry, received_us, verified=verified)
         except PriceError as error:
-            text = str(error)
-            told = self._trouble(f"price {feed.feed}", feed.feed, Condition.INVALID, text, received_us)
-            return [self._malformed(feed.feed, text, received_us), *told]
+            return self._no_price(feed.feed, str(error), received_us, entry.price.publish_time * 1_000_000)
         return [*self._news(feed, update, received_us, streamed=streamed), update]
 
     def _update(self, feed: _Feed, entry: _Entry, received_us: int, *, verified: bool = False) -> PriceUpdate:
@@ -327,17 +314,17 @@ class HermesLink:
             publish_us=price.publish_time * 1_000_000,
             received_us=received_us,
             conf=rescale_conf(int(price.conf), price.expo, feed.expo),
-            slot=slot if slot is not None and 0 <= slot < _NEVER else 0,
+            slot=slot if slot is not None and 0 <= slot < NEVER else 0,
             verified=verified,
         )
 
     def _news(self, feed: _Feed, update: PriceUpdate, received_us: int, *, streamed: bool) -> list[Output]:
         """Note what a price says about the link."""
-        output = self._clear(f"price {feed.feed}", feed.feed, received_us)
+        output = self._clear(f"price {feed.feed}", received_us)
         newer = update.publish_us > feed.publish_us
         if streamed:
-            feed.suspect_us = _NEVER
-            output += self._clear(f"stream {feed.feed}", feed.feed, received_us)
+            feed.suspect_us = NEVER
+            output += self._clear(f"stream {feed.feed}", received_us)
         elif newer and feed.publish_us and update.publish_us > self._connected_us + self._limits.margin_us:
             feed.suspect_us = min(feed.suspect_us, received_us)
         if newer:
@@ -352,7 +339,7 @@ class HermesLink:
         return feed.feed if feed else None
 
     def _refused_stream(self, frame: Frame, received_us: int) -> list[Output]:
-        output, wait_us = self._refusal(frame, "stream", received_us)
+        output, wait_us = self._refused(frame, "stream", received_us)
         return [*output, Reconnect(f"stream refused with HTTP {frame.status}", wait_us // 1_000)]
 
     def _answer(self, frame: Frame, received_us: int) -> list[Output]:
@@ -360,7 +347,7 @@ class HermesLink:
         if asked is None:
             return [self._malformed(None, f"answer to no request ({frame.fetch_id[:40]!r})", received_us)]
         if frame.status != 200:
-            output, wait_us = self._refusal(frame, "latest", received_us)
+            output, wait_us = self._refused(frame, "latest", received_us)
             delay_us = min(self._limits.max_retry_us, self._limits.first_retry_us << min(self._attempts, 32))
             self._attempts += 1
             self._retry_us = received_us + max(delay_us, wait_us)
@@ -369,13 +356,13 @@ class HermesLink:
             return output
         self._attempts = 0
         prices, named = self._prices(frame.data, received_us, streamed=False)
-        output = [*self._clear("latest", None, received_us), *prices]
+        output = [*self._clear("latest", received_us), *prices]
         if not named and any(isinstance(item, Malformed) for item in prices):
             return output  # an answer that could not be read says nothing about what is missing
         for price_id in asked:
             feed = self._feeds[price_id]
             if price_id in named:
-                output.extend(self._clear(f"missing {feed.feed}", feed.feed, received_us))
+                output.extend(self._clear(f"missing {feed.feed}", received_us))
             else:
                 output.extend(self._missing(feed, received_us))
         return output
@@ -384,32 +371,24 @@ class HermesLink:
         text = f"Hermes has no price for {feed.feed} (id {feed.price_id}): removed, or the id is wrong"
         return self._trouble(f"missing {feed.feed}", feed.feed, Condition.LOST, text, received_us)
 
-    def _refusal(self, frame: Frame, what: str, received_us: int) -> tuple[list[Output], int]:
+    def _refused(self, frame: Frame, what: str, received_us: int) -> tuple[list[Output], int]:
         """Name an HTTP status; also the wait that it asks for, in microseconds."""
-        said = self._plain(frame.data)
-        wait_us = frame.retry_after_ms * 1_000
         ids = dict.fromkeys(found.lower() for found in _HEX_ID.findall(frame.data[:65_536].decode("utf-8", "replace")))
         named = [self._feeds[price_id] for price_id in ids if price_id in self._feeds]
-        if frame.status in (401, 403):
-            text = f"HTTP {frame.status}, not entitled: {said}"
-            if named and len(named) < len(self._asked()):
-                for feed in named:
-                    feed.entitled = False
-                troubles = [
-                    self._trouble(f"key {feed.feed}", feed.feed, Condition.NOT_ENTITLED, text, received_us)
-                    for feed in named
-                ]
-                return [status for statuses in troubles for status in statuses], wait_us
-            wait_us = max(wait_us, self._limits.refused_retry_us)
-            return self._trouble(what, None, Condition.NOT_ENTITLED, text, received_us), wait_us
-        if frame.status == 429:
-            wait_us = max(wait_us, self._limits.refused_retry_us)
-            text = f"HTTP 429, too many requests: {said}"
-            return self._trouble(what, None, Condition.RATE_LIMITED, text, received_us), wait_us
+        wait_us = frame.retry_after_ms * 1_000
+        if frame.status in (401, 403) and named and len(named) < len(self._asked()):
+            text = f"HTTP {frame.status}, not entitled: {self._plain(frame.data)}"
+            output: list[Output] = []
+            for feed in named:
+                feed.entitled = False
+                output += self._trouble(f"key {feed.feed}", feed.feed, Condition.NOT_ENTITLED, text, received_us)
+            return output, wait_us
         if frame.status == 404 and named:
             return [status for feed in named for status in self._missing(feed, received_us)], wait_us
-        text = f"HTTP {frame.status}: {said}" if frame.status else f"no answer: {said}"
-        return self._trouble(what, None, Condition.LOST, text, received_us), wait_us
+        output, wait_us = self._refusal(frame, what, received_us, self._limits.refused_retry_us)
+        if frame.status == 429:
+            wait_us = max(wait_us, self._limits.refused_retry_us)
+        return output, wait_us
 
     # Requests and timers.
 
@@ -437,7 +416,7 @@ class HermesLink:
 
     def _due_fetches(self, now_us: int) -> list[Fetch]:
         if self._retry_us <= now_us:
-            self._retry_us = _NEVER
+            self._retry_us = NEVER
             due = self._asked()
         else:
             feeds = self._feeds.values()
@@ -450,35 +429,10 @@ class HermesLink:
         due_us = self._heard_us + self._limits.transport_silence_us
         fetch_us = self._retry_us
         for feed in self._feeds.values():
-            if feed.suspect_us != _NEVER:
+            if feed.suspect_us != NEVER:
                 due_us = min(due_us, feed.suspect_us + self._limits.proof_us)
             if feed.entitled:
                 fetch_us = min(fetch_us, feed.next_probe_us)
         if not self._pending:
             due_us = min(due_us, max(fetch_us, self._ready_us))
         self._deadline_us = due_us
-
-    # Words.
-
-    def _plain(self, text: bytes | str) -> str:
-        """What the server said, fit for a log: one line, bounded, without the key."""
-        line = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-        if self._key:
-            line = line.replace(self._key, "…")
-        return " ".join("".join(letter if letter.isprintable() else " " for letter in line[:2_000]).split())[:400]
-
-    def _malformed(self, feed: str | None, reason: str, received_us: int) -> Malformed:
-        return Malformed(self.source, self.name, feed, reason, received_us)
-
-    def _trouble(self, key: str, feed: str | None, condition: Condition, text: str, received_us: int) -> list[Output]:
-        """Tell a trouble once, until it is over or of another kind."""
-        if self._troubles.get(key) == (condition, feed):
-            return []
-        self._troubles[key] = (condition, feed)
-        return [Status(self.source, self.name, feed, condition, text, received_us)]
-
-    def _clear(self, key: str, feed: str | None, received_us: int) -> list[Output]:
-        """A trouble is over: the feed is well again if it has no other one."""
-        if self._troubles.pop(key, None) is None or any(other == feed for _, other in self._troubles.values()):
-            return []
-        return [Status(self.source, self.name, feed, Condition.OK, f"{key} is well again", received_us)]

@@ -22,17 +22,15 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from feeds.host_link import NEVER, PLAUSIBLE_US, HostLink, Output, Verify
 from feeds.pyth.lazer import SESSIONS, Lazer, LazerFeed, in_force, unaged
 from feeds.signers import SignerSet, SignerSets
-from feeds.troubles import Troubles, plain
 from feeds.verdict import Verdict
 from oracle_hub.core.price import rescale, rescale_conf
 from oracle_hub.core.source import (
     Condition,
     Effect,
-    Event,
     Frame,
-    Malformed,
     Open,
     PriceUpdate,
     Reconnect,
@@ -41,8 +39,6 @@ from oracle_hub.core.source import (
 )
 from oracle_hub.errors import ConfigError, DecodeError, PriceError
 
-Output: TypeAlias = Event | Effect
-Verify: TypeAlias = Literal["strict", "lenient", "off"]
 Envelope: TypeAlias = Literal["solana", "leEcdsa", "evm"]
 Channel: TypeAlias = Literal["real_time", "fixed_rate@50ms", "fixed_rate@200ms", "fixed_rate@1000ms"]
 
@@ -50,10 +46,7 @@ DEFAULT_PATH = "/v1/stream"
 PROPERTIES = ("price", "confidence", "exponent", "publisherCount", "marketSession", "feedUpdateTimestamp")
 LARGEST_ID = 2**32 - 1
 _CLOSED = 4
-_NEVER = 2**63 - 1
 _KEPT_MESSAGES = 512
-_PLAUSIBLE_US = 10_000_000
-"""A payload whose time is further from our clock than this says nothing about now."""
 _ENTITLEMENT = ("not entitled", "insufficient access", "not accessible", "allowed types")
 """How an error says that it is about the key's rights."""
 
@@ -177,7 +170,7 @@ class _Subscription:
         self.number = 0
         self.stands = False
         self.refused = False
-        self.again_us = _NEVER
+        self.again_us = NEVER
 
     @property
     def expects(self) -> bool:
@@ -185,7 +178,7 @@ class _Subscription:
         return not self.refused and not all(feed.ignored for feed in self.feeds)
 
 
-class ProLink:
+class ProLink(HostLink):
     """A :class:`~oracle_hub.core.source.Link` to one host of Pyth Pro.
 
     Args:
@@ -205,9 +198,15 @@ class ProLink:
         ConfigError: an id that can't be one, or two feeds with one id.
     """
 
-    CONFIGURED: ClassVar[frozenset[str]] = frozenset(
-        {"name", "source", "_url", "_key", "_prover", "_verify", "_envelope", "_channel", "_limits"}
-    )
+    CONFIGURED: ClassVar[frozenset[str]] = HostLink.CONFIGURED | {
+        "_url",
+        "_key",
+        "_prover",
+        "_verify",
+        "_envelope",
+        "_channel",
+        "_limits",
+    }
 
     def __init__(
         self,
@@ -223,8 +222,7 @@ class ProLink:
         channel: Channel = "fixed_rate@200ms",
         limits: ProLimits | None = None,
     ) -> None:
-        self.name = name
-        self.source = source
+        super().__init__(name, source, key)
         self._url = url if urlsplit(url).path.strip("/") else url.rstrip("/") + DEFAULT_PATH
         self._key = key
         self._prover = prover
@@ -241,14 +239,10 @@ class ProLink:
             self._feeds[spec.feed_id] = _Feed(feed, spec.feed_id, spec.expo)
         every, size = list(self._feeds.values()), self._limits.feeds_per_subscription
         self._subscriptions = [_Subscription(every[at : at + size]) for at in range(0, len(every), size)]
-        self._troubles = Troubles(source, name)
         self._last_number = 0
         self._heard_us = 0
         self._leaving = False
-        self._deadline_us = _NEVER
-
-    def __repr__(self) -> str:
-        return f"ProLink({self.name!r})"
+        self._deadline_us = NEVER
 
     # The contract.
 
@@ -269,21 +263,23 @@ class ProLink:
         if frame.channel != "websocket":
             return [self._malformed(None, f"a {frame.channel} frame on a Pyth Pro link", received_us)]
         if frame.status:
-            return self._refusal(frame, received_us)
+            why, retry_us = "the key was refused", self._limits.refused_retry_us
+            output, wait_us = self._refusal(frame, "stream", received_us, retry_us, why)
+            return [*output, self._leave(f"stream refused with HTTP {frame.status}", wait_us)]
         self._heard_us = received_us
         try:
             message = _message(frame.data)
         except _BROKEN as error:
             return [self._malformed(None, f"no message of Pyth Pro: {self._plain(str(error))}", received_us)]
         if message.type == "streamUpdated":
-            return [*self._troubles.clear("stream", received_us), *self._updated(message, received_us)]
+            return [*self._clear("stream", received_us), *self._updated(message, received_us)]
         output = self._answered(message, received_us)
         self._rearm()
         return output
 
     def next_deadline(self) -> int | None:
         """The next instant for a watchdog or a new try; possibly too early, never late."""
-        return None if self._deadline_us == _NEVER else self._deadline_us
+        return None if self._deadline_us == NEVER else self._deadline_us
 
     def on_timer(self, now_us: int) -> list[Output]:
         """Watchdogs of socket and feeds, and new tries of what was refused."""
@@ -296,7 +292,7 @@ class ProLink:
             silent = [feed for feed in subscription.feeds if self._is_silent(subscription, feed, now_us)]
             for feed in silent:
                 text = f"{feed.feed}: not a word for {limits.silence_us / 1_000_000:g} s, while the host goes on"
-                output += self._troubles.tell(f"stream {feed.feed}", feed.feed, Condition.LOST, text, now_us)
+                output += self._trouble(f"stream {feed.feed}", feed.feed, Condition.LOST, text, now_us)
             if silent or subscription.again_us <= now_us:
                 before = subscription.number if subscription.stands else None
                 output.append(self._subscribe(subscription, now_us))
@@ -310,14 +306,14 @@ class ProLink:
 
     def _rearm(self) -> None:
         if self._leaving:
-            self._deadline_us = _NEVER
+            self._deadline_us = NEVER
             return
-        due_us = min((one.again_us for one in self._subscriptions), default=_NEVER)
+        due_us = min((one.again_us for one in self._subscriptions), default=NEVER)
         expecting = [one for one in self._subscriptions if one.expects]
         if expecting:
             due_us = min(due_us, self._heard_us + self._limits.transport_silence_us)
         heard_us = [feed.heard_us for one in expecting for feed in one.feeds if not feed.ignored]
-        self._deadline_us = min(due_us, min(heard_us, default=_NEVER) + self._limits.silence_us)
+        self._deadline_us = min(due_us, min(heard_us, default=NEVER) + self._limits.silence_us)
 
     # Subscriptions.
 
@@ -326,7 +322,7 @@ class ProLink:
         self._last_number += 1
         subscription.number = self._last_number
         subscription.refused = False
-        subscription.again_us = _NEVER
+        subscription.again_us = NEVER
         for feed in subscription.feeds:
             feed.heard_us = now_us
             feed.ignored = False
@@ -348,7 +344,7 @@ class ProLink:
     def _answered(self, message: _Message, received_us: int) -> list[Output]:
         if message.type == "error":
             text = f"the host says: {self._plain(message.text)}"
-            told: list[Output] = [*self._troubles.tell("stream", None, Condition.LOST, text, received_us)]
+            told = self._trouble("stream", None, Condition.LOST, text, received_us)
             return [*told, self._leave(text)] if "too slow" in text.lower() else told
         number = message.subscription_id
         subscription = next((one for one in self._subscriptions if one.number == number), None)
@@ -370,15 +366,15 @@ class ProLink:
         """The host has taken a subscription, except for what it names."""
         subscription.stands = True
         reasons = {feed_id: reason for reason, feed_ids in ignored.items() for feed_id in feed_ids}
-        output: list[Output] = [*self._troubles.clear("stream", received_us)]
+        output = self._clear("stream", received_us)
         for feed in subscription.feeds:
             key, reason = f"feed {feed.feed}", reasons.get(feed.feed_id)
             feed.ignored = reason is not None
             if reason is None:
-                output += self._troubles.clear(key, received_us)
+                output += self._clear(key, received_us)
             else:
                 condition, text = self._why_ignored(feed, reason)
-                output += self._troubles.tell(key, feed.feed, condition, text, received_us)
+                output += self._trouble(key, feed.feed, condition, text, received_us)
                 subscription.again_us = received_us + self._limits.ignored_retry_us
         return output
 
@@ -406,22 +402,8 @@ class ProLink:
         for feed in subscription.feeds:
             key = f"feed {feed.feed}"
             if key not in self._troubles or not entitled:  # a reason of its own says more than all feeds together
-                output += self._troubles.tell(key, feed.feed, condition, text, received_us)
+                output += self._trouble(key, feed.feed, condition, text, received_us)
         return output
-
-    def _refusal(self, frame: Frame, received_us: int) -> list[Output]:
-        """Name an HTTP status, and keep the wait that it asks for."""
-        said, wait_us = self._plain(frame.data), frame.retry_after_ms * 1_000
-        if frame.status in (401, 403):
-            condition, text = Condition.NOT_ENTITLED, f"HTTP {frame.status}, the key was refused: {said}"
-            wait_us = max(wait_us, self._limits.refused_retry_us)
-        elif frame.status == 429:
-            condition, text = Condition.RATE_LIMITED, f"HTTP 429, too many requests: {said}"
-            wait_us = wait_us or self._limits.refused_retry_us
-        else:
-            condition, text = Condition.LOST, f"HTTP {frame.status}: {said}"
-        told = self._troubles.tell("stream", None, condition, text, received_us)
-        return [*told, self._leave(f"stream refused with HTTP {frame.status}", wait_us)]
 
     def _leave(self, reason: str, wait_us: int = 0) -> Reconnect:
         """Have the socket opened anew; until then there is nothing to watch."""
@@ -437,24 +419,24 @@ class ProLink:
         except DecodeError as error:
             return [self._malformed(None, self._plain(str(error)), received_us)]
         lazer, verdict = proved.message, proved.verdict
-        refusal = None if verdict is None or verdict.verified else f"not verified: {verdict.why}: {verdict.detail}"
+        refusal = None if verdict is None or verdict.verified else f"{verdict.why}: {verdict.detail}"
+        refused = refusal is not None and self._verify == "strict"
         output: list[Output] = []
-        current = self._is_current(lazer, received_us, output) if refusal is None or self._verify != "strict" else False
+        current = not refused and self._is_current(lazer, received_us, output)
         if not lazer.feeds:
-            output.append(self._malformed(None, refusal or "a payload without feeds", received_us))
+            why = f"not verified: {refusal}" if refused else "a payload without feeds"
+            output.append(self._malformed(None, why, received_us))
         for one in lazer.feeds:
             feed = self._feeds.get(one.feed_id)
             if feed is None:
                 output.append(self._malformed(None, f"price of feed {one.feed_id}, not asked for", received_us))
                 continue
-            key = f"proof {feed.feed}"
-            if refusal is not None:
-                output += self._troubles.tell(key, feed.feed, Condition.UNVERIFIED, refusal, received_us)
-                if self._verify == "strict":
-                    output.append(self._malformed(feed.feed, refusal, received_us))
-                    continue
+            if refusal is None:
+                output += self._clear(f"proof {feed.feed}", received_us)
             else:
-                output += self._troubles.clear(key, received_us)
+                output += self._unproved(feed.feed, refusal, received_us, refused=refused)
+            if refused:
+                continue
             verified = verdict is not None and refusal is None
             self._told(feed, one, lazer.timestamp_us if current else None, received_us, verified, output)
         return output
@@ -471,12 +453,12 @@ class ProLink:
     def _is_current(self, lazer: Lazer, received_us: int, output: list[Output]) -> bool:
         """Whether a payload speaks of now; one that does not is named."""
         ahead_us = lazer.timestamp_us - received_us
-        if abs(ahead_us) <= _PLAUSIBLE_US:
-            output += self._troubles.clear("clock", received_us)
+        if abs(ahead_us) <= PLAUSIBLE_US:
+            output += self._clear("clock", received_us)
             return True
         where = "ahead of" if ahead_us > 0 else "behind"
         text = f"a payload stamped {abs(ahead_us) / 1_000_000:.1f} s {where} our clock"
-        output += self._troubles.tell("clock", None, Condition.LOST, text, received_us)
+        output += self._trouble("clock", None, Condition.LOST, text, received_us)
         return False
 
     def _told(
@@ -494,26 +476,25 @@ class ProLink:
         feed's condition is over.
         """
         feed.heard_us = received_us
-        output += self._troubles.clear(f"stream {feed.feed}", received_us)
+        output += self._clear(f"stream {feed.feed}", received_us)
         current = told_us is not None and told_us >= feed.told_us
         if current and told_us is not None:
             feed.told_us = told_us
         condition, text = self._absence(one)
         if condition is not None:
             if current:
-                output += self._troubles.tell(f"price {feed.feed}", feed.feed, condition, text, received_us)
+                output += self._trouble(f"price {feed.feed}", feed.feed, condition, text, received_us, feed.told_us)
             return
         try:
             update = self._update(feed, one, received_us, verified)
         except PriceError as error:
-            output.append(self._malformed(feed.feed, str(error), received_us))
             if current:
-                output += self._troubles.tell(
-                    f"price {feed.feed}", feed.feed, Condition.INVALID, str(error), received_us
-                )
+                output += self._no_price(feed.feed, str(error), received_us, feed.told_us)
+            else:
+                output.append(self._malformed(feed.feed, str(error), received_us))
             return
         if current:
-            output += self._troubles.clear(f"price {feed.feed}", received_us)
+            output += self._clear(f"price {feed.feed}", received_us)
         held = (update.publish_us, update.mantissa, verified)
         if held == feed.held:
             output.append(Unchanged(self.source, self.name, feed.feed, received_us))
@@ -537,21 +518,13 @@ class ProLink:
         if one.price is None or one.exponent is None:
             raise PriceError("a payload without price or exponent")
         publish_us = one.feed_update_timestamp
-        if publish_us is None or not 0 < publish_us < _NEVER:
+        if publish_us is None or not 0 < publish_us < NEVER:
             raise PriceError("a price without a time of its own (feedUpdateTimestamp)")
         conf = None if one.confidence is None else rescale_conf(one.confidence, one.exponent, feed.expo)
         mantissa = rescale(one.price, one.exponent, feed.expo)
         return PriceUpdate(
             self.source, self.name, feed.feed, mantissa, publish_us, received_us, conf=conf, verified=verified
         )
-
-    # Words.
-
-    def _plain(self, text: bytes | str) -> str:
-        return plain(text, self._key)
-
-    def _malformed(self, feed: str | None, reason: str, received_us: int) -> Malformed:
-        return Malformed(self.source, self.name, feed, reason, received_us)
 
 
 def _send(message: Mapping[str, object]) -> Send:

@@ -131,9 +131,18 @@ def test_markets_that_are_closed_halt_and_open_again() -> None:
             .encode()
         )
 
-    for second, (value, expected) in enumerate(((1, [Condition.HALTED]), (1, []), (2, [Condition.OK]))):
+    halted, well = [Condition.HALTED], [Condition.OK]
+    tellings: tuple[tuple[int, int, list[Condition]], ...] = (
+        (0, 1, halted),
+        (0, 1, []),
+        (1, 1, halted),
+        (1, 1, []),
+        (2, 2, well),
+    )  # again by each later report
+    for second, value, expected in tellings:
         data = b'{"report": {"fullReport": "0x%s"}}' % status(value, second)
-        assert [condition for _, condition in statuses(streamed(link, data))] == expected
+        told = statuses(streamed(link, data, T0 + second * S))
+        assert [condition for _, condition in told] == expected
 
 
 def test_what_is_no_price_is_invalid() -> None:

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from feeds.chainlink import contracts
 from feeds.chainlink.contracts import AnswerUpdated, Round, Transmission, decode_log, decode_round, proxy_round
 from feeds.chainlink.evm import EvmLink
-from feeds.chainlink.node import Message, NodeLimits, log_or_head, plain
+from feeds.chainlink.node import Message, NodeLimits, log_or_head
 from feeds.chainlink.proxies import EvmFeed
 from feeds.emulator.evm import EvmNode
 from feeds.evm_addresses import HEARTBEATS_S, PROXIES, SEQUENCERS, checksummed, heartbeat_ms
+from feeds.host_link import plain, secrets_of
 from oracle_hub.core.source import Condition, Frame, Malformed, Open, PriceUpdate, Reconnect, Send, Status, Unchanged
 from oracle_hub.errors import ConfigError, DecodeError
 
@@ -174,7 +175,7 @@ def test_configurations_that_cannot_be() -> None:
 
 
 def test_what_a_node_says_is_told_without_the_key() -> None:
-    said = plain(f"no\x00 access\nto {URL}, key abcdef0123456789" + "x" * 5_000, URL)
+    said = plain(f"no\x00 access\nto {URL}, key abcdef0123456789" + "x" * 5_000, *secrets_of(URL))
     assert said.startswith("no access to …, key …x") and len(said) == 400
 
 
@@ -461,15 +462,19 @@ def test_a_node_without_new_blocks_is_told_and_one_that_answers_nothing_of_a_fee
 
 
 @pytest.mark.parametrize(
-    ("status", "condition", "after_ms"),
-    [(401, Condition.NOT_ENTITLED, 60_000), (429, Condition.RATE_LIMITED, 90_000), (503, Condition.LOST, 90_000)],
+    ("status", "why", "condition", "after_ms"),
+    [
+        (401, ", the key was refused", Condition.NOT_ENTITLED, 60_000),
+        (429, ", too many requests", Condition.RATE_LIMITED, 90_000),
+        (503, "", Condition.LOST, 90_000),
+    ],
 )
-def test_a_refused_socket(status: int, condition: Condition, after_ms: int) -> None:
+def test_a_refused_socket(status: int, why: str, condition: Condition, after_ms: int) -> None:
     talk = Talk()
     talk.link.connect(NOW_S * S)
     retry_ms = 0 if status == 401 else 90_000
     told, over = talk.link.receive(Frame("websocket", URL.encode(), status=status, retry_after_ms=retry_ms), NOW_S * S)
-    assert isinstance(told, Status) and (told.condition, told.text) == (condition, f"HTTP {status}: …")
+    assert isinstance(told, Status) and (told.condition, told.text) == (condition, f"HTTP {status}{why}: …")
     assert over == Reconnect(f"socket refused with HTTP {status}", after_ms)
 
 

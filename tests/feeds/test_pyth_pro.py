@@ -14,7 +14,9 @@ from feeds.emulator.pro_signing import ProSigner
 from feeds.pyth.lazer import Format, Lazer, LazerFeed, encode
 from feeds.pyth.pro import ProFeed, ProLimits, ProLink, ProProver
 from feeds.pyth.signers import PRODUCTION, STAGING
+from oracle_hub.core.catalog import Catalog, FeedSpec
 from oracle_hub.core.source import Condition, Frame, Malformed, Open, PriceUpdate, Reconnect, Send, Status, Unchanged
+from oracle_hub.core.table import InputStatus, Table
 from oracle_hub.errors import ConfigError
 
 S = 1_000_000
@@ -320,6 +322,38 @@ def test_what_is_no_price(feed: LazerFeed, condition: Condition, counted: bool) 
     assert statuses(told(link, feed, at_us=T0 + 1)) == []  # told once
     well = told(link, sol(at_us=T0 + 2), at_us=T0 + 2)
     assert statuses(well) == [("SOL/USD", Condition.OK)] and len(prices(well)) == 1
+
+
+@pytest.mark.parametrize(
+    ("closed", "status"), [(sol(market_session=4), InputStatus.HALTED), (sol(None), InputStatus.INVALID)]
+)
+def test_a_price_of_a_host_that_lags_ends_no_halt_for_long(closed: LazerFeed, status: InputStatus) -> None:
+    """Its price is newer than the one held, and older than the halt that the other host has told."""
+    ages_us = dict.fromkeys(("doves", "chainlink", "pro"), 5 * S)
+    spec = FeedSpec(feed="SOL/USD", primary="doves", verifiers=("chainlink", "pro"), max_age_us=ages_us)
+    table = Table(Catalog([spec]))
+    cell = table.cell_of("pro", "SOL/USD")
+    assert cell is not None
+    first, laggard = opened(), opened(name="pro:2")
+
+    def after(output: Sequence[object], at_us: int) -> InputStatus:
+        for one in output:
+            if isinstance(one, PriceUpdate):
+                table.apply(one, at_us)
+            elif isinstance(one, Status):
+                table.mark(one)
+        return table.status(cell, spec, at_us, warming=False)
+
+    assert after(told(first, sol()), T0) is InputStatus.OK
+    halted_us = T0 + S
+    assert after(told(first, closed, at_us=halted_us), halted_us) is status
+    late = told(laggard, sol(at_us=T0 + S // 2), at_us=T0 + S // 2, received_us=halted_us + 1)
+    assert after(late, halted_us + 1) is InputStatus.OK
+    assert after(told(first, closed, at_us=halted_us, received_us=halted_us + 2), halted_us + 2) is InputStatus.OK
+    again_us = halted_us + S
+    assert after(told(first, closed, at_us=again_us), again_us) is status
+    well_us = again_us + S
+    assert after(told(first, sol(at_us=well_us), at_us=well_us), well_us) is InputStatus.OK
 
 
 @pytest.mark.parametrize("session", [0, 1, 2, 3, None])
