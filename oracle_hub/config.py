@@ -291,8 +291,11 @@ def parse_canonical(text: str) -> Config:
         raise ConfigError(f"journaled configuration: {error}") from None
 
 
-def load_config(path: Path) -> Config:
+def load_config(path: Path, *, base: str = "") -> Config:
     """Read and validate a configuration file.
+
+    ``base`` is another configuration, of whose sections a file is made whole that names no source and no feed: for a
+    process that needs none. Without it such a file is refused.
 
     Raises:
         ConfigError: one line that names the file, the key, and what it accepts.
@@ -303,10 +306,10 @@ def load_config(path: Path) -> Config:
         raise ConfigError(f"{path}: no such file") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
-    return parse_config(text, origin=str(path))
+    return parse_config(text, origin=str(path), base=base)
 
 
-def parse_config(text: str, *, origin: str) -> Config:
+def parse_config(text: str, *, origin: str, base: str = "") -> Config:
     """Validate the text of a configuration. Raises ConfigError as :func:`load_config` does."""
     try:
         raw = tomllib.loads(text)
@@ -314,6 +317,8 @@ def parse_config(text: str, *, origin: str) -> Config:
         raise ConfigError(f"{origin}: not TOML: {error}") from None
     if not raw:
         raise ConfigError(f"{origin}: is empty; begin with a file of deploy/, or see docs/configuration.md")
+    if base and not raw.keys() & {"sources", "feeds"}:
+        raw = {**tomllib.loads(base), **raw}
     config = convert(raw, origin)
     _check(config, origin)
     return config

@@ -24,7 +24,9 @@ from oracle_hub.errors import ConfigError, SourceError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", type=Path, nargs="?", metavar="CONFIG", help="the hub's configuration ([charts])")
+    parser.add_argument(
+        "config", type=Path, nargs="?", metavar="CONFIG", help="[charts]: a file of its own, or the hub's"
+    )
     parser.add_argument(
         "--hub",
         metavar="URL",
@@ -68,7 +70,7 @@ def _config(options: argparse.Namespace) -> Config:
     if options.companion:
         return parse_canonical(sys.stdin.readline())
     if options.config is not None:
-        config = load_config(options.config)
+        config = load_config(options.config, base=simulation_text())  # charts read no source
     else:
         config = parse_config(simulation_text(), origin="simulation")
     charts = {"host": options.host, "port": options.port, "allowed_hosts": options.allowed_host}

@@ -6,6 +6,7 @@ import pytest
 
 from oracle_hub.cli import main
 from oracle_hub.cli.run import simulation_text
+from oracle_hub.config import load_config
 
 
 @pytest.mark.parametrize(
@@ -37,3 +38,32 @@ def test_every_one_of_several_hubs_is_checked(tmp_path: Path, capsys: pytest.Cap
     config.write_text(simulation_text() + '[charts]\nhubs = ["http://127.0.0.1:1", "nonsense"]\n')
     assert main(["charts", str(config), "--port", "0", "--state", str(tmp_path / "state")]) != 0
     assert "charts.hubs: 'nonsense' is no address" in capsys.readouterr().err
+
+
+def test_charts_need_no_sources_in_their_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    own = tmp_path / "charts.toml"
+    own.write_text('[charts]\nhubs = ["nonsense"]\nmax_rows = 7\n')
+    config = load_config(own, base=simulation_text())
+    assert (config.charts.hubs, config.charts.max_rows) == (("nonsense",), 7)
+    assert main(["charts", str(own), "--state", str(tmp_path / "state")]) != 0
+    assert "charts.hubs: 'nonsense' is no address" in capsys.readouterr().err
+    assert main(["check", str(own)]) != 0
+    assert "sources is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[chart]\nport = 1\n", "chart"),
+        ("[charts]\nrows = 1\n", "charts: unknown key rows"),
+        ('[feeds."SOL/USD"]\n[charts]\nport = 1\n', "sources is missing"),
+    ],
+)
+def test_a_wrong_file_for_charts_is_refused_by_its_own_name(
+    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "charts.toml"
+    own.write_text(text)
+    assert main(["charts", str(own), "--state", str(tmp_path / "state")]) != 0
+    told = capsys.readouterr().err
+    assert str(own) in told and said in told and told.count("\n") == 1
