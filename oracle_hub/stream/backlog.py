@@ -10,6 +10,7 @@ class Backlog:
 
     def __init__(self) -> None:
         self._sent_bytes = 0
+        self._state_end_bytes = 0
         self._marks: deque[tuple[int, int]] = deque()
         """(all bytes sent before, since when more were sent), oldest first; from the oldest byte that waits on."""
 
@@ -18,6 +19,15 @@ class Backlog:
         if size_bytes and (not self._marks or now_us - self._marks[-1][1] >= _MARK_EVERY_US):
             self._marks.append((self._sent_bytes, now_us))
         self._sent_bytes += size_bytes
+
+    def state_follows(self, size_bytes: int) -> None:
+        """What is sent next, so many bytes, brings a new subscription up to date: as long as the catalogue and the past
+        are, whoever reads it."""
+        self._state_end_bytes = self._sent_bytes + size_bytes
+
+    def behind_bytes(self, unsent_bytes: int) -> int:
+        """How much of what waits was sent after the last state, and so says that it is read slowly."""
+        return min(unsent_bytes, self._sent_bytes - self._state_end_bytes)
 
     def age_us(self, unsent_bytes: int, now_us: int) -> int:
         """Age of the oldest byte that still waits, up to 50 ms too old; 0 when none does."""

@@ -55,7 +55,7 @@ class SessionLimits(msgspec.Struct, frozen=True, kw_only=True):
     conflate_above_bytes: int = 4_096
     """Mode ``latest``: with more than this unsent, changes are merged instead of queued."""
     max_unsent_bytes: int = 1 << 20
-    """Mode ``all``: with more than this unsent, the connection is closed."""
+    """Mode ``all``: with more than this unsent, beside the state that it began with, the connection is closed."""
     max_unsent_age_ms: int = 10_000
     """Mode ``all``: and also when something has waited for so long."""
 
@@ -260,7 +260,10 @@ class Session:
             received_us=received_us,
             sent_us=now_us,
         )
-        return self._board.frame(encode(answer)) + tail
+        told = self._board.frame(encode(answer)) + tail
+        if message.mode == "all" and self._backlog is not None:
+            self._backlog.state_follows(len(told))
+        return told
 
     def _check(self, message: Subscribe) -> None:
         if message.channel not in CHANNELS:
@@ -436,8 +439,9 @@ class Session:
 
     def _unread(self, sub: Subscription, unsent_bytes: int) -> bool:
         """Whether so much is unsent that nothing more should be queued for this subscription."""
-        limits = self._limits
-        return unsent_bytes > (limits.max_unsent_bytes if sub.replays else limits.conflate_above_bytes)
+        if sub.replays and self._backlog is not None:
+            return self._backlog.behind_bytes(unsent_bytes) > self._limits.max_unsent_bytes
+        return unsent_bytes > self._limits.conflate_above_bytes
 
     def alert(self, change: AlertChange, now_us: int, unsent_bytes: int) -> bytes:
         """What to send for a change that the board of alerts took. Who does not read is told later, all at once."""

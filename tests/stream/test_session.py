@@ -243,10 +243,48 @@ def test_max_hz_merges_and_lets_state_changes_pass_at_once() -> None:
 
 
 def test_mode_all_is_closed_when_it_cannot_keep_up() -> None:
-    stage = Stage()
+    stage = Stage(SessionLimits(max_unsent_bytes=100))
     stage.subscribe(SOL, mode="all")
     assert len(stage.tick(SOL, 151, unsent_bytes=FULL)) == 1
-    assert stage.tick(SOL, 152, unsent_bytes=stage.limits.max_unsent_bytes + 1) == []
+    assert len(stage.tick(SOL, 152, unsent_bytes=100)) == 1
+    assert stage.tick(SOL, 152, unsent_bytes=101) == []
+    assert stage.session.close_code is CloseCode.TOO_SLOW
+
+
+def test_a_state_longer_than_the_limit_is_no_sign_of_a_slow_reader() -> None:
+    stage = Stage(SessionLimits(max_unsent_bytes=2_000, max_unsent_age_ms=1_000))
+    for mantissa in range(100, 140):
+        stage.tick(SOL, mantissa)
+    told = stage.subscribe(SOL, mode="all", **resume(stage, 1))
+    state_bytes = sum(len(orjson.dumps(one)) for one in told)
+    assert state_bytes > 5_000
+    stage.tick(SOL, 151, unsent_bytes=state_bytes)  # nothing of it is taken yet
+    unread = 0  # of what follows, while nothing of the state is taken
+    for mantissa in range(152, 200):
+        frames = stage.tick(SOL, mantissa, unsent_bytes=state_bytes + unread)
+        if not frames:
+            break
+        unread += len(orjson.dumps(frames[0]))
+    assert stage.session.close_code is CloseCode.TOO_SLOW
+    assert 1_000 < unread < 2_500
+
+
+def test_a_state_that_is_never_taken_is_too_old_in_the_end() -> None:
+    stage = Stage(SessionLimits(max_unsent_bytes=2_000, max_unsent_age_ms=1_000))
+    stage.subscribe(SOL, mode="all")
+    stage.service.clock_us += 1_100_000
+    stage.tick(SOL, 151, unsent_bytes=9_000)
+    assert stage.session.close_code is CloseCode.TOO_SLOW
+
+
+def test_a_state_of_mode_latest_forgives_nothing() -> None:
+    stage = Stage(SessionLimits(max_unsent_bytes=2_000))
+    stage.subscribe(SOL, mode="all")
+    for mantissa in range(100, 120):
+        stage.tick(SOL, mantissa)
+    stage.subscribe(BTC)  # mode latest forgives nothing
+    assert stage.session.close_code is None
+    stage.tick(SOL, 152, unsent_bytes=2_001)
     assert stage.session.close_code is CloseCode.TOO_SLOW
 
 
