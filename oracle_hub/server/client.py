@@ -28,7 +28,7 @@ class Client:
 
     __slots__ = (
         "_answered", "_asked", "_between", "_descriptor", "_limit_bytes", "_unsent_bytes", "_waiting", "_window",
-        "closing", "cut", "descriptor", "gone", "idle_since_us", "room", "session", "token", "transport",
+        "closing", "cut", "descriptor", "due_us", "gone", "idle_since_us", "room", "session", "token", "transport",
         "waiting_bytes",
     )  # fmt: skip
 
@@ -61,6 +61,8 @@ class Client:
         self._waiting: deque[bytes] | None = None
         """Frames that wait for the transport."""
         self.waiting_bytes = 0
+        self.due_us: int | None = None
+        """The time that it is on the list for, to be told what was held back."""
         self._limit_bytes = limits.max_unsent_bytes
         self.cut: asyncio.TimerHandle | None = None
         """Cuts the connection where the peer does not answer our close."""

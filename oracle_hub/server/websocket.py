@@ -21,6 +21,7 @@ from oracle_hub.server.answers import RequestError, error_answer
 from oracle_hub.server.census import Standing, close_label, standing
 from oracle_hub.server.client import Client
 from oracle_hub.server.door import RequestHandler
+from oracle_hub.server.due import Due
 from oracle_hub.server.frames import close_frame, pong_frame
 from oracle_hub.server.service import ServerSettings, Service
 from oracle_hub.server.sockets import tune
@@ -65,6 +66,11 @@ class Subscribers:
         """Of these, how many have to show a token yet."""
         self._by_address: Counter[str] = Counter()
         self._held_back: set[Client] = set()
+        """Who is owed something and is asked every few milliseconds whether it can take it."""
+        self._due: Due[Client] = Due()
+        """Who is owed something and must wait for its time."""
+        self._due_at_us: int | None = None
+        """What the timer of :meth:`_flush_due` is set to."""
         self._timers: dict[str, asyncio.Handle] = {}
         self._expiry_us: int | None = None
         """The instant that the timer of :meth:`expire` is set to."""
@@ -87,8 +93,8 @@ class Subscribers:
 
     @property
     def held_back(self) -> int:
-        """Subscribers who are owed news that they can't take now, or may not yet."""
-        return len(self._held_back)
+        """Subscribers who are owed news that they can't take now, or may not yet. Looks at each of them."""
+        return sum(client.session.dirty or client.waiting_bytes > 0 for client in self._clients)
 
     # Handshake and reading.
 
@@ -298,8 +304,28 @@ class Subscribers:
         elif client.overfull:
             self._close_soon(client, CloseCode.TOO_SLOW)
         elif session.dirty or client.waiting_bytes:
+            self._hold_back(client)
+
+    def _hold_back(self, client: Client) -> None:
+        due_us = 0 if client.waiting_bytes else client.session.due_us
+        if due_us <= self._service.now_us():
             self._held_back.add(client)
             self._arm("flush", self._settings.flush_interval_ms / 1000, self.flush)
+        elif client.due_us != due_us:
+            client.due_us = due_us
+            self._due.add(due_us, client)
+            self._arm_due()
+
+    def _arm_due(self) -> None:
+        self._due_at_us = self._arm_at("due", self._due.next_us, self._due_at_us, self._flush_due)
+
+    def _flush_due(self) -> None:
+        now_us = self._service.now_us()
+        for client in self._due.pop(now_us):
+            client.due_us = None
+            if client.session.dirty:
+                self._attempt(client, partial(client.session.flush, now_us, client.unsent_bytes()))
+        self._arm_due()
 
     def publish(self, batch: Batch, journaled: bool = True) -> None:
         """Make a batch what everybody sees, and send it to whoever follows one of its feeds."""
@@ -355,7 +381,7 @@ class Subscribers:
             self._attempt(client, partial(session.alert, change, now_us, client.unsent_bytes()))
 
     def flush(self) -> None:
-        """Send what was held back and may go now."""
+        """Send what was held back, to those who can take it by now."""
         now_us = self._service.now_us()
         waiting, self._held_back = self._held_back, set()
         for client in waiting:
@@ -485,15 +511,17 @@ class Subscribers:
         call()
 
     def _arm_expiry(self) -> None:
-        end_us = self._board.next_end_us()
-        if end_us == self._expiry_us and (end_us is None or "expire" in self._timers):
-            return
-        self._expiry_us = end_us
-        held = self._timers.pop("expire", None)
-        if held is not None:
-            held.cancel()
-        if end_us is not None:
-            self._arm("expire", (end_us - self._service.now_us()) / 1e6, self.expire)
+        self._expiry_us = self._arm_at("expire", self._board.next_end_us(), self._expiry_us, self.expire)
+
+    def _arm_at(self, name: str, at_us: int | None, armed_us: int | None, call: Callable[[], None]) -> int | None:
+        """Let a timer call at a time of our clock, unless it is set to that time already; None: not at all."""
+        if at_us != armed_us or (at_us is not None and name not in self._timers):
+            held = self._timers.pop(name, None)
+            if held is not None:
+                held.cancel()
+            if at_us is not None:
+                self._arm(name, (at_us - self._service.now_us()) / 1e6, call)
+        return at_us
 
     # Closing.
 

@@ -16,7 +16,7 @@ from oracle_hub.core.hub import Batch, Decision
 from oracle_hub.stream import binary
 from oracle_hub.stream.alerts import AlertBoard
 from oracle_hub.stream.beats import Beats
-from oracle_hub.stream.groups import Beat, Group, GroupKey, rotated
+from oracle_hub.stream.groups import Beat, Group, GroupKey, Subscription, rotated
 from oracle_hub.stream.history import History
 from oracle_hub.stream.messages import (
     Heartbeat,
@@ -102,6 +102,7 @@ class Publication:
         """First to be served: rows of sessions to which :meth:`step_frame` is all that they need, if they take it."""
         keepers = dict.fromkeys(sub.session for group in groups for sub in group.keepers_apart)
         others = dict.fromkeys(sub.session for group in groups for sub in group.others)
+        others |= dict.fromkeys(sub.session for group in groups if parts[group].urgent for sub in group.parked)
         self.apart: list[Session] = list(
             chain(
                 rotated(tuple(keepers), turn),
@@ -200,6 +201,9 @@ class Board:
         self._rank: dict[str, int] | None = None
         """Place of each feed among the decisions; None when it must be counted again."""
         self._turn = 0
+        self._shared: dict[tuple[Group, int, int, int], tuple[bytes, int]] = {}
+        self._shared_at = (0, 0)
+        """At (seq, now_us): merged updates with their numbers of feeds, by group, number, sequence and where parked."""
         self._next_end_us: int | None = None
         self._next_end_stale = False
 
@@ -255,6 +259,7 @@ class Board:
                     part_or_none.urgent = True
         for group, part in parts.items():
             group.last_seq = batch.seq
+            group.keep(batch.seq, part.decisions)
             self._next_end_stale |= group.note(part.decisions)
             self.beats.moved(group)
         return parts
@@ -327,6 +332,24 @@ class Board:
             for decision in self.followed(group)
         ]
         return form.message(Snapshot(sub=number, epoch=self.epoch, seq=self.seq, sent_us=now_us, feeds=entries))
+
+    def owed(self, sub: Subscription, now_us: int) -> bytes:
+        """One update with all that a subscription was not told. Who was parked together shares it."""
+        shareable = sub.parked and not sub.dirty
+        if self._shared_at != (self.seq, now_us):
+            self._shared_at = (self.seq, now_us)
+            self._shared.clear()
+        at = (sub.group, sub.number, sub.last_seq, sub.merged_seq)
+        shared = self._shared.get(at) if shareable else None
+        if shared is None:
+            if sub.parked:
+                sub.catch_up()
+            frame = self.merged(sub.group, sub.number, sub.last_seq, sub.dirty, now_us)
+            shared = frame, len(sub.dirty)
+            if shareable:
+                self._shared[at] = shared
+        self.conflated += shared[1]
+        return shared[0]
 
     def merged(self, group: Group, number: int, prev_seq: int, merges: Mapping[str, Merge], now_us: int) -> bytes:
         """One update for everything since ``prev_seq``: per feed only where it stands now, and what it went through."""

@@ -3,10 +3,12 @@
 A group is all subscriptions with equal keys. Most of its members have been sent everything so far: they are *in step*,
 the group holds one sequence for all of them, and one frame serves them with no work per member but the write. Whoever
 has just joined, is throttled, replays, did not take a frame, or has a second subscription is *apart* and is looked
-after by its own session until it stands where the group stands.
+after by its own session until it stands where the group stands. Who is throttled and owed something is *parked*: the
+group keeps what happens meanwhile, once for all of them, and they cost nothing until they may be told.
 """
 
-from collections.abc import Iterable, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from oracle_hub.core.hub import Decision
@@ -17,6 +19,10 @@ if TYPE_CHECKING:
 
 _STRIDE = 611_953
 """A prime: successive starts of a rotation lie far apart, and reach every place unless it divides the length."""
+
+
+MAX_KEPT = 256
+"""Parts of batches that a group keeps for those who are parked; then they are merged for each of them."""
 
 
 class GroupKey(NamedTuple):
@@ -43,8 +49,8 @@ class Group:
     """Subscriptions with equal keys. They share encoded bytes."""
 
     __slots__ = (
-        "beat_until_us", "beats", "digest", "ends", "in_step", "keepers_apart", "key", "last_seq", "members",
-        "not_live", "others", "shelf",
+        "_kept", "beat_until_us", "beats", "digest", "ends", "in_step", "keepers_apart", "key", "last_seq",
+        "members", "not_live", "others", "parked", "shelf",
     )  # fmt: skip
 
     def __init__(self, key: GroupKey, seq: int) -> None:
@@ -57,6 +63,10 @@ class Group:
         self.keepers_apart: dict[Subscription, None] = {}
         self.others: dict[Subscription, None] = {}
         """All that replay or are throttled: they come after every keeper."""
+        self.parked: dict[Subscription, None] = {}
+        """Of those that are throttled, who waits for its time. In the order of ``merged_seq``."""
+        self._kept: deque[tuple[int, Sequence[Decision]]] = deque()
+        """By sequence, what concerned this group since the first of them was parked, at most :data:`MAX_KEPT`."""
         self.ends: dict[str, int] = {}
         """With a max age: per feed, when its price will be too old for this group before its lease is over."""
         self.beat_until_us = 0
@@ -72,9 +82,36 @@ class Group:
         """Whether the group follows a feed."""
         return self.key.feeds is None or feed in self.key.feeds
 
+    def keep(self, seq: int, decisions: Sequence[Decision]) -> None:
+        """Keep what a batch has for this group, while somebody is parked."""
+        if not self.parked:
+            self._kept.clear()
+            return
+        first_seq = next(iter(self.parked)).merged_seq
+        while self._kept and self._kept[0][0] <= first_seq:
+            self._kept.popleft()
+        self._kept.append((seq, decisions))
+        if len(self._kept) > MAX_KEPT:
+            for sub in tuple(self.parked):
+                sub.catch_up()
+            self._kept.clear()
+
+    def park(self, sub: "Subscription", seq: int, decisions: Sequence[Decision]) -> None:
+        """A subscription waits, and ``decisions`` of batch ``seq`` are the first that it was not told."""
+        if not self._kept or self._kept[-1][0] < seq:
+            self._kept.append((seq, decisions))
+        self.parked[sub] = None
+
+    def kept_since(self, seq: int) -> Iterator[Decision]:
+        """What concerned this group after a sequence, newest batch first."""
+        for at, decisions in reversed(self._kept):
+            if at <= seq:
+                return
+            yield from decisions
+
     def sessions(self) -> list["Session"]:
         """All that have a subscription in this group, those who want the newest at once first."""
-        apart = (sub.session for subs in (self.keepers_apart, self.others) for sub in subs)
+        apart = (sub.session for subs in (self.keepers_apart, self.others, self.parked) for sub in subs)
         rows = (session for row in self.in_step.values() for session in row.sessions)
         return list(dict.fromkeys((*rows, *apart)))
 
@@ -129,7 +166,10 @@ def rotated(sessions: Sequence["Session"], turn: int) -> Sequence["Session"]:
 class Subscription:
     """One subscription of one session."""
 
-    __slots__ = ("_in_step", "_own_seq", "dirty", "group", "min_gap_us", "next_us", "number", "replays", "session")
+    __slots__ = (
+        "_in_step", "_own_seq", "dirty", "group", "merged_seq", "min_gap_us", "next_us", "number", "parked", "replays",
+        "session",
+    )  # fmt: skip
 
     def __init__(
         self, number: int, group: Group, session: "Session", *, replays: bool, min_gap_us: int, seq: int
@@ -144,6 +184,9 @@ class Subscription:
         """Before this, ``max_hz`` holds back all but state changes."""
         self.dirty: dict[str, Merge] = {}
         """Feeds whose latest decision was not sent yet. Bounded by the number of feeds, whatever happens."""
+        self.parked = False
+        self.merged_seq = seq
+        """While parked: ``dirty`` holds what happened up to here, and the group keeps the rest."""
         self._own_seq = seq
         self._in_step = False
         self._apart[self] = None
@@ -152,6 +195,15 @@ class Subscription:
     def is_keeper(self) -> bool:
         """Whether it wants the newest, at once: it is served first."""
         return not self.replays and not self.min_gap_us
+
+    @property
+    def owed(self) -> bool:
+        """Whether there is something that it was not told."""
+        return self.parked or bool(self.dirty)
+
+    def must_wait(self, now_us: int) -> bool:
+        """Whether ``max_hz`` still holds it back. A clock that was set back does not make it wait longer."""
+        return 0 < self.next_us - now_us <= self.min_gap_us
 
     @property
     def in_step(self) -> bool:
@@ -196,9 +248,31 @@ class Subscription:
             del self.group.in_step[self.number]
         self.session.unsettled()
 
+    def park(self, seq: int, decisions: Sequence[Decision]) -> None:
+        """It must wait, from a batch on that has these decisions for its group."""
+        del self._apart[self]
+        self.parked, self.merged_seq = True, seq - 1
+        self.group.park(self, seq, decisions)
+
+    def catch_up(self) -> None:
+        """Merge what the group has kept."""
+        for decision in self.group.kept_since(self.merged_seq):
+            self.dirty.setdefault(decision.feed, Merge()).add(decision)
+        self.merged_seq = self.group.last_seq
+
+    def told(self) -> None:
+        """It was sent all that it was owed."""
+        self.dirty.clear()
+        if self.parked:
+            self.parked = False
+            del self.group.parked[self]
+            self._apart[self] = None
+
     def end(self) -> None:
         """It is no longer in its group's books."""
         if self._in_step:
             self._leave_row()
+        elif self.parked:
+            del self.group.parked[self]
         else:
             del self._apart[self]

@@ -162,6 +162,13 @@ class Session:
         return self._backlog is not None
 
     @property
+    def due_us(self) -> int:
+        """While :attr:`dirty`: when something of what is held back may go, if it is read. 0: at any time."""
+        if any(sub.behind for sub in self._alerts.values()):
+            return 0
+        return min((sub.next_us for sub in self._subscriptions.values() if sub.owed), default=0)
+
+    @property
     def kind(self) -> Kind:
         """What it is, by its most demanding subscription."""
         kind: Kind = "none"
@@ -417,22 +424,26 @@ class Session:
             return None
         now_us = publication.sent_us
         if not sub.replays:
-            held_back = now_us < sub.next_us and not part.urgent
+            held_back = sub.must_wait(now_us) and not part.urgent
+            if sub.parked:  # the group has kept it
+                return None if unread or held_back else self._flush(sub, now_us)
             if sub.dirty or held_back or unread:
                 self.dirty = True
                 sub.stand_apart(prev_seq)
+                if held_back:
+                    sub.park(publication.batch.seq, part.decisions)
+                    return None
                 for decision in part.decisions:
                     sub.dirty.setdefault(decision.feed, Merge()).add(decision)
-                return None if unread or held_back else self._flush(sub, now_us)
+                return None if unread else self._flush(sub, now_us)
             sub.next_us = now_us + sub.min_gap_us
         frame = publication.frame(sub.group, sub.number, prev_seq)
         self._stand_at(sub, publication.batch.seq)
         return frame
 
     def _flush(self, sub: Subscription, now_us: int) -> bytes:
-        frame = self._board.merged(sub.group, sub.number, sub.last_seq, sub.dirty, now_us)
-        self._board.conflated += len(sub.dirty)
-        sub.dirty.clear()
+        frame = self._board.owed(sub, now_us)
+        sub.told()
         self._stand_at(sub, self._board.seq)
         sub.next_us = now_us + sub.min_gap_us
         return frame
@@ -460,14 +471,15 @@ class Session:
         return [self._board.alerts.snapshot(sub, now_us) for sub in self._alerts.values() if sub.behind]
 
     def flush(self, now_us: int, unsent_bytes: int) -> bytes:
-        """What was held back and may go now. To be called every few milliseconds while :attr:`dirty`."""
+        """What was held back and may go now. To be called from :attr:`due_us` on, every few milliseconds while
+        :attr:`dirty`."""
         frames = [
             self._flush(sub, now_us)
             for sub in self._subscriptions.values()
-            if sub.dirty and now_us >= sub.next_us and not self._unread(sub, unsent_bytes)
+            if sub.owed and not sub.must_wait(now_us) and not self._unread(sub, unsent_bytes)
         ]
         frames += self._behind_on_alerts(now_us, unsent_bytes)
-        self.dirty = any(sub.dirty for sub in self._subscriptions.values()) or any(
+        self.dirty = any(sub.owed for sub in self._subscriptions.values()) or any(
             sub.behind for sub in self._alerts.values()
         )
         return self._noted(b"".join(frames), now_us)
@@ -479,7 +491,7 @@ class Session:
         for sub in self._subscriptions.values():
             if self._unread(sub, unsent_bytes):
                 continue
-            if sub.dirty:
+            if sub.owed:
                 frames.append(self._flush(sub, now_us))
             frames.append(self._board.beats.heartbeat(sub.group, sub.number, sub.last_seq, now_us))
         if self._alerts and unsent_bytes <= self._limits.conflate_above_bytes:
@@ -496,7 +508,7 @@ class Session:
                 continue
             if self._unread(sub, unsent_bytes) and sub.replays:
                 self.close_code = CloseCode.TOO_SLOW
-            elif sub.dirty or self._unread(sub, unsent_bytes):
+            elif sub.owed or self._unread(sub, unsent_bytes):
                 self.dirty = True
                 sub.stand_apart(sub.last_seq)
                 for feed in feeds:

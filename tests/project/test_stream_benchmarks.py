@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import broadcasters, connections, fanout, heartbeats, latency, stall, tick_to_send, workers
+from benchmarks import broadcasters, connections, fanout, heartbeats, latency, stall, throttled, tick_to_send, workers
 from benchmarks.report import Figure, Report, Table, main
 
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="the sink is in C, and there is no C compiler (cc)")
@@ -110,6 +110,15 @@ def test_a_report_as_rows_for_the_documentation(capsys: pytest.CaptureFixture[st
         "| `cpu` | 1.25 | % | at most 1 | **no** |\n| `rate` | 3,000,000 | 1/s | at least 2,000,000 | yes |\n"
         "| `late` | 0 | gaps |  |  |\n"
     )
+
+
+def test_throttled(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(throttled, "CASES", throttled.CASES[2:])
+    main("throttled", "", partial(throttled.run, n_clients=4, seconds=0.5), ["--json", "--repetitions", "1"])
+    report = json.loads(capsys.readouterr().out)
+    assert set(report["figures"]) == {"throttled_cpu_apart", "throttled_us_each_apart"}
+    (row,) = report["tables"]["Cost of subscribers with max_hz"]
+    assert 16 <= row["updates/s"] <= 60  # ten each, and not the hundred batches
 
 
 def test_subscribers_of_heartbeats_share_no_group() -> None:

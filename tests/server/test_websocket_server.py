@@ -87,6 +87,9 @@ async def test_held_back_changes_are_sent_by_a_timer(stage: Stage) -> None:
     stage.tick("SOL/USD", 15_010_000_000)
     stage.tick("SOL/USD", 15_020_000_000)
     assert (await peer.read())["conflated"] is False
+    subscribers = stage.server._subscribers
+    assert subscribers is not None and stage.server.held_back == 1
+    assert not subscribers._held_back  # it is not asked every millisecond, but when its time has come
     stage.service.clock_us += 100_000
     merged = await peer.read()
     assert (merged["conflated"], merged["feeds"][0]["price"], merged["feeds"][0]["n"]) == (True, "15020000000", 1)
