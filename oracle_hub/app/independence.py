@@ -1,6 +1,7 @@
 """Who can be a witness for whom: sources that read the same thing, or a part of it, prove nothing to each other."""
 
 from collections.abc import Iterator, Mapping
+from itertools import product
 
 from feeds.addresses import ASSETS
 from oracle_hub.config import AGGREGATES, Config, Way, feed_roles, ways_of
@@ -21,6 +22,32 @@ ORACLES = {
     "chainlink.evm": "Chainlink",
 }
 """Whose price a kind carries, where it is one oracle's."""
+
+CARRIED = {
+    "doves.edge": "edge",
+    "edge.rest": "edge",
+    "doves.chainlink": "chainlink",
+    "chainlink.streams": "chainlink",
+    "doves.lazer": "lazer",
+    "pyth.pro": "lazer",
+    "redstone": "redstone",
+}
+"""Kinds that carry the very price that a leg of an aggregate does, by the leg (as in :class:`feeds.doves.AgLegs`).
+Chainlink's store and EVM feeds and Pyth's accumulator are prices of their own, made by the same oracles."""
+
+_LEGS = {
+    "edge": "Edge's leg",
+    "chainlink": "Chainlink's leg",
+    "lazer": "Pyth Lazer's leg",
+    "redstone": "RedStone's leg",
+    "pyth": "Pyth's leg",
+}
+_PRICES = {
+    "edge": "Edge's price",
+    "chainlink": "the price of Chainlink Data Streams",
+    "lazer": "Pyth Lazer's price",
+    "redstone": "RedStone's price",
+}
 
 Addresses = Mapping[str, Mapping[str, str]]
 """Where each way to each source reads each feed, by the way's name and feed."""
@@ -57,13 +84,17 @@ def dependent_at_run_time(
     for feed in config.feeds:
         primary, *verifiers = (_ways(config, source, feed, addresses) for source in _roles(config, feed))
         for aggregate in primary:
-            legs = getattr(readers.get(aggregate.name), "legs", {}).get(feed)
-            named = set() if legs is None else {getattr(legs, name) for name in legs.__struct_fields__}
+            told = getattr(readers.get(aggregate.name), "legs", {}).get(feed)
+            named = {} if told is None else {leg: getattr(told, leg) for leg in told.__struct_fields__}
             for way in (way for ways in verifiers for way in ways):
-                address = addresses[way.name][feed]
-                if address in named and not any(address in line for line in found.get(feed, ())):
-                    line = f"{way.name} reads {address}, which the aggregate that {aggregate.name} reads names as a leg"
-                    found[feed] = (*found.get(feed, ()), line)
+                address, leg = addresses[way.name][feed], CARRIED.get(way.section.kind, "")
+                known, whole = found.get(feed, ()), f"the aggregate that {aggregate.name} reads"
+                if any(one.startswith(f"{way.name} ") and whole in one for one in known):
+                    continue
+                if address in named.values():
+                    found[feed] = (*known, f"{way.name} reads {address}, which {whole} names as a leg")
+                elif named.get(leg) is not None:
+                    found[feed] = (*known, _same_price(way, aggregate, leg))
     return found
 
 
@@ -94,12 +125,18 @@ def _dependences(config: Config, feed: str, addresses: Addresses) -> Iterator[st
         if aggregate.section.kind not in AGGREGATES or feed not in ASSETS:
             continue
         legs = _legs(feed)
-        for other in ways:
-            address = addresses[other.name][feed]
-            leg = legs.get(address) if other.source != aggregate.source else None
-            if leg is not None:
+        for other in (way for way in ways if way.source != aggregate.source):
+            address, carried = addresses[other.name][feed], CARRIED.get(other.section.kind)
+            if address in legs:
+                leg = _LEGS[legs[address]]
                 yield f"{other.name} reads {address}, which is {leg} of the aggregate that {aggregate.name} reads"
-    _, firsts, seconds = roles
+            elif carried is not None:
+                yield _same_price(other, aggregate, carried)
+    primaries, firsts, seconds = roles
+    for primary, verifier in product(primaries, (*firsts, *seconds)):
+        carried = CARRIED.get(primary.section.kind)
+        if carried is not None and carried == CARRIED.get(verifier.section.kind):
+            yield f"{primary.name} and {verifier.name} both carry {_PRICES[carried]}, on two roads"
     for first in firsts:
         oracle = ORACLES.get(first.section.kind)
         for second in seconds:
@@ -108,13 +145,19 @@ def _dependences(config: Config, feed: str, addresses: Addresses) -> Iterator[st
                 yield f"{names} both carry {oracle}'s price: one oracle's error would pass as two witnesses"
 
 
+def _same_price(way: Way, aggregate: Way, leg: str) -> str:
+    """A way that reads no leg of an aggregate, but the same price on another road: partly one witness."""
+    where = f"{_LEGS[leg]} of the aggregate that {aggregate.name} reads"
+    return f"{way.name} carries {_PRICES[leg]}, as {where} does: in part they are one witness"
+
+
 def _legs(feed: str) -> dict[str, str]:
-    """The accounts that an asset's aggregate is made of, by what they are."""
+    """The accounts that an asset's aggregate is made of, with their names in :class:`feeds.doves.AgLegs`."""
     asset = ASSETS[feed]
     return {
-        asset.edge: "Edge's leg",
-        asset.chainlink_doves: "Chainlink's leg",
-        asset.lazer: "Pyth Lazer's leg",
-        asset.redstone: "RedStone's leg",
-        asset.pyth_old_push: "Pyth's leg",
+        asset.edge: "edge",
+        asset.chainlink_doves: "chainlink",
+        asset.lazer: "lazer",
+        asset.redstone: "redstone",
+        asset.pyth_old_push: "pyth",
     }

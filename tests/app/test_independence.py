@@ -53,6 +53,16 @@ def test_the_same_reading_in_two_roles_is_refused(kinds: tuple[str, str, str], w
         (("doves.lazer", "doves.aggregate", "pyth.hermes"), ["p reads", "Pyth Lazer's leg of the aggregate that a"]),
         (("doves.custody", "pyth.receiver", "pyth.hermes"), ["a and b both carry Pyth's price"]),
         (("doves.custody", "chainlink.store", "doves.chainlink"), ["both carry Chainlink's", "Chainlink's leg"]),
+        (("doves.custody", "chainlink.store", "pyth.pro"), ["b carries Pyth Lazer's price, as Pyth Lazer's leg of"]),
+        (("doves.custody", "chainlink.streams", "pyth.hermes"), ["a carries the price of Chainlink Data Streams, as"]),
+        (("doves.custody", "edge.rest", "pyth.hermes"), ["a carries Edge's price, as Edge's leg of", "in part"]),
+        (
+            ("pyth.pro", "chainlink.store", "doves.aggregate"),
+            ["p carries Pyth Lazer's price", "aggregate that b reads"],
+        ),
+        (("doves.lazer", "chainlink.store", "pyth.pro"), ["p and b both carry Pyth Lazer's price, on two roads"]),
+        (("edge.rest", "doves.edge", "pyth.hermes"), ["p and a both carry Edge's price, on two roads"]),
+        (("doves.edge", "chainlink.streams", "pyth.pro"), []),
     ],
 )
 def test_parts_of_each_other_are_named(kinds: tuple[str, str, str], named: list[str]) -> None:
@@ -68,6 +78,41 @@ def test_legs_that_the_aggregate_names_at_run_time_count_too() -> None:
     config = lineup("doves.custody", "chainlink.store", "pyth.hermes")
     found = dependent_at_run_time(config, all_addresses(config), {"p": reader})
     assert "names as a leg" in found["SOL/USD"][0]
+
+
+@pytest.mark.parametrize(("lazer", "is_told"), [(SOL.lazer, True), (None, False)])
+def test_the_oracle_behind_a_leg_of_an_unknown_asset_counts_once_the_leg_is_named(
+    lazer: str | None, is_told: bool
+) -> None:
+    config = parse_config(
+        """
+        [sources]
+        p = {kind = "doves.aggregate"}
+        a = {kind = "chainlink.store"}
+        b = {kind = "pyth.pro"}
+        [roles]
+        primary = "p"
+        verifiers = ["a", "b"]
+        [feeds."JUP/USD"]
+        accounts = {p = "AG", a = "STORE", b = "92"}
+        [emulator]
+        """.replace("AG", SOL.ag).replace("STORE", SOL.chainlink_store),
+        origin="hub.toml",
+    )
+    addresses = all_addresses(config)
+    assert dependent_verifiers(config, addresses) == {}
+    reader = SimpleNamespace(source="p", legs={"JUP/USD": AgLegs(SOL.edge, None, None, lazer, None)})
+    line = "b carries Pyth Lazer's price, as Pyth Lazer's leg of the aggregate that p reads does: "
+    expected = {"JUP/USD": (line + "in part they are one witness",)} if is_told else {}
+    assert dependent_at_run_time(config, addresses, {"p": reader}) == expected
+
+
+def test_what_is_known_beforehand_is_told_once() -> None:
+    reader = SimpleNamespace(source="p", legs={"SOL/USD": AgLegs(SOL.edge, SOL.chainlink_doves, None, SOL.lazer, None)})
+    config = lineup("doves.custody", "doves.chainlink", "pyth.pro")
+    addresses = all_addresses(config)
+    assert dependent_at_run_time(config, addresses, {"p": reader}) == dependent_verifiers(config, addresses)
+    assert len(dependent_verifiers(config, addresses)["SOL/USD"]) == 2
 
 
 @pytest.mark.parametrize(

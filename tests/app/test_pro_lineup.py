@@ -154,6 +154,8 @@ def test_a_checkpoint_holds_what_a_link_knows_and_no_key(monkeypatch: pytest.Mon
 def test_pyth_twice_is_one_witness() -> None:
     told = dependent_verifiers(config(), all_addresses(config()))
     assert told["SOL/USD"] == (
+        "chainlink carries Pyth Lazer's price, as Pyth Lazer's leg of the aggregate that doves reads does: "
+        "in part they are one witness",
         "chainlink and pyth both carry Pyth's price: one oracle's error would pass as two witnesses",
     )
 

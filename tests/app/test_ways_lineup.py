@@ -153,6 +153,8 @@ def test_a_verifier_one_of_whose_ways_reads_a_leg_is_named() -> None:
     of = config(text)
     lines = dependent_verifiers(of, all_addresses(of))["SOL/USD"]
     assert lines == (
+        "chainlink carries the price of Chainlink Data Streams, as Chainlink's leg of the aggregate that edge reads "
+        "does: in part they are one witness",
         f"chainlink.doves reads {SOL.chainlink_doves}, which is Chainlink's leg of the aggregate that edge reads",
     )
 
