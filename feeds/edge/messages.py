@@ -13,7 +13,7 @@ and GMX's ``EdgeDataStreamVerifier`` (EVM).
 The value as it stands is what was signed.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Final, Literal, NoReturn, TypeAlias
 
@@ -161,7 +161,14 @@ def signed_evm(price: EdgePrice) -> bytes | None:
     return keccak256(name.encode()) + b"".join(number.to_bytes(_WORD, "big") for _, number, _ in numbers)
 
 
-def check(messages: Sequence[EdgeMessage], sets: SignerSets, *, at_us: int | None = None, mode: Mode) -> Verdict:
+def check(
+    messages: Sequence[EdgeMessage],
+    sets: SignerSets,
+    *,
+    at_us: int | None = None,
+    mode: Mode,
+    signer: Callable[[EdgeMessage], bytes | None] = EdgeMessage.signer,
+) -> Verdict:
     """Check messages against signer sets: the first that is not verified decides.
 
     Args:
@@ -169,8 +176,9 @@ def check(messages: Sequence[EdgeMessage], sets: SignerSets, *, at_us: int | Non
         sets: who may sign; a set's group is a name for people.
         at_us: when a set has to be in force: the time of the check, live. Absent: each message's oldest price.
         mode: how strict.
+        signer: who made a message's signature, where that is remembered.
     """
-    verdicts = [_check_one(one, sets, at_us, mode) for one in messages]
+    verdicts = [_check_one(one, sets, at_us, mode, signer) for one in messages]
     decides = next((one for one in verdicts if not one.verified), verdicts[0])
     return msgspec.structs.replace(decides, signers=tuple(signer for one in verdicts for signer in one.signers))
 
@@ -184,14 +192,20 @@ def fields(messages: Sequence[EdgeMessage]) -> dict[str, object]:
     return {"kind": kind, **head, "prices": prices, "message_hashes": digests}
 
 
-def _check_one(message: EdgeMessage, sets: SignerSets, at_us: int | None, mode: Mode) -> Verdict:
+def _check_one(
+    message: EdgeMessage,
+    sets: SignerSets,
+    at_us: int | None,
+    mode: Mode,
+    signer: Callable[[EdgeMessage], bytes | None],
+) -> Verdict:
     names = "/".join(str(price.feed_id) for price in message.prices[:3])
     if not message.signature:
         return Verdict(Why.UNSIGNED, f"{names}: there is no signature", quorum=1)
     if message.signed is None:
         text = f"{names}: roundId, bid and ask are signed and are not in this form of the message"
         return Verdict(Why.INCOMPLETE, text, quorum=1)
-    key = message.signer()
+    key = signer(message)
     if key is None:
         text = f"{names}: nobody can have made the signature"
         return Verdict(Why.BAD_SIGNATURE, text, quorum=1, signers=(Signer(None, known=False),))

@@ -10,6 +10,7 @@ proved nor told again.
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import ClassVar
 from urllib.parse import quote
 
@@ -18,7 +19,7 @@ import msgspec
 from feeds.edge.messages import SVM, EdgeMessage, EdgePrice, check, decode
 from feeds.host_link import LONGEST_PATIENCE_US, NEVER, HostLink, Output, Verify
 from feeds.signers import SignerSets
-from feeds.verdict import Mode
+from feeds.verdict import Mode, Verdict
 from oracle_hub.core.source import (
     Condition,
     Effect,
@@ -31,6 +32,7 @@ from oracle_hub.errors import ConfigError, DecodeError, PriceError
 
 FEED_ID = re.compile(r"[A-Za-z0-9._-]{1,32}", re.ASCII)
 """A name (``SOLUSD``) or, for customers with numbered feeds, a number."""
+_KEPT_SIGNERS = 256
 
 
 class EdgeFeed(msgspec.Struct, frozen=True):
@@ -52,6 +54,23 @@ class EdgeLimits(msgspec.Struct, frozen=True):
     fetch_timeout_ms: int = 5_000
 
 
+class EdgeProver:
+    """Checks who signed messages, each once however many hosts bring it."""
+
+    def __init__(self, sets: SignerSets) -> None:
+        self._sets = sets
+        self._signer = lru_cache(_KEPT_SIGNERS)(EdgeMessage.signer)
+
+    @property
+    def checked(self) -> int:
+        """Messages whose signature was looked at."""
+        return self._signer.cache_info().misses
+
+    def prove(self, message: EdgeMessage, at_us: int) -> Verdict:
+        """Whether a message is signed by one who may at ``at_us``."""
+        return check([message], self._sets, at_us=at_us, mode=Mode.STRICT, signer=self._signer)
+
+
 class EdgeLink(HostLink):
     """A :class:`~oracle_hub.core.source.Link` to one host of Edge's REST API. It has no stream: it asks by timer.
 
@@ -61,7 +80,7 @@ class EdgeLink(HostLink):
         feeds: by feed.
         source: the name under which its updates go.
         key: sent as ``Authorization``, and never shown.
-        sets: who may sign.
+        prover: shared by all links of a source.
         verify: ``strict`` refuses what is not verified, ``lenient`` takes it as not verified, ``off`` does not look.
         limits: how often and how patiently.
 
@@ -74,7 +93,7 @@ class EdgeLink(HostLink):
         "_key",
         "_limits",
         "_feeds",
-        "_sets",
+        "_prover",
         "_verify",
         "_url",
     }
@@ -85,7 +104,7 @@ class EdgeLink(HostLink):
         base_url: str,
         feeds: Mapping[str, EdgeFeed],
         *,
-        sets: SignerSets,
+        prover: EdgeProver,
         source: str = "edge",
         key: str | None = None,
         verify: Verify = "strict",
@@ -94,7 +113,7 @@ class EdgeLink(HostLink):
         super().__init__(name, source, key)
         self._base_url = base_url.rstrip("/")
         self._key = key
-        self._sets = sets
+        self._prover = prover
         self._verify = verify
         self._limits = limits or EdgeLimits()
         self._feeds: dict[str, tuple[str, int]] = {}
@@ -188,7 +207,7 @@ class EdgeLink(HostLink):
     def _why_unverified(self, message: EdgeMessage, received_us: int) -> str | None:
         if self._verify == "off":
             return None
-        verdict = check([message], self._sets, at_us=received_us, mode=Mode.STRICT)
+        verdict = self._prover.prove(message, received_us)
         return None if verdict.verified else f"{verdict.why}: {verdict.detail}"
 
     def _price(

@@ -9,7 +9,7 @@ from feeds.addresses import ASSETS
 from feeds.chainlink.data_streams import STREAM_ID, ReportProver, StreamsFeed, StreamsLink
 from feeds.edge.messages import feed_id_of
 from feeds.edge.rest import FEED_ID as EDGE_ID
-from feeds.edge.rest import EdgeFeed, EdgeLink
+from feeds.edge.rest import EdgeFeed, EdgeLink, EdgeProver
 from feeds.emulator.emulator import EmulatorSettings, EmulatorUrls
 from feeds.evm_addresses import PROXIES, SEQUENCERS, checksummed, heartbeat_ms
 from feeds.pyth.hermes import HermesFeed, HermesLink
@@ -165,12 +165,14 @@ def _hermes_links(hosting: Hosting, hosts: tuple[Host, ...]) -> Iterator[Link]:
 
 
 def _edge_links(hosting: Hosting, hosts: tuple[Host, ...]) -> Iterator[Link]:
+    """One link for each host; those of a source prove each message once."""
+    prover = EdgeProver(trusted(hosting.section))
     for number, host in enumerate(hosts, 1):
         yield EdgeLink(
             f"{hosting.names}:{number}",
             host.url,
             {feed: EdgeFeed(feed_id, hosting.expos[feed]) for feed, feed_id in hosting.feeds.items()},
-            sets=trusted(hosting.section),
+            prover=prover,
             source=hosting.source,
             key=host.key,
             verify=hosting.section.verify,

@@ -5,7 +5,6 @@ import pytest
 from feeds.edge.messages import EdgePrice
 from feeds.edge.rest import EdgeLink
 from feeds.emulator.edge_signing import EdgeSigner
-from feeds.signers import SignerSets
 from oracle_hub.app.lineup import all_addresses, build_lineup, endpoints_of, journaled_endpoints
 from oracle_hub.config import Config, canonical_text, parse_canonical, parse_config
 from oracle_hub.core.source import Fetch, Frame, Malformed, PriceUpdate
@@ -91,4 +90,4 @@ def test_a_replay_has_the_same_links() -> None:
     links = build_lineup(again, journaled_endpoints(again)).links
     assert {name for name, link in links.items() if isinstance(link, EdgeLink)} == {"edge:1", "edge:2"}
     assert all(vars(link).keys() >= link.CONFIGURED for link in links.values())
-    assert isinstance(vars(links["edge:1"])["_sets"], SignerSets)
+    assert vars(links["edge:1"])["_prover"] is vars(links["edge:2"])["_prover"]

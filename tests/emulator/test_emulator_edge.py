@@ -7,7 +7,7 @@ import aiohttp
 import pytest
 
 from feeds.edge.messages import EVM, SVM, check, decode
-from feeds.edge.rest import EdgeFeed, EdgeLink
+from feeds.edge.rest import EdgeFeed, EdgeLink, EdgeProver
 from feeds.emulator.edge_signing import EdgeSigner
 from feeds.emulator.emulator import EmulatorSettings
 from feeds.emulator.faults import Fault
@@ -32,7 +32,7 @@ def base_url(stage: Stage) -> str:
 
 
 def link_to(stage: Stage, key: str | None = None) -> EdgeLink:
-    return EdgeLink("edge:1", base_url(stage), FEEDS, sets=EdgeSigner().sets, key=key)
+    return EdgeLink("edge:1", base_url(stage), FEEDS, prover=EdgeProver(EdgeSigner().sets), key=key)
 
 
 async def turn(http: aiohttp.ClientSession, link: EdgeLink, now_us: int = START_US) -> list[Any]:

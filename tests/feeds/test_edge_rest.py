@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feeds.edge.messages import EdgePrice
-from feeds.edge.rest import EdgeFeed, EdgeLimits, EdgeLink
+from feeds.edge.rest import EdgeFeed, EdgeLimits, EdgeLink, EdgeProver
 from feeds.emulator.edge_signing import EdgeSigner
 from oracle_hub.core.source import Condition, Fetch, Frame, Malformed, PriceUpdate, Status, Unchanged
 from oracle_hub.errors import ConfigError
@@ -24,7 +24,7 @@ BTC = EdgePrice("BTCUSD", 9_100_000_000_000, -8, NOW_S - 1)
 
 
 def make(**changes: Any) -> EdgeLink:
-    options: dict[str, Any] = {"sets": SIGNER.sets, "key": "top-secret"} | changes
+    options: dict[str, Any] = {"prover": EdgeProver(SIGNER.sets), "key": "top-secret"} | changes
     return EdgeLink("edge:1", "https://edge.example/", options.pop("feeds", FEEDS), **options)
 
 
