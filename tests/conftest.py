@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,16 @@ def require(available: bool, component: str) -> None:
     if os.environ.get("ORACLE_HUB_REQUIRE_ALL") == "1":
         pytest.fail(f"{reason}, and ORACLE_HUB_REQUIRE_ALL=1 promises it")
     pytest.skip(reason)
+
+
+_RECURSION_LIMIT = sys.getrecursionlimit()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def recursion_limit() -> None:
+    """As a hub has it. A library under web3's client, which tests alone import, raises it to 100,000; then nothing that
+    is nested too deep is refused."""
+    sys.setrecursionlimit(_RECURSION_LIMIT)
 
 
 @pytest.fixture(scope="session")

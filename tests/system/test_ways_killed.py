@@ -24,12 +24,12 @@ primary = "edge"
 verifiers = ["chainlink", "pyth"]
 [sources.edge]
 kind = "edge.rest"
-max_age_ms = 3_000
+max_age_ms = 5_000
 signers = "simulated"
 hosts = {edge}
 [sources.chainlink]
 kind = "chainlink.streams"
-max_age_ms = 4_000
+max_age_ms = 6_000
 redistribute = "full"
 signers = "simulated"
 hosts = {streams}
@@ -40,7 +40,7 @@ api_secret = "env:DS_SECRET"
 kind = "doves.chainlink"
 [sources.pyth]
 kind = "pyth.hermes"
-max_age_ms = 4_000
+max_age_ms = 6_000
 signers = "simulated"
 hosts = {hermes}
 [sources.pyth.ways.pushed]
