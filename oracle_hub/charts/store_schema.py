@@ -38,11 +38,12 @@ TABLES = (
         flags INTEGER NOT NULL,
         PRIMARY KEY (feed_id, resolution, start_s, revision)
     ) STRICT, WITHOUT ROWID""",
+    # Of a bar that somebody changed by hand without a new revision, what was recorded is kept: a rebuild can mend it.
     """CREATE TRIGGER keep_revision AFTER UPDATE ON bars BEGIN
         INSERT INTO bar_revisions VALUES (
             OLD.feed_id, OLD.resolution, OLD.start_s, OLD.revision, OLD.open, OLD.high, OLD.low, OLD.close, OLD.expo,
             OLD.updates, OLD.degraded_us, OLD.none_us, OLD.flags
-        );
+        ) ON CONFLICT DO NOTHING;
     END""",
     """CREATE TABLE points (
         feed_id INTEGER NOT NULL, decided_us INTEGER NOT NULL, epoch INTEGER NOT NULL, seq INTEGER NOT NULL,

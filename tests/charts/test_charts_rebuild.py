@@ -144,6 +144,26 @@ async def test_a_journal_that_begins_with_the_first_run_has_no_gap_before_it(tmp
         assert [gap.reason for gap in store.gaps()] == ["recording began here"]
 
 
+async def test_a_rebuild_mends_a_store_that_was_changed_by_hand(tmp_path: Path) -> None:
+    rig = journal_of_a_run(tmp_path / "journal")
+    begin_us, heard_us = first_and_last(read_journal(tmp_path / "journal"), tmp_path)
+    path = tmp_path / "charts.sqlite"
+    record_live(path, rig, begin_us, heard_us, 37)
+    before = rows(path)
+    db = sqlite3.connect(path)
+    changed = db.execute("UPDATE bars SET high = high + 7 WHERE resolution = 5").rowcount
+    assert changed > 10 and db.execute("DELETE FROM bars WHERE resolution = 60").rowcount
+    db.execute("DELETE FROM points WHERE decided_us % 2 = 0")
+    db.commit()
+    db.close()
+    with open_store(path) as store:
+        report = rebuild(read_journal(tmp_path / "journal"), store)
+    assert changed < report.changed < report.bars
+    after = rows(path)
+    assert [row[:-1] for row in after["bars"]] == [row[:-1] for row in before["bars"]]
+    assert (after["points"], after["marks"], after["gaps"]) == (before["points"], before["marks"], before["gaps"])
+
+
 async def test_a_rebuild_fills_the_gap_of_a_recording_and_numbers_the_corrections(tmp_path: Path) -> None:
     rig = journal_of_a_run(tmp_path / "journal")
     begin_us, heard_us = first_and_last(read_journal(tmp_path / "journal"), tmp_path)
