@@ -367,6 +367,36 @@ async def test_renewal_is_planned_and_no_error() -> None:
     assert sink.reasons()[0] == "planned renewal"
 
 
+class Drawn(random.Random):
+    """Draws what it is told to, in turn, and notes the bounds."""
+
+    def __init__(self, *shares: float) -> None:
+        super().__init__(1)
+        self.shares = list(shares)
+        self.bounds: list[tuple[float, float]] = []
+
+    def uniform(self, a: float, b: float) -> float:
+        self.bounds.append((a, b))
+        return self.shares.pop(0) if self.shares else super().uniform(a, b)
+
+
+async def test_each_link_renews_at_a_moment_of_its_own() -> None:
+    sink, rng = Recorder(), Drawn(0.0001, 1.0)
+    async with websocket_server(echo) as url:
+        limits = DriverLimits(renew_after_s=200.0, close_timeout_s=0.05)
+        supervisor = Supervisor(sink, clock=clock_us, rng=rng, limits=limits)
+        for name in ("early", "late"):
+            supervisor.add(Script(Open("websocket", url), name=name))
+        task = asyncio.create_task(supervisor.run())
+        await sink.until(lambda: sink.count("connect") == 4)
+        supervisor.stop()
+        async with asyncio.timeout(PATIENCE_S):
+            await task
+    assert rng.bounds == [(0.9, 1.0)] * 2
+    assert [name for what, name in sink.calls if what == "connect"] == ["early", "late", "early", "early"]
+    assert set(sink.reasons()) == {"planned renewal"}
+
+
 async def test_requests_are_bounded_and_every_one_is_answered() -> None:
     at_once = 0
     most = 0
