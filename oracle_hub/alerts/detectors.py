@@ -1,17 +1,19 @@
 """The table of detectors: from what is held of one feed to what is wrong with it. Pure, integers only.
 
-A :class:`FeedWatch` keeps the latest facts of one feed and the little memory that detectors need. Facts change only
-when the hub decides (:meth:`FeedWatch.take`); :meth:`FeedWatch.signals` may be asked at any later instant, since ages
-grow by themselves, and says when to ask next. So a live run and a replay, which ask at different moments, agree.
+A :class:`FeedWatch` keeps the latest facts of one feed, and finds the little that detectors need to remember in the
+:class:`~oracle_hub.alerts.memory.Memory` of all. Facts change only when the hub decides (:meth:`FeedWatch.take`);
+:meth:`FeedWatch.signals` may be asked at any later instant, since ages grow by themselves, and says when to ask next.
+So a live run and a replay, which ask at different moments, agree.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
 from oracle_hub.alerts.alert import Kind, Signal
+from oracle_hub.alerts.memory import Memory
 from oracle_hub.alerts.settings import AlertSettings
 from oracle_hub.core.catalog import FeedSpec
 from oracle_hub.core.hub import Decision, DecisionInput
@@ -36,16 +38,6 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     """Roles first, as they stand at ``now_us``."""
 
 
-class _Seen:
-    """What one source did before: to tell clamps from other stalls."""
-
-    __slots__ = ("highest", "lowest", "since_publish_us", "value")
-
-    def __init__(self, update: PriceUpdate) -> None:
-        self.value = self.lowest = self.highest = update.mantissa
-        self.since_publish_us = update.publish_us
-
-
 class Standing(msgspec.Struct, gc=False):
     """One input at one instant."""
 
@@ -59,50 +51,70 @@ class Standing(msgspec.Struct, gc=False):
 class FeedWatch:
     """One feed under watch."""
 
-    __slots__ = ("_highest", "_lowest", "_moves", "_seen", "conflicts_us", "facts", "settings")
+    __slots__ = ("_facts", "_memory", "_row", "conflicts_us", "settings")
 
-    def __init__(self, settings: AlertSettings) -> None:
+    def __init__(self, settings: AlertSettings, feed: str, memory: Memory) -> None:
         self.settings = settings
-        self.facts: Facts | None = None
         self.conflicts_us: dict[str, int] = {}
         """Per source, when it last told two values of one time."""
-        self._seen: dict[str, _Seen] = {}
-        self._moves: deque[tuple[int, int, int]] = deque()
-        """Chosen prices of the window by second: (second, lowest, highest)."""
-        self._lowest = self._highest = 0
-        """Of all of them."""
+        self._facts: Facts | None = None
+        """Those of the last :meth:`take`, or brought up to a later glance."""
+        self._memory = memory
+        self._row = memory.row(feed)
+
+    @property
+    def facts(self) -> Facts | None:
+        """What the hub holds, as it was told last.
+
+        Where that was by a glance, the feed was calm before and after: what could matter to a detector is of then,
+        ways and slots of updates are of before.
+        """
+        now_us = self._memory.glanced_us(self._row)
+        if now_us is not None and self._facts is not None:
+            self._facts = self._glanced(self._facts, now_us)
+            self._memory.told(self._row, now_us)
+        return self._facts
+
+    def _glanced(self, before: Facts, now_us: int) -> Facts:
+        inputs = []
+        for entry in before.inputs:
+            assert entry.held is not None  # it was calm, and has no references
+            mantissa, publish_us, received_us, conf = self._memory.update(self._cell(entry.source))
+            held = replace(entry.held, mantissa=mantissa, publish_us=publish_us, received_us=received_us, conf=conf)
+            inputs.append(replace(entry, held=held))
+        first = inputs[0].held
+        assert first is not None
+        decision = replace(
+            before.decision,
+            mantissa=first.mantissa,
+            conf=first.conf,
+            publish_us=first.publish_us,
+            decided_us=now_us,
+            valid_until_us=None,
+            inputs=tuple(inputs),
+        )
+        return Facts(now_us, before.spec, decision, decision.inputs)
+
+    def _cell(self, source: str) -> int:
+        assert self._facts is not None
+        return self._memory.cell(self._facts.spec.feed, source)
 
     def take(self, facts: Facts) -> None:
         """Note what the hub holds now."""
-        before = () if self.facts is None else self.facts.inputs
-        self.facts = facts
+        before = () if self._facts is None else self._facts.inputs
+        self._facts, memory = facts, self._memory
+        memory.told(self._row, facts.now_us)
         for position, entry in enumerate(facts.inputs[:3]):
             held = entry.held
-            if held is None or (before and held is before[position].held):
-                continue
-            seen = self._seen.get(held.source)
-            if seen is None:
-                self._seen[held.source] = _Seen(held)
-            elif seen.value != held.mantissa:
-                seen.value, seen.since_publish_us = held.mantissa, held.publish_us
-                seen.lowest, seen.highest = min(seen.lowest, held.mantissa), max(seen.highest, held.mantissa)
+            if held is not None and not (before and held is before[position].held):
+                memory.see(self._cell(held.source), held.mantissa, held.publish_us)
         if facts.decision.mantissa is not None:
-            self._note_move(facts.now_us, facts.decision.mantissa)
+            memory.move(self._row, facts.now_us, facts.decision.mantissa)
 
-    def _note_move(self, now_us: int, mantissa: int) -> None:
-        second, moves = now_us // 1_000_000, self._moves
-        if moves and moves[-1][0] == second:
-            _, lowest, highest = moves[-1]
-            if lowest <= mantissa <= highest:
-                return
-            moves[-1] = (second, min(lowest, mantissa), max(highest, mantissa))
-            self._lowest, self._highest = min(self._lowest, mantissa), max(self._highest, mantissa)
-            return
-        moves.append((second, mantissa, mantissa))
-        oldest = (now_us - self.settings.velocity_window_us) // 1_000_000
-        while moves[0][0] < oldest:
-            moves.popleft()
-        self._lowest, self._highest = min(move[1] for move in moves), max(move[2] for move in moves)
+    def recall(self, facts: Facts) -> None:
+        """Hold facts of which all is remembered already."""
+        self._facts = facts
+        self._memory.told(self._row, facts.now_us)
 
     def standings(self, now_us: int) -> list[Standing]:
         """Every input as it stands at an instant at or after the facts."""
@@ -167,7 +179,7 @@ class FeedWatch:
             return False
         if settings.aggregates and not all(self._executable(entry, facts.now_us) for entry in facts.inputs):
             return False
-        return (self._highest - self._lowest) * 20_000 <= price * settings.velocity_bps
+        return self._memory.span(self._row) * 20_000 <= price * settings.velocity_bps
 
     def _in_parity(self, entry: DecisionInput, price: int) -> bool:
         """Whether a reference gives no detector anything to say of the chosen price. Of one out of use none does."""
@@ -198,24 +210,21 @@ class FeedWatch:
             if entry.source in settings.aggregates:
                 instants.append(born_us + chain_max_age_us(facts.spec, settings.chain_max_age_us) + 1)
         instants.extend(last_us + settings.conflict_us for last_us in self.conflicts_us.values())
-        if len(self._moves) > 1:
-            instants.append((self._moves[0][0] + 1) * 1_000_000 + settings.velocity_window_us)
+        moved_us = self._memory.next_us(self._row)
+        if moved_us is not None:
+            instants.append(moved_us)
         return min((instant for instant in instants if instant > now_us), default=None)
 
     # What detectors ask.
 
-    def seen(self, source: str) -> _Seen | None:
-        """What a source did before."""
-        return self._seen.get(source)
+    def seen(self, source: str) -> tuple[int, int, int, int]:
+        """What a source did before: :meth:`Memory.seen`."""
+        return self._memory.seen(self._cell(source))
 
     def moved(self, now_us: int, mantissa: int) -> int:
         """How far the chosen price is from its extremes within the window, in hundredths of a basis point."""
-        oldest = (now_us - self.settings.velocity_window_us) // 1_000_000
-        moves = [move for move in self._moves if move[0] >= oldest]
-        if not moves:
-            return 0
-        lowest, highest = min(move[1] for move in moves), max(move[2] for move in moves)
-        return max(apart(mantissa, lowest), apart(mantissa, highest))
+        extremes = self._memory.extremes(self._row, now_us)
+        return 0 if extremes is None else max(apart(mantissa, extreme) for extreme in extremes)
 
 
 Detector: TypeAlias = Callable[[FeedWatch, Facts, list[Standing], int], Iterator[Signal]]
@@ -288,15 +297,16 @@ def source_stalled(watch: FeedWatch, facts: Facts, standings: list[Standing], no
     """A role that the hub holds for stalled. A clamp: at the end of its own range, the others beyond."""
     limit_bps = facts.spec.max_divergence_bps
     for one in standings[:3]:
-        held, seen = one.entry.held, watch.seen(one.entry.source)
-        if one.entry.status is not InputStatus.STALLED or one.stale or held is None or seen is None:
+        held = one.entry.held
+        if one.entry.status is not InputStatus.STALLED or one.stale or held is None:
             continue
+        value, since_us, least, most = watch.seen(one.entry.source)
         others = [other.entry.held.mantissa for other in standings[:3] if other is not one and other.entry.held]
         beyond = all(not near(held.mantissa, other, limit_bps) for other in others)
-        floor = beyond and seen.value == seen.lowest < seen.highest and max(others) < held.mantissa
-        ceiling = beyond and seen.value == seen.highest > seen.lowest and min(others) > held.mantissa
+        floor = beyond and value == least < most and max(others) < held.mantissa
+        ceiling = beyond and value == most > least and min(others) > held.mantissa
         kind = Kind.SOURCE_CLAMPED if floor or ceiling else Kind.SOURCE_STALLED
-        seconds = (held.publish_us - seen.since_publish_us) // 1_000_000
+        seconds = (held.publish_us - since_us) // 1_000_000
         text = f"{_price(held, facts)} for {seconds} s of its own time, while the others moved"
         yield Signal(kind, (held.source,), 1, 1, 1, text=text)
 

@@ -9,18 +9,24 @@ before that instant's facts are taken.
 """
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
+import numpy as np
 
 from oracle_hub.alerts.alert import Alert, Key, Kind, Severity, Signal, Transition
 from oracle_hub.alerts.detectors import Facts, FeedWatch, coarse
+from oracle_hub.alerts.glance import Glance
+from oracle_hub.alerts.memory import Memory, WatchesState
 from oracle_hub.alerts.settings import AlertSettings
 from oracle_hub.alerts.telling import Condition, Teller
 from oracle_hub.core.hub import Hub
 from oracle_hub.core.licence import WITHHELD, told_inputs
 from oracle_hub.core.price import divergence_bps
+
+GLANCE_CROSSING = 12
+"""From so many feeds in one step on, the quick look is faster over columns than one by one."""
 
 
 class _Timer(msgspec.Struct, order=True, frozen=True, gc=False):
@@ -34,19 +40,25 @@ class _Timer(msgspec.Struct, order=True, frozen=True, gc=False):
 class AlertEngine:
     """Takes facts, tells transitions.
 
-    >>> engine.observe(now_us, facts)     # after each step, for the feeds that it touched
+    >>> engine.look(now_us, hub)          # after each step: what it touched
+    >>> engine.observe(now_us, facts)     # the same, one by one
     >>> engine.condition(now_us, key, …)  # what is no feed's: links, clock, journal
     >>> engine.advance(now_us)            # at engine.next_deadline(), or any time
 
     All return the transitions to be told, in order.
     """
 
-    CONFIGURED: ClassVar[frozenset[str]] = frozenset({"settings", "_kinds"})
+    CONFIGURED: ClassVar[frozenset[str]] = frozenset({"settings", "_kinds", "_watches", "_memory", "_glance"})
+    """Given by the configuration, or kept by :meth:`watches`."""
 
     def __init__(self, settings: AlertSettings | None = None) -> None:
         self.settings = settings or AlertSettings()
         self._kinds = {kind: self.settings.kind(kind) for kind in Kind}
         self._watches: dict[str, FeedWatch] = {}
+        self._memory = Memory(self.settings.velocity_window_us)
+        self._glance: Glance | None = None
+        self._resting: set[str] = set()
+        """Feeds of which nothing is open, pending or remembered, and whose timer is armed."""
         self._conditions: dict[Key, Condition] = {}
         self._by_feed: dict[str, dict[Key, Condition]] = {}
         self._timers: list[_Timer] = []
@@ -59,6 +71,30 @@ class AlertEngine:
         self._teller = Teller(self.settings)
 
     # What is told to the engine.
+
+    def look(self, now_us: int, hub: Hub, conflicts: Sequence[tuple[str, str]] = ()) -> list[Transition]:
+        """Take what ``hub.step(now_us)`` touched; ``conflicts`` are (source, feed) of this step.
+
+        The same as :meth:`observe` with :func:`facts_after`, whatever it finds; where much was touched, most of it by
+        columns.
+        """
+        touched = hub.touched
+        if len(touched) < GLANCE_CROSSING:
+            return self.observe(now_us, facts_after(hub, now_us, touched), conflicts)
+        told = self.advance(now_us)
+        calm = self._calm(now_us, hub, {feed for _, feed in conflicts}) if hub.blocked is None else ()
+        rest = [index for index in touched if index not in calm]
+        return told + self.observe(now_us, facts_after(hub, now_us, rest), conflicts)
+
+    def _calm(self, now_us: int, hub: Hub, disputed: Collection[str]) -> set[int]:
+        """Take those touched feeds that are at rest and stay so, by their index in the catalog."""
+        glance, feeds = self._glance, hub.catalog.feeds
+        if glance is None or glance.catalog is not hub.catalog or glance.settings is not self.settings:
+            glance = self._glance = Glance(hub.catalog, self.settings, self._memory)
+            self._resting.clear()  # their facts are of another catalog
+        resting = self._resting.difference(disputed) if disputed else self._resting
+        quiet = np.array([index for index in hub.touched if feeds[index].feed in resting], np.int64)
+        return set(quiet[glance.calm(hub.table, quiet, now_us)].tolist())
 
     def observe(
         self, now_us: int, facts: Iterable[Facts], conflicts: Iterable[tuple[str, str]] = ()
@@ -73,16 +109,23 @@ class AlertEngine:
             feed = one.spec.feed
             watch = self._watches.get(feed)
             if watch is None:
-                watch = self._watches[feed] = FeedWatch(self.settings)
+                watch = self._watch(feed)
             watch.take(one)
             for source in disputed.get(feed, ()):
                 watch.conflicts_us[source] = now_us
             if feed not in self._by_feed and watch.calm():
                 if feed not in self._armed_us:
                     self._arm_feed(feed, watch, now_us)
+                if feed in self._armed_us:
+                    self._resting.add(feed)
                 continue
+            self._resting.discard(feed)
             looked |= self._look(feed, watch, now_us)
         return told + self._teller.settle(now_us) if looked else told
+
+    def _watch(self, feed: str) -> FeedWatch:
+        watch = self._watches[feed] = FeedWatch(self.settings, feed, self._memory)
+        return watch
 
     def condition(self, now_us: int, key: Key, wrong: bool, text: str) -> list[Transition]:
         """Say that something of no feed is wrong, or no longer: a link, the clock, the journal."""
@@ -112,6 +155,8 @@ class AlertEngine:
         gone = [feed for feed in self._watches if feed not in set(feeds)]
         for feed in gone:
             del self._watches[feed]
+            self._memory.forget(feed)
+            self._resting.discard(feed)
             self._armed_us.pop(feed, None)
             for key in list(self._by_feed.pop(feed, ())):
                 condition = self._conditions.pop(key)
@@ -125,6 +170,7 @@ class AlertEngine:
         self.settings = settings
         self._kinds = {kind: settings.kind(kind) for kind in Kind}
         self._teller.settings = settings
+        self._memory.change(settings.velocity_window_us)
         for watch in self._watches.values():
             watch.settings = settings
         for condition in self._conditions.values():
@@ -173,6 +219,7 @@ class AlertEngine:
             return
         if self._armed_us.get(timer.feed) == timer.at_us:
             del self._armed_us[timer.feed]
+            self._resting.discard(timer.feed)
             watch = self._watches.get(timer.feed)
             if watch is not None:
                 self._look(timer.feed, watch, timer.at_us)
@@ -276,18 +323,41 @@ class AlertEngine:
                 self._conditions[condition.key] = condition
                 if condition.key.feed is not None:
                     self._by_feed.setdefault(condition.key.feed, {})[condition.key] = condition
-                    self._watches.setdefault(condition.key.feed, FeedWatch(self.settings))
+                    self._watch(condition.key.feed)
             self._teller.restore(state["told"], self._conditions.values())
             self._now_us = int(state["now_us"])
         except (KeyError, TypeError, msgspec.ValidationError) as error:
             raise ValueError(f"not a state of alerts: {error}") from None
 
+    def watches(self) -> WatchesState:
+        """What is known of the feeds, for a checkpoint. To be taken after a step and its :meth:`look`."""
+        conflicts_us = {feed: watch.conflicts_us for feed, watch in self._watches.items() if watch.conflicts_us}
+        return WatchesState(list(self._watches), conflicts_us, self._memory.state())
 
-def facts_after(hub: Hub, now_us: int) -> list[Facts]:
-    """What to observe after ``hub.step(now_us)``: the feeds that the step looked at, decided anew or not."""
+    def recall(self, state: WatchesState, hub: Hub) -> None:
+        """Watch what another engine watched, beside a hub that stands as the other's stood.
+
+        Raises:
+            ValueError: no such state.
+        """
+        self._memory, self._watches, self._glance = Memory.restored(state.memory), {}, None
+        for feed in state.feeds:
+            watch, index = self._watch(feed), hub.catalog.feed_index.get(feed)
+            watch.conflicts_us = dict(state.conflicts_us.get(feed, {}))
+            told_us = self._memory.told_us(self._memory.row(feed))
+            if told_us and index is not None:
+                # Since then nothing came for it, or it would have been told of that.
+                watch.recall(Facts(told_us, hub.catalog.feeds[index], hub.decisions[feed], hub.inputs(index, told_us)))
+
+
+def facts_after(hub: Hub, now_us: int, touched: Iterable[int] | None = None) -> list[Facts]:
+    """What to observe after ``hub.step(now_us)``: the feeds that the step looked at, decided anew or not.
+
+    ``touched``: only these, by their index in the catalog.
+    """
     feeds = hub.catalog.feeds
     facts = []
-    for index in hub.touched:
+    for index in hub.touched if touched is None else touched:
         spec = feeds[index]
         decision = hub.decisions[spec.feed]
         inputs = decision.inputs

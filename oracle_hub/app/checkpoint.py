@@ -21,9 +21,12 @@ import msgspec
 import zstandard
 
 import oracle_hub
+from oracle_hub.alerts.former import FormerSeen, FormerWatch, watches_of
 from oracle_hub.app.engine import Engine, Lineup
 from oracle_hub.core.catalog import Catalog
+from oracle_hub.core.hub import Decision
 from oracle_hub.core.table import TableState
+from oracle_hub.core.ways import WayRecord
 from oracle_hub.errors import JournalError
 from oracle_hub.journal.records import Checkpoint, RunStart
 
@@ -40,7 +43,12 @@ _CONTAINERS: dict[tuple[str, str], type] = {
 }
 
 
-_LATER = {"Engine": frozenset({"published"})}
+_FORMER: dict[tuple[str, str], type] = {
+    ("oracle_hub.alerts.detectors", "FeedWatch"): FormerWatch,
+    ("oracle_hub.alerts.detectors", "_Seen"): FormerSeen,
+}
+"""Classes that checkpoints of earlier versions name."""
+_LATER = {"Engine": frozenset({"published"}), "AlertEngine": frozenset({"_resting"})}
 """Attributes that checkpoints of earlier versions lack, and that stay as they are made then."""
 
 
@@ -61,10 +69,11 @@ def checkpoint(engine: Engine, run: RunStart, now_us: int) -> Checkpoint:
     """
     lineup = engine.lineup
     parts = {
-        "hub": _state(engine.hub),
+        "hub": _packed(_state(engine.hub), "decisions"),
         "table": engine.hub.table.state(),
-        "engine": _state(engine),
+        "engine": _packed(_state(engine), "ways"),
         "alerts": _state(engine.alerts),
+        "watches": engine.alerts.watches(),
         "links": {name: _state(link) for name, link in lineup.links.items()},
         "readers": {name: _state(reader) for name, reader in lineup.readers.items()},
     }
@@ -99,10 +108,14 @@ def restore(written: Checkpoint, lineup: Lineup) -> Engine:
         engine = Engine(lineup, epoch=written.epoch, started_us=written.now_us, warmup_us=parts["hub"]["warmup_us"])
         table: TableState = parts["table"]
         engine.hub.table.restore(table)
-        _fill(engine, parts["engine"])
+        _fill(engine, _unpacked(parts["engine"], "ways"))
         engine.limit_again()
-        _fill(engine.hub, parts["hub"])
-        _fill(engine.alerts, parts["alerts"])
+        _fill(engine.hub, _unpacked(parts["hub"], "decisions"))
+        alerts: dict[str, Any] = parts["alerts"]
+        former = alerts.pop("_watches", {})
+        _fill(engine.alerts, alerts)
+        watches = parts["watches"] if "watches" in parts else watches_of(former, engine.alerts.settings)
+        engine.alerts.recall(watches, engine.hub)
         _fill_all(lineup.links, parts["links"])
         _fill_all(lineup.readers, parts["readers"])
     except Exception as error:  # whatever bytes can do to an unpickler
@@ -130,6 +143,24 @@ def digest(engine: Engine) -> bytes:
         "table": hub.table.state(),
     }
     return blake2b(msgspec.msgpack.encode(state), digest_size=16).digest()
+
+
+def _packed(state: dict[str, Any], name: str) -> dict[str, Any]:
+    """With thousands of records of one kind as one text: pickle would take ten times as long."""
+    return state | {name: _encode(list(state[name].items()))}
+
+
+def _unpacked(state: dict[str, Any], name: str) -> dict[str, Any]:
+    """The opposite; checkpoints of earlier versions have the records themselves."""
+    packed = state[name]
+    return state | {name: dict(_DECODERS[name].decode(packed))} if isinstance(packed, bytes) else state
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_DECODERS: dict[str, msgspec.msgpack.Decoder[Any]] = {
+    "decisions": msgspec.msgpack.Decoder(list[tuple[str, Decision]]),
+    "ways": msgspec.msgpack.Decoder(list[tuple[tuple[str, str], WayRecord]]),
+}
 
 
 def _fill(part: _Stateful, state: Mapping[str, Any]) -> None:
@@ -177,6 +208,9 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("msgspec._utils", "rebuild"):  # how records with keyword arguments only are pickled
             return _rebuilt
+        former = _FORMER.get((module, name))
+        if former is not None:
+            return former
         container = _CONTAINERS.get((module, name))
         if container is not None:
             return container

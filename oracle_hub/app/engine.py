@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Protocol
 import msgspec
 
 from oracle_hub.alerts.alert import Key, Kind, Transition
-from oracle_hub.alerts.engine import AlertEngine, facts_after
+from oracle_hub.alerts.engine import AlertEngine
 from oracle_hub.alerts.settings import AlertSettings
 from oracle_hub.app.independence import dependent_at_run_time
 from oracle_hub.app.onchain import limited, published
@@ -243,7 +243,7 @@ class Engine:
                 self._look_at_ways(now_us)
         if self.watching and (self.hub.touched or self._conflicts):
             conflicts, self._conflicts = self._conflicts, []
-            self.transitions += self.alerts.observe(now_us, facts_after(self.hub, now_us), conflicts)
+            self.transitions += self.alerts.look(now_us, self.hub, conflicts)
             if batch is not None and any(decision.reason is Reason.REMOVED for decision in batch.decisions):
                 self.transitions += self.alerts.forget(now_us, self.hub.catalog.feed_index)
         return batch

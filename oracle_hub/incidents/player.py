@@ -12,7 +12,7 @@ from itertools import groupby
 import msgspec
 
 from oracle_hub.alerts.alert import Transition
-from oracle_hub.alerts.engine import AlertEngine, facts_after
+from oracle_hub.alerts.engine import AlertEngine
 from oracle_hub.alerts.settings import AlertSettings
 from oracle_hub.core.catalog import Catalog, FeedSpec
 from oracle_hub.core.hub import Decision, Hub
@@ -171,7 +171,7 @@ class _Player:
         hub = self.hub
         assert hub is not None
         batch = hub.step(self.now_us)
-        self.alerts += self.engine.observe(self.now_us, facts_after(hub, self.now_us), conflicts)
+        self.alerts += self.engine.look(self.now_us, hub, conflicts)
         if batch is not None:
             for decision in batch.decisions:
                 self._note(decision)

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracle_hub.alerts.detectors import Facts, FeedWatch
+from oracle_hub.alerts.memory import Memory
 from oracle_hub.alerts.settings import AlertSettings
 from oracle_hub.core.catalog import FeedSpec
 from oracle_hub.core.hub import Decision, DecisionInput
@@ -72,7 +73,9 @@ def test_where_it_is_calm_nothing_begins(
     chain_max_age_us: int,
 ) -> None:
     watch = FeedWatch(
-        AlertSettings(pegs=pegs, aggregates=aggregates, leave_percent=leave_percent, chain_max_age_us=chain_max_age_us)
+        AlertSettings(pegs=pegs, aggregates=aggregates, leave_percent=leave_percent, chain_max_age_us=chain_max_age_us),
+        SPEC.feed,
+        Memory(60_000_000),
     )
     watch.take(facts(inputs[:n_inputs]))
     if watch.calm():
@@ -80,7 +83,8 @@ def test_where_it_is_calm_nothing_begins(
 
 
 def ordinary(n_inputs: int, mantissa_of_y: int = 100_000_000, status_of_y: InputStatus = InputStatus.OK) -> FeedWatch:
-    watch = FeedWatch(AlertSettings(pegs={"USDC/USD": 100_000_000}, aggregates=frozenset({"x"})))
+    tuned = AlertSettings(pegs={"USDC/USD": 100_000_000}, aggregates=frozenset({"x"}))
+    watch = FeedWatch(tuned, SPEC.feed, Memory(60_000_000))
     inputs = []
     for source in SOURCES[:n_inputs]:
         mantissa = mantissa_of_y if source == "y" else 100_000_000

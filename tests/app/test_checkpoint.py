@@ -9,7 +9,9 @@ import pytest
 import zstandard
 
 from feeds.pyth.hermes import HermesFeed, HermesLink
-from oracle_hub.app.checkpoint import checkpoint, restore
+from oracle_hub.alerts.former import watches_of
+from oracle_hub.alerts.memory import Memory
+from oracle_hub.app.checkpoint import _Unpickler, checkpoint, restore
 from oracle_hub.app.lineup import lineup_from_text
 from oracle_hub.app.replay import Replayer, ReplayReport, replay
 from oracle_hub.config import Config
@@ -105,6 +107,37 @@ async def test_another_version_that_keeps_another_state_is_named(long_run: Rig) 
         with pytest.raises(JournalError, match=r"written by version 0\.0\.9") as caught:
             restore(damaged, lineup_from_text(written.config_text))
         assert "\n" not in str(caught.value)
+
+
+async def test_watches_of_before_they_were_columns_can_be_read(tmp_path: Path) -> None:
+    """From a segment of the run above as it was written then, from its second 7 on."""
+    path = tmp_path / "001790000000-000004-20260921T141327Z.ohj"
+    packed = Path(__file__).with_name("former_checkpoint.ohj.zst").read_bytes()
+    path.write_bytes(zstandard.ZstdDecompressor().decompress(packed))
+    written = next(iter(read_journal([path])))
+    assert isinstance(written, Checkpoint)
+    lineup = lineup_from_text(written.config_text)
+    state = zstandard.ZstdDecompressor().decompress(written.state)
+    former = _Unpickler(io.BytesIO(state), lineup).load()["alerts"]["_watches"]
+    memory = Memory.restored(watches_of(former, lineup.alerts).memory)
+    assert sorted(former) == [BTC, SOL]
+    seen = memory.seen(memory.cell(BTC, "chainlink"))
+    assert seen == (100_00000000 - 6, 1_790_000_007_000_000, 100_00000000 - 6, 100_00000000)
+    assert memory.extremes(memory.row(SOL), written.now_us) == (100_00000000, 100_06000000)
+    assert memory.told_us(memory.row(SOL)) == written.now_us
+
+
+async def test_watches_survive_a_checkpoint(long_run: Rig) -> None:
+    engine = long_run.pump.engine
+    written = checkpoint(engine, RUN, 5)
+    again = restore(written, lineup_from_text(written.config_text))
+    assert again.alerts.watches() == engine.alerts.watches()
+    assert again.alerts.state() == engine.alerts.state()
+    assert again.ways == engine.ways
+    for feed in (SOL, BTC):
+        ours, theirs = again.alerts._watches[feed], engine.alerts._watches[feed]
+        assert ours.facts == theirs.facts
+        assert ours.conflicts_us == theirs.conflicts_us
 
 
 class Evil:
