@@ -4,6 +4,7 @@ Every address here follows from a rule, and the tests derive them all. A mistype
 Pyth account: derive and compare before you believe an address.
 """
 
+from functools import cache
 from typing import Literal, TypeAlias
 
 import msgspec
@@ -261,11 +262,14 @@ def asset_of(address: str) -> tuple[Asset, str] | None:
 
     A configuration that names an old ``dovesOracle`` is mapped to its custody with this.
     """
-    for asset in ASSETS.values():
-        for field in msgspec.structs.fields(Asset):
-            if getattr(asset, field.name) == address:
-                return asset, field.name
-    return None
+    return _places().get(address)
+
+
+@cache
+def _places() -> dict[str, tuple[Asset, str]]:
+    names = [field.name for field in msgspec.structs.fields(Asset)]
+    named = ((getattr(asset, name), (asset, name)) for asset in ASSETS.values() for name in names)
+    return dict(reversed([one for one in named if isinstance(one[0], str)]))
 
 
 def known_feed_id(feed: str) -> bytes | None:

@@ -107,3 +107,5 @@ class EmulatorSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields
     loop: bool = False
     faults: str | None = None
     port: Port = 0
+    prices: dict[str, str] = {}
+    updates_per_s: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1_200

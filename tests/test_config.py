@@ -179,7 +179,8 @@ def test_urls_from_the_environment_are_checked_without_being_shown(
 
 
 @pytest.mark.parametrize(
-    "preset", ["simulate.toml", "simulate-signed.toml", "jupiter-mainnet.toml", "jupiter-legs.toml"]
+    "preset",
+    ["simulate.toml", "simulate-signed.toml", "simulate-catalogue.toml", "jupiter-mainnet.toml", "jupiter-legs.toml"],
 )
 def test_presets_are_valid_and_say_what_they_give(preset: str) -> None:
     path = ROOT / "deploy" / preset

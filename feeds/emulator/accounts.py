@@ -1,42 +1,33 @@
 """The emulator's accounts: what each oracle's state looks like on the chain, at the mainnet addresses."""
 
 from functools import cache
-from hashlib import sha256
 from typing import NamedTuple
 
 import msgspec
 
 from feeds.addresses import (
     ASSETS,
-    CHAINLINK_STORE,
-    DOVES,
     DOVES_SIGNER,
-    PERPS,
     POOL,
-    PYTH_LEGACY,
-    PYTH_NEW_RECEIVER,
-    PYTH_OLD_RECEIVER,
-    REDSTONE,
     Asset,
     doves_ag_feed_bump,
     doves_feed_bump,
 )
 from feeds.chainlink.store import Transmission, Transmissions
 from feeds.doves import AgPriceFeed, PriceFeed
-from feeds.emulator.oracles import AGGREGATE, CHAINLINK_LEG, EDGE, LAZER, LEGACY, RECEIVER, STORE
+from feeds.emulator.catalogue import KNOWN, Catalogue, next_aggregate
+from feeds.emulator.oracles import AGGREGATE, CHAINLINK_LEG, EDGE, LAZER, RECEIVER, STORE
 from feeds.emulator.oracles import REDSTONE as REDSTONE_ORACLE
 from feeds.jupiter import Custody, OracleParams, ParameterUpdateOracle, Pool
-from feeds.layout import UNSET_KEY, pad32, pubkey_bytes, pubkey_text
+from feeds.layout import UNSET_KEY, pad32, pubkey_bytes
 from feeds.pyth.legacy import Ema, PriceAccount, PriceInfo
 from feeds.pyth.receiver import PriceUpdateV2
 from feeds.reader import MILLISECOND_US
-from feeds.redstone import PriceData
+from feeds.redstone import PriceData, symbol_of
 
 EXPO = -8
 AG_ORACLE_OFFSET = 384
 """Where a custody's ``dovesAgOracle`` begins: accounts from before April 2025 end here."""
-CUSTODY = "jupiter.custody"
-POOL_KIND = "jupiter.pool"
 _SECOND_US = 1_000_000
 _STABLE = frozenset({"USDC", "USDT"})
 
@@ -63,49 +54,6 @@ class Held(msgspec.Struct, frozen=True, gc=False):
         return self.publish_us // _SECOND_US
 
 
-class Place(msgspec.Struct, frozen=True):
-    """What an address is."""
-
-    oracle: str
-    """An oracle, ``jupiter.custody`` or ``jupiter.pool``."""
-    feed: str | None
-    owner: str
-
-
-@cache
-def next_aggregate(feed: str) -> str:
-    """The address of a feed's second aggregate. The real chain has none, and no rule derives this one."""
-    return pubkey_text(sha256(f"oracle-hub emulator: second aggregate of {feed}".encode()).digest())
-
-
-@cache
-def places() -> dict[str, Place]:
-    """Every address that the emulator knows."""
-    found = {POOL: Place(POOL_KIND, None, PERPS)}
-    for feed, asset in ASSETS.items():
-        for oracle, address, owner in (
-            (EDGE, asset.edge, DOVES),
-            (LAZER, asset.lazer, DOVES),
-            (CHAINLINK_LEG, asset.chainlink_doves, DOVES),
-            (AGGREGATE, asset.ag, DOVES),
-            (AGGREGATE, next_aggregate(feed), DOVES),
-            (STORE, asset.chainlink_store, CHAINLINK_STORE),
-            (RECEIVER, asset.pyth_new_push, PYTH_NEW_RECEIVER),
-            (RECEIVER, asset.pyth_old_push, PYTH_OLD_RECEIVER),
-            (LEGACY, asset.pyth_legacy, PYTH_LEGACY),
-            (REDSTONE_ORACLE, asset.redstone, REDSTONE),
-            (CUSTODY, asset.custody, PERPS),
-        ):
-            found[address] = Place(oracle, feed, owner)
-    return found
-
-
-@cache
-def addresses_of(feed: str, oracle: str) -> tuple[str, ...]:
-    """The accounts that an oracle writes for a feed; none for Hermes."""
-    return tuple(address for address, place in places().items() if (place.feed, place.oracle) == (feed, oracle))
-
-
 @cache
 def _feed_bump(pair: bytes) -> int:
     return doves_feed_bump(pair)
@@ -128,11 +76,11 @@ LIVE_LIMITS = Limits()
 """As on mainnet in autumn 2026."""
 
 
-def encode_price(address: str, held: Held, limits: Limits = LIVE_LIMITS) -> bytes:
+def encode_price(address: str, held: Held, limits: Limits = LIVE_LIMITS, catalogue: Catalogue = KNOWN) -> bytes:
     """The bytes of a price account that holds this state; an aggregate also publishes its limits."""
-    place = places()[address]
+    place = catalogue.places[address]
     assert place.feed is not None
-    asset = ASSETS[place.feed]
+    asset = catalogue.assets[place.feed]
     if place.oracle in (EDGE, LAZER, CHAINLINK_LEG):
         return _price_feed(asset, place.oracle, held)
     if place.oracle == AGGREGATE:
@@ -178,7 +126,7 @@ def _transmissions(asset: Asset, held: Held) -> bytes:
         owner=UNSET_KEY,
         proposed_owner=UNSET_KEY,
         writer=UNSET_KEY,
-        description=pad32(f"{asset.symbol} / USD"),
+        description=_text32(asset.feed.replace("/", " / ")),
         decimals=-EXPO,
         flagging_threshold=0,
         latest_round_id=held.round_id,
@@ -205,9 +153,18 @@ def _price_update(address: str, asset: Asset, held: Held) -> bytes:
     ).encode()
 
 
+def _text32(text: str) -> bytes:
+    """A name, as far as it fits."""
+    return text.encode("ascii", "replace")[:32].ljust(32, b"\0")
+
+
+def _redstone_id(asset: Asset) -> bytes:
+    return pad32(symbol_of(asset.feed) or asset.symbol)
+
+
 def _redstone(asset: Asset, held: Held) -> bytes:
     published_ms, written_ms = held.publish_us // MILLISECOND_US, held.emit_us // MILLISECOND_US
-    return PriceData(pad32(asset.symbol), held.mantissa, published_ms, written_ms, held.slot, -EXPO).encode()
+    return PriceData(_redstone_id(asset), held.mantissa, published_ms, written_ms, held.slot, -EXPO).encode()
 
 
 def _legacy(asset: Asset, held: Held) -> bytes:
@@ -224,10 +181,9 @@ def _legacy(asset: Asset, held: Held) -> bytes:
     ).encode()
 
 
-def encode_custody(feed: str, mode: str = "set") -> bytes:
-    """The bytes of a feed's custody, in a mode of the fault ``custody``."""
-    asset = ASSETS[feed]
-    names = {"set": asset.ag, "next": next_aggregate(feed)}.get(mode)
+def encode_custody(asset: Asset, mode: str = "set") -> bytes:
+    """The bytes of an asset's custody, in a mode of the fault ``custody``."""
+    names = {"set": asset.ag, "next": next_aggregate(asset.feed)}.get(mode)
     data = Custody(
         pool=pubkey_bytes(POOL),
         mint=pubkey_bytes(asset.mint),

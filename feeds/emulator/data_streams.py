@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 import orjson
 from aiohttp import WSMsgType, web
 
-from feeds.addresses import ASSETS
 from feeds.chainlink.data_streams import STREAM_ID, signed_headers
 from feeds.emulator.accounts import Held
 from feeds.emulator.faults import ActiveFault, Kind
@@ -24,7 +23,6 @@ TOLERANCE_MS = 5_000
 _TO_18_DECIMALS = 10**10
 _SPREAD_PPM = 20
 _QUEUE_REPORTS = 1_000
-_FEED_OF = {asset.data_streams_id: feed for feed, asset in ASSETS.items()}
 
 
 class _Socket:
@@ -89,8 +87,9 @@ class StreamsServer:
 
     async def _feeds(self, request: web.Request) -> web.Response:
         await self._admit(request)
-        feeds = [feed for feed, oracle in self._world.keys if oracle == CHAINLINK_LEG]
-        body = {"feeds": [{"feedID": "0x" + ASSETS[feed].data_streams_id} for feed in feeds]}
+        played = {feed for feed, oracle in self._world.keys if oracle == CHAINLINK_LEG}
+        ids = [one for one, feed in self._world.catalogue.of_streams_id.items() if feed in played]
+        body = {"feeds": [{"feedID": "0x" + one} for one in ids]}
         return web.Response(body=orjson.dumps(body), content_type="application/json")
 
     async def _latest(self, request: web.Request) -> web.Response:
@@ -128,12 +127,12 @@ class StreamsServer:
 
     def _asked(self, ids: str) -> frozenset[str]:
         matches = (STREAM_ID.fullmatch(one) for one in ids.split(","))
-        found = (_FEED_OF.get(match[1].lower()) for match in matches if match is not None)
+        found = (self._world.catalogue.of_streams_id.get(match[1].lower()) for match in matches if match is not None)
         return frozenset(feed for feed in found if feed is not None)
 
     def report(self, feed: str, held: Held) -> bytes:
         """What REST and websocket say of a state, signed."""
-        stream_id = ASSETS[feed].data_streams_id
+        stream_id = self._world.catalogue.assets[feed].data_streams_id
         price = held.mantissa * _TO_18_DECIMALS
         half = max(1, price * _SPREAD_PPM // 2_000_000)
         quotes = {"price": price, "bid": price - half, "ask": price + half}

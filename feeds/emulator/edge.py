@@ -10,15 +10,13 @@ from collections.abc import Callable, Sequence
 import orjson
 from aiohttp import web
 
-from feeds.addresses import ASSETS
-from feeds.edge.messages import EdgePrice, feed_id_of
+from feeds.edge.messages import EdgePrice
 from feeds.emulator.accounts import EXPO
 from feeds.emulator.edge_signing import EdgeSigner
 from feeds.emulator.faults import ActiveFault, Kind
 from feeds.emulator.oracles import EDGE
 from feeds.emulator.world import Change, World
 
-_FEED_OF = {feed_id_of(feed): feed for feed in ASSETS}
 _SPREAD_PPM = 20
 
 
@@ -59,7 +57,7 @@ class EdgeServer:
             raise web.HTTPUnauthorized(text='{"error": "unauthorized"}')
 
     def _price(self, feed_id: str) -> EdgePrice | None:
-        feed = _FEED_OF.get(feed_id.upper())
+        feed = self._world.catalogue.of_edge_id.get(feed_id.upper())
         if feed is None or any(fault.hits(EDGE, feed) for fault in self._faults("not_entitled")):
             return None
         held = self._world.held(feed, EDGE)
@@ -67,9 +65,7 @@ class EdgeServer:
             return None
         half = max(1, held.mantissa * _SPREAD_PPM // 2_000_000)
         bid = max(1, held.mantissa - half)
-        return EdgePrice(
-            feed_id_of(feed), held.mantissa, EXPO, held.publish_s, held.round_id, bid, held.mantissa + half
-        )
+        return EdgePrice(feed_id.upper(), held.mantissa, EXPO, held.publish_s, held.round_id, bid, held.mantissa + half)
 
     async def _asked(self, request: web.Request) -> list[EdgePrice]:
         await self._admit(request)

@@ -5,7 +5,7 @@ Whoever embeds it calls :meth:`Emulator.start` and hands the URLs on. Everything
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -14,17 +14,17 @@ import orjson
 from aiohttp import web
 
 from feeds.addresses import ASSETS
+from feeds.emulator.catalogue import Catalogue, ReadAt, mantissa_of
 from feeds.emulator.data_streams import StreamsServer
 from feeds.emulator.edge import EdgeServer
 from feeds.emulator.evm import EvmServer
 from feeds.emulator.faults import Fault, FaultBook, check_target, load_script, parse_faults
 from feeds.emulator.hermes import HermesServer
-from feeds.emulator.oracles import ORACLES
 from feeds.emulator.pro import ProServer
 from feeds.emulator.solana import SolanaServer
 from feeds.emulator.tape import Playback, Tape, read_tape, utc_text
-from feeds.emulator.walk import Point, walk
-from feeds.emulator.world import SLOT_US, Key, World
+from feeds.emulator.walk import MANNERS, Point, path_of, walk
+from feeds.emulator.world import SLOT_US, Change, Key, World
 from oracle_hub.errors import ConfigError
 
 _LONGEST_SLEEP_S = 0.1
@@ -48,6 +48,12 @@ class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where on the tape: seconds after its first row, or a UTC time."""
     loop: bool = False
     feeds: tuple[str, ...] = tuple(ASSETS)
+    read: tuple[ReadAt, ...] = ()
+    """How the configuration reads them: it says where those that are no known assets are served."""
+    prices: Mapping[str, str] = {}
+    """Start prices of the walk by feed, decimal; the others have their own."""
+    updates_per_s: int = 1_200
+    """Of all feeds that are no known assets: with thousands of them, each oracle speaks seldomer."""
     host: str = "127.0.0.1"
     port_base: int = 0
     """First of thirteen ports (control, RPC a and b, Hermes 1 and 2, Edge, Data Streams, Pyth Pro 1 to 3, EVM, and the
@@ -152,13 +158,11 @@ class Emulator:
     """
 
     def __init__(self, *, settings: EmulatorSettings, now_us: Callable[[], int], drive: bool = True) -> None:
-        unknown = [feed for feed in settings.feeds if feed not in ASSETS]
-        if unknown:
-            raise ConfigError(f"emulator: unknown feed {unknown[0]!r}; known: {', '.join(ASSETS)}")
         self.settings = settings
+        self.catalogue = Catalogue(settings.feeds, settings.read)
         self._now_us = now_us
         self._drive = drive
-        self._tape = _tape_of(settings)
+        self._tape = _tape_of(settings, self.catalogue)
         self._script = load_script(Path(settings.script)) if settings.script else ()
         self._playback: Playback | None = None
         self._runners: list[web.AppRunner] = []
@@ -180,9 +184,7 @@ class Emulator:
         settings, book = self.settings, FaultBook(start_us)
         drivers: dict[Key, Iterator[Point]] = {}
         if self._tape is None:
-            for feed in settings.feeds:
-                for oracle in ORACLES:
-                    drivers[feed, oracle] = walk(feed, oracle, settings.seed, start_us, settings.noise_bps)
+            drivers |= self._walks(start_us)
         else:
             self._playback = Playback(
                 self._tape,
@@ -196,11 +198,31 @@ class Emulator:
             for feed, oracle in self._tape.series:
                 if feed in settings.feeds:
                     drivers[feed, oracle] = self._playback.points(feed, oracle)
-        world = World(start_us, drivers, book, derive_aggregate=self._tape is None)
+        world = World(start_us, drivers, book, derive_aggregate=self._tape is None, catalogue=self.catalogue)
         for fault in (*settings.faults, *self._script):
             self._check_target(fault)
             book.add(fault, start_us)
         return world
+
+    def _walks(self, start_us: int) -> Iterator[tuple[Key, Iterator[Point]]]:
+        settings, every_us = self.settings, self.every_us
+        unknown = next((feed for feed in settings.prices if feed not in settings.feeds), None)
+        if unknown is not None:
+            raise ConfigError(f"emulator.prices: names {unknown}, which is no feed")
+        for feed in settings.feeds:
+            given = settings.prices.get(feed)
+            path = path_of(feed, None if given is None else mantissa_of(feed, given))
+            pace = None if feed in ASSETS else every_us
+            for oracle in self.catalogue.oracles[feed]:
+                points = walk(feed, oracle, settings.seed, start_us, settings.noise_bps, path=path, every_us=pace)
+                yield (feed, oracle), points
+
+    @property
+    def every_us(self) -> int:
+        """How often an oracle speaks of a feed that is no known asset, at most: all of them share ``updates_per_s``."""
+        oracles = [oracle for feed in self.catalogue.further for oracle in self.catalogue.oracles[feed]]
+        fast = sum(MANNERS[oracle].cadence_us <= _SECOND_US for oracle in oracles)
+        return fast * _SECOND_US // self.settings.updates_per_s
 
     # Life.
 
@@ -322,7 +344,7 @@ class Emulator:
     def tick(self) -> None:
         """Bring the world up to now and tell everybody. Called by the emulator's own task, or by who drives it."""
         now_us = self._now_us()
-        changes = self.world.advance(now_us)
+        changes = self._newest(self.world.advance(now_us))
         for fault in self.world.faults.active(now_us, "disconnect"):
             for name, transports in self._transports.items():
                 if fault.hits_endpoint(name) and name != "control" and (fault.number, name) not in self._struck:
@@ -331,6 +353,15 @@ class Emulator:
                         transport.abort()
         for server in self._servers:
             server.tell(changes)
+
+    def _newest(self, changes: list[Change]) -> list[Change]:
+        """Without what is no news any more: a loop that was held up would fall further behind by telling all of it,
+        thousands of feeds at once. Of the known assets everything is told."""
+        if not self.catalogue.further or len(changes) < 2:
+            return changes
+        last = {(one.feed, one.oracle, one.address, one.endpoint): place for place, one in enumerate(changes)}
+        keep = set(last.values())
+        return [one for place, one in enumerate(changes) if place in keep or one.feed in ASSETS]
 
     def follow_clock(self) -> None:
         """Keep to a clock that was stepped, backwards or by more than half a minute: by whole seconds."""
@@ -395,6 +426,8 @@ class Emulator:
         settings = self.settings
         out: dict[str, object] = {"simulated": True, "feeds": sorted({feed for feed, _ in self.world.keys})}
         if self._tape is None or self._playback is None:
+            if self.catalogue.further:
+                out["further_feeds_every_ms"] = self.every_us // 1_000
             return out | {"driver": "walk", "seed": settings.seed, "noise_bps": settings.noise_bps}
         playback = self._playback
         return out | {
@@ -452,9 +485,10 @@ class Emulator:
         return web.json_response({"cleared": self.clear(None if number is None else int(number))})
 
 
-def _tape_of(settings: EmulatorSettings) -> Tape | None:
+def _tape_of(settings: EmulatorSettings, catalogue: Catalogue) -> Tape | None:
     if settings.tape is None:
         if settings.manifest is not None:
             raise ConfigError("emulator: a manifest without a tape; give --tape FILE too")
         return None
-    return read_tape(Path(settings.tape), Path(settings.manifest) if settings.manifest else None)
+    manifest = Path(settings.manifest) if settings.manifest else None
+    return read_tape(Path(settings.tape), manifest, tuple(catalogue.assets))

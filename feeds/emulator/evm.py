@@ -15,7 +15,7 @@ from feeds.emulator.accounts import Held
 from feeds.emulator.faults import ActiveFault, Kind
 from feeds.emulator.oracles import STORE
 from feeds.emulator.world import Change, World
-from feeds.evm_addresses import PROXIES, SEQUENCERS
+from feeds.evm_addresses import SEQUENCERS
 from feeds.signatures import keccak256
 
 _PHASE_SHIFT = 64
@@ -203,7 +203,7 @@ def _addresses(wanted: object) -> frozenset[str]:
 class EvmServer:
     """A node's websocket under a name, over a world that others share; the path names the chain id.
 
-    Each chain has the proxies of the known assets, with the prices of Chainlink's store, a block for each, and a
+    Each chain has the proxies of the world's catalogue, with the prices of Chainlink's store, a block for each, and a
     sequencer that is up where it has one.
     """
 
@@ -211,13 +211,13 @@ class EvmServer:
         self.name = name
         self._world = world
         self._now_us = now_us
-        self.nodes = {chain_id: self._node(chain_id) for chain_id in PROXIES}
+        self.nodes = {chain_id: self._node(chain_id) for chain_id in world.catalogue.proxies}
         self._sockets: dict[object, asyncio.Queue[str | None]] = {}
 
     def _node(self, chain_id: int) -> EvmNode:
         now_s = self._now_us() // 1_000_000
         node = EvmNode(chain_id, now_s)
-        for feed, proxy in PROXIES[chain_id].items():
+        for feed, proxy in self._world.catalogue.proxies[chain_id].items():
             node.add(proxy, feed.replace("/", " / "))
         if chain_id in SEQUENCERS:
             node.add(SEQUENCERS[chain_id], _SEQUENCER, 0)
@@ -278,7 +278,7 @@ class EvmServer:
             if any(fault.hits(STORE, change.feed) for fault in silent):
                 continue
             for chain_id, node in self.nodes.items():
-                proxy = PROXIES[chain_id].get(change.feed)
+                proxy = self._world.catalogue.proxies[chain_id].get(change.feed)
                 for session, text in () if proxy is None else self._transmitted(node, proxy, change.held):
                     if not deaf:
                         self._put(session, self._broken(text))

@@ -15,7 +15,6 @@ import orjson
 from aiohttp import web
 from msgspec.structs import replace
 
-from feeds.addresses import ASSETS
 from feeds.emulator.accounts import EXPO, Held
 from feeds.emulator.faults import ActiveFault, Kind
 from feeds.emulator.oracles import HERMES
@@ -27,7 +26,6 @@ KEEPALIVE_US = 15_000_000
 _QUEUE_EVENTS = 1_000
 _HEX_ID = re.compile(r"(?:0[xX])?([0-9a-fA-F]{64})")
 _IDS = re.compile(r"ids(\[[0-9]*\])?")
-_FEED_OF = {asset.hermes_id: feed for feed, asset in ASSETS.items()}
 ASSET_TYPES = (
     *("crypto", "fx", "equity", "metal", "rates", "crypto_redemption_rate", "commodities", "crypto_index"),
     *("crypto_nav", "eco", "kalshi"),
@@ -66,12 +64,13 @@ def _bad_query(reason: str) -> web.HTTPBadRequest:
     return web.HTTPBadRequest(text=f"Failed to deserialize query string: {reason}")
 
 
+@lru_cache(maxsize=1_024)
 def price_update(
-    prices: Sequence[tuple[str, Held]], query_encoding: str, *, parsed: bool, forged: str | None = None
+    prices: tuple[tuple[str, Held], ...], query_encoding: str, *, parsed: bool, forged: str | None = None
 ) -> bytes:
     """The body of REST and of each event, for feeds by their ids; one signed update for each slot of theirs.
 
-    ``forged`` is a mode of the fault of this name.
+    ``forged`` is a mode of the fault of this name. Bodies are kept: hosts of one world tell the same.
     """
     by_slot: dict[int, list[tuple[str, Held]]] = {}
     for feed_id, held in prices:
@@ -84,7 +83,7 @@ def price_update(
     return orjson.dumps(body)
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1_024)
 def signed(slot: int, prices: tuple[tuple[str, Held], ...], forged: str | None = None) -> list[bytes]:
     """Updates of prices of one slot, signed when the last of them was emitted. Kept for other streams and hosts."""
     if forged == "unsigned":
@@ -187,12 +186,12 @@ class HermesServer:
         if self._faults("unauthorized") or not self._has_key(request):
             raise web.HTTPUnauthorized(text="unauthorized")
         query = _Query(request.query_string)
+        feed_of = self._world.catalogue.of_hermes_id
         for fault in self._faults("not_entitled"):
-            refused = [one for one in query.ids if one in _FEED_OF and fault.hits(HERMES, _FEED_OF[one])]
+            refused = [one for one in query.ids if one in feed_of and fault.hits(HERMES, feed_of[one])]
             if refused:
                 raise web.HTTPForbidden(text=f"Not entitled: feed {refused[0]}")
-        known = {ASSETS[feed].hermes_id for feed in self._feeds if self._world.held(feed, HERMES)}
-        missing = [one for one in query.ids if one not in known]
+        missing = [one for one in query.ids if self._world.held(feed_of.get(one, ""), HERMES) is None]
         if missing and not query.flags["ignore_invalid_price_ids"]:
             raise web.HTTPNotFound(text=f"Price ids not found: {', '.join('0x' + one for one in missing)}")
         return query, [one for one in query.ids if one not in missing]
@@ -211,7 +210,8 @@ class HermesServer:
 
     async def _latest(self, request: web.Request) -> web.Response:
         query, ids = await self._admit(request)
-        prices = [(one, held) for one in ids if (held := self._world.held(_FEED_OF[one], HERMES)) is not None]
+        feed_of = self._world.catalogue.of_hermes_id
+        prices = [(one, held) for one in ids if (held := self._world.held(feed_of[one], HERMES)) is not None]
         body = self._broken(self._body(prices, query))
         return web.Response(body=body, content_type="application/json")
 
@@ -221,12 +221,11 @@ class HermesServer:
         if kind is not None and kind.lower() not in ASSET_TYPES:
             expected = ", ".join(f"`{one}`" for one in ASSET_TYPES)
             raise _bad_query(f"asset_type: unknown variant `{kind[:40]}`, expected one of {expected}")
+        played = set(self._feeds)
         out = [
-            {"id": asset.hermes_id, "attributes": _attributes(asset.symbol)}
-            for feed, asset in ASSETS.items()
-            if feed in self._feeds
-            and query in f"crypto.{asset.symbol}/usd".lower()
-            and (kind or "crypto").lower() == "crypto"
+            {"id": one, "attributes": _attributes(feed)}
+            for one, feed in self._world.catalogue.of_hermes_id.items()
+            if feed in played and query in f"crypto.{feed}".lower() and (kind or "crypto").lower() == "crypto"
         ]
         return web.Response(body=orjson.dumps(out), content_type="application/json")
 
@@ -259,7 +258,9 @@ class HermesServer:
             if change.oracle != HERMES or change.held is None or change.endpoint not in (None, self.name):
                 continue
             if not any(fault.hits(HERMES, change.feed) for fault in silent):
-                by_slot.setdefault(change.held.price_slot, []).append((ASSETS[change.feed].hermes_id, change.held))
+                by_slot.setdefault(change.held.price_slot, []).append(
+                    (self._world.catalogue.assets[change.feed].hermes_id, change.held)
+                )
         now_us = self._now_us()
         for stream in self._streams:
             stream.sent_us = min(stream.sent_us, now_us)  # the clock may have been stepped back
@@ -289,7 +290,7 @@ class HermesServer:
             if fault.fault.mode == "old":
                 first = self._first_told.setdefault(fault.number, {})
                 prices = [(feed_id, first.setdefault(feed_id, held)) for feed_id, held in prices]
-        return price_update(prices, query.encoding, parsed=query.flags["parsed"], forged=forged)
+        return price_update(tuple(prices), query.encoding, parsed=query.flags["parsed"], forged=forged)
 
     def _broken(self, frame: bytes) -> bytes:
         for fault in self._faults("malformed"):
@@ -314,15 +315,17 @@ class HermesServer:
             stream.put(None)
 
 
-def _attributes(symbol: str) -> dict[str, str]:
+def _attributes(feed: str) -> dict[str, str]:
     """What the real server says of a feed; every value is a string."""
+    base, _, quote = feed.partition("/")
+    in_words = "US DOLLAR" if quote == "USD" else quote
     return {
         "asset_type": "Crypto",
-        "base": symbol,
-        "description": f"{symbol} / US DOLLAR (SIMULATED)",
-        "display_symbol": f"{symbol}/USD",
-        "generic_symbol": f"{symbol}USD",
-        "quote_currency": "USD",
+        "base": base,
+        "description": f"{base} / {in_words} (SIMULATED)",
+        "display_symbol": feed,
+        "generic_symbol": f"{base}{quote}",
+        "quote_currency": quote,
         "schedule": "America/New_York;O,O,O,O,O,O,O;",
-        "symbol": f"Crypto.{symbol}/USD",
+        "symbol": f"Crypto.{feed}",
     }

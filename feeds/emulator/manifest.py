@@ -7,7 +7,9 @@ it. Shipped manifests are in ``feeds/emulator/tapes``. The tapes themselves are 
 
 import re
 import tomllib
+from collections.abc import Collection
 from fnmatch import fnmatch
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
@@ -66,8 +68,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """The exact header by which an unknown file is recognised."""
 
 
-def load_manifest(path: Path) -> Manifest:
-    """Read a manifest.
+def load_manifest(path: Path, feeds: Collection[str] = tuple(ASSETS)) -> Manifest:
+    """Read a manifest that may name these feeds.
 
     Raises:
         ConfigError: one line that names the file, the key, and what it accepts.
@@ -82,8 +84,10 @@ def load_manifest(path: Path) -> Manifest:
     if not manifest.series:
         raise ConfigError(f"{path}: no [[series]]: nothing of the tape would be played")
     for spec in manifest.series:
-        if spec.feed is not None and spec.feed not in ASSETS:
-            raise ConfigError(f"{path}: unknown feed {spec.feed!r}; known: {', '.join(ASSETS)}")
+        if spec.feed is not None and spec.feed not in feeds:
+            raise ConfigError(
+                f"{path}: unknown feed {spec.feed!r}; known: {', '.join(ASSETS)}, and the feeds of the configuration"
+            )
         if 0 < spec.republish_ms < 1_000:
             raise ConfigError(f"{path}: republish_ms = {spec.republish_ms}: the wires carry seconds; 1000 at least")
     return manifest
@@ -94,10 +98,12 @@ def shipped_manifests() -> dict[str, Manifest]:
     return {path.stem: load_manifest(path) for path in sorted(SHIPPED.glob("*.toml"))}
 
 
-def find_manifest(tape: Path, header: tuple[str, ...], named: Path | None = None) -> tuple[Manifest, str]:
+def find_manifest(
+    tape: Path, header: tuple[str, ...], named: Path | None = None, feeds: Collection[str] = tuple(ASSETS)
+) -> tuple[Manifest, str]:
     """The manifest of a tape, and where it was found.
 
-    ``named`` is a file, or the name of a shipped manifest.
+    ``named`` is a file, or the name of a shipped manifest; ``feeds`` are those that one may name.
 
     Raises:
         ConfigError: there is none; the line says how to write one.
@@ -105,11 +111,11 @@ def find_manifest(tape: Path, header: tuple[str, ...], named: Path | None = None
     if named is not None:
         shipped = SHIPPED / f"{named.name.removesuffix('.toml')}.toml"
         path = shipped if not named.exists() and named.parent == Path() and shipped.exists() else named
-        return load_manifest(path), str(path.name)
+        return load_manifest(path, feeds), str(path.name)
     beside = tape.with_name(f"{tape.name}.toml")
     for path in (beside, tape.with_suffix(".toml")):
         if path.exists():
-            return load_manifest(path), path.name
+            return load_manifest(path, feeds), path.name
     known = shipped_manifests()
     if tape.stem in known:
         return known[tape.stem], f"shipped: {tape.stem}"
@@ -151,7 +157,11 @@ def feed_in_text(text: str) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def row_feed(text: str) -> str | None:
-    """The feed that a row's own column names: quoted in USD and nothing else."""
-    letters = re.sub(r"[^A-Z]", "", text.upper())
-    return next((feed for feed in ASSETS if feed.replace("/", "") == letters), None)
+def row_feed(text: str, feeds: Collection[str] = tuple(ASSETS)) -> str | None:
+    """The feed that a row's own column names: quoted as the feed is and in nothing else."""
+    return _by_letters(tuple(feeds)).get(re.sub(r"[^A-Z0-9]", "", text.upper()))
+
+
+@lru_cache(maxsize=4)
+def _by_letters(feeds: tuple[str, ...]) -> dict[str, str]:
+    return {re.sub(r"[^A-Z0-9]", "", feed.upper()): feed for feed in reversed(feeds)}

@@ -14,7 +14,6 @@ import msgspec
 import orjson
 from aiohttp import WSMsgType, web
 
-from feeds.addresses import ASSETS
 from feeds.emulator.accounts import EXPO, Held
 from feeds.emulator.faults import ActiveFault, Kind
 from feeds.emulator.oracles import LAZER
@@ -48,8 +47,6 @@ _PROPERTIES = {
     "feedUpdateTimestamp": "feed_update_timestamp",
 }
 _FORMATS: dict[str, Format] = {"solana": "solana", "evm": "evm", "leEcdsa": "leEcdsa", "leUnsigned": "leUnsigned"}
-_FEED_OF = {asset.pro_id: feed for feed, asset in ASSETS.items()}
-_ID_OF_SYMBOL = {f"Crypto.{feed}": asset.pro_id for feed, asset in ASSETS.items()}
 
 
 class _Request(msgspec.Struct, rename="camel"):
@@ -197,9 +194,11 @@ class ProServer:
         }
         feed_ids: list[int] = []
         played = {feed for feed, oracle in self._world.keys if oracle == LAZER}
+        feed_of = self._world.catalogue.of_pro_id
+        id_of_symbol = {f"Crypto.{feed}": feed_id for feed_id, feed in feed_of.items()} if request.symbols else {}
         for asked in [*(request.price_feed_ids or ()), *(request.symbols or ())]:
-            feed_id = _ID_OF_SYMBOL.get(asked, -1) if isinstance(asked, str) else asked
-            feed = _FEED_OF.get(feed_id)
+            feed_id = id_of_symbol.get(asked, -1) if isinstance(asked, str) else asked
+            feed = feed_of.get(feed_id)
             if feed is None or feed not in played:
                 invalid["unknownSymbols" if isinstance(asked, str) else "unknownIds"].append(asked)
             elif any(fault.hits(LAZER, feed) for fault in self._faults("not_entitled")):
@@ -216,13 +215,14 @@ class ProServer:
         """Send what is due: on a fixed channel at each instant of its grid, else when a feed has a new price."""
         if not self._sockets or self._faults("half_open"):
             return
-        news = {one.feed: one.at_us for one in changes if one.oracle == LAZER and one.held is not None}
+        assets = self._world.catalogue.assets
+        news = {assets[one.feed].pro_id: one.at_us for one in changes if one.oracle == LAZER and one.held is not None}
         now_us = self._now_us()
         for socket in self._sockets:
             for subscription in socket.subscriptions.values():
                 period_us = _PERIODS_US.get(subscription.request.channel)
                 if period_us is None:
-                    due_us = max((at for feed, at in news.items() if _asks(subscription, feed)), default=0)
+                    due_us = max((news[one] for one in subscription.feed_ids if one in news), default=0)
                 else:
                     due_us = now_us // period_us * period_us
                 if due_us > subscription.sent_us:
@@ -235,7 +235,7 @@ class ProServer:
         request, silent = subscription.request, self._faults("silent")
         feeds = []
         for feed_id in subscription.feed_ids:
-            feed = _FEED_OF[feed_id]
+            feed = self._world.catalogue.of_pro_id[feed_id]
             hit = [one for one in silent if one.hits(LAZER, feed)]
             if not any(one.fault.mode != "once" or subscription.since_us < one.start_us for one in hit):
                 feeds.append(_feed(feed_id, self._world.held(feed, LAZER), request.properties))
@@ -306,10 +306,6 @@ def _senseless(request: _Request) -> str | None:
     if request.delivery_format != "json" or request.json_binary_encoding not in ("base64", "hex"):
         return "only JSON with base64 or hex is served here"
     return None
-
-
-def _asks(subscription: _Subscription, feed: str) -> bool:
-    return ASSETS[feed].pro_id in subscription.feed_ids
 
 
 def _feed(feed_id: int, held: Held | None, properties: Sequence[str]) -> LazerFeed:

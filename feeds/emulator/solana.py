@@ -16,7 +16,7 @@ from solders.pubkey import Pubkey
 from zstandard import ZstdCompressor
 
 from feeds.addresses import GENESIS_HASHES
-from feeds.emulator.accounts import Held, encode_price, places
+from feeds.emulator.accounts import LIVE_LIMITS, Held, encode_price
 from feeds.emulator.faults import ActiveFault, Kind
 from feeds.emulator.world import SYSTEM_PROGRAM, AccountState, Change, World, slot_at
 
@@ -104,7 +104,10 @@ class Subscriber:
     def __init__(self, socket: web.WebSocketResponse, transport: asyncio.Transport | None) -> None:
         self.socket = socket
         self._transport = transport
-        self.accounts: dict[int, tuple[str, dict[str, object]]] = {}
+        self.accounts: dict[int, str] = {}
+        """Address by subscription."""
+        self.by_address: dict[str, dict[int, dict[str, object]]] = {}
+        """Subscriptions of an address, each with its configuration."""
         self.slots: set[int] = set()
         self.frames: asyncio.Queue[bytes] = asyncio.Queue(_QUEUE_FRAMES)
 
@@ -235,7 +238,7 @@ class SolanaServer:
         state = self._world.account(address)
         if state is None:
             return None
-        place = places()[address]
+        place = self._world.catalogue.places[address]
         held = None if place.feed is None else self._world.held(place.feed, place.oracle)
         return self._disguised(address, held, state, told=False)
 
@@ -247,10 +250,11 @@ class SolanaServer:
         """An account as this server tells it while it is on another cluster, or while the account is an impostor."""
         if held is None:
             return state
-        doubled = encode_price(address, msgspec.structs.replace(held, mantissa=2 * held.mantissa))
+        twice = msgspec.structs.replace(held, mantissa=2 * held.mantissa)
+        doubled = encode_price(address, twice, LIVE_LIMITS, self._world.catalogue)
         if self._is_elsewhere(told=told):
             return msgspec.structs.replace(state, data=doubled)
-        place = places()[address]
+        place = self._world.catalogue.places[address]
         for fault in self._faults("impostor"):
             if not fault.hits(place.oracle, place.feed, address):
                 continue
@@ -321,14 +325,15 @@ class SolanaServer:
             raise RpcError(-32602, "`params` should have at least 1 argument(s)")
         address, config = _address(params[0]), _config(params)
         self._last_subscription += 1
-        subscriber.accounts[self._last_subscription] = (address, config)
+        subscriber.accounts[self._last_subscription] = address
+        subscriber.by_address.setdefault(address, {})[self._last_subscription] = config
         self._subscribed.set()
         return self._last_subscription
 
     def _unsubscribe(self, subscriber: Subscriber, params: list[object]) -> bool:
         number = params[0] if params else None
         if number in subscriber.accounts:
-            del subscriber.accounts[number]
+            del subscriber.by_address[subscriber.accounts.pop(number)][number]
         elif number in subscriber.slots:
             subscriber.slots.discard(number)
         else:
@@ -346,7 +351,7 @@ class SolanaServer:
         for change in changes:
             if change.address is None or change.endpoint not in (None, self.name):
                 continue
-            place = places()[change.address]
+            place = self._world.catalogue.places[change.address]
             struck = [up_to for fault, up_to in silent if fault.hits(place.oracle, place.feed, change.address)]
             self._notify(change, max(struck, default=0))
 
@@ -357,14 +362,14 @@ class SolanaServer:
         return fault.strikes.setdefault(self.name, self._last_subscription)
 
     def _notify(self, change: Change, silent_up_to: int) -> None:
-        state: AccountState | None = None
+        address, state = change.address, None
+        assert address is not None
         for subscriber in self._subscribers:
-            for number, (address, config) in subscriber.accounts.items():
-                if address != change.address or number <= silent_up_to:
+            for number, config in subscriber.by_address.get(address, {}).items():
+                if number <= silent_up_to:
                     continue
-                state = state or self._disguised(
-                    change.address, change.held, self._world.told_account(change), told=True
-                )
+                told = self._world.told_account(change)
+                state = state or self._disguised(address, change.held, told, told=True)
                 slot = change.slot + (_ELSEWHERE_SLOTS if self._is_elsewhere(told=True) else 0)
                 result = {"context": {"slot": slot}, "value": self._value(state, config)}
                 params = {"result": result, "subscription": number}

@@ -55,7 +55,8 @@ class Tape(msgspec.Struct, frozen=True):
     @property
     def feeds(self) -> tuple[str, ...]:
         """The feeds that it plays."""
-        return tuple(feed for feed in ASSETS if any(feed == one for one, _ in self.series))
+        played = dict.fromkeys(feed for feed, _ in self.series)
+        return (*(feed for feed in ASSETS if feed in played), *(feed for feed in played if feed not in ASSETS))
 
     def roles(self) -> list[dict[str, object]]:
         """Which column plays which oracle, for people to read."""
@@ -73,20 +74,20 @@ class Tape(msgspec.Struct, frozen=True):
         return list(found.values())
 
 
-def read_tape(path: Path, manifest: Path | None = None) -> Tape:
-    """Read a CSV file with its manifest.
+def read_tape(path: Path, manifest: Path | None = None, feeds: tuple[str, ...] = tuple(ASSETS)) -> Tape:
+    """Read a CSV file with its manifest, which may name these feeds.
 
     Raises:
         ConfigError: no such file, no manifest, a column that is not there, a number that is none (with its line).
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            return _read(path, file, manifest)
+            return _read(path, file, manifest, feeds)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{path}: cannot be read as a tape ({error})") from None
 
 
-def _read(path: Path, file: Iterator[str], named: Path | None) -> Tape:
+def _read(path: Path, file: Iterator[str], named: Path | None, feeds: tuple[str, ...]) -> Tape:
     comment, line = "", 0
     header: tuple[str, ...] = ()
     for text in file:
@@ -96,8 +97,8 @@ def _read(path: Path, file: Iterator[str], named: Path | None) -> Tape:
             continue
         header = tuple(column.strip() for column in next(csv.reader([text]), []))
         break
-    manifest, origin = find_manifest(path, header, named)
-    reader = _TapeReader(path.name, comment, header, manifest)
+    manifest, origin = find_manifest(path, header, named, feeds)
+    reader = _TapeReader(path.name, comment, header, manifest, feeds)
     for number, values in enumerate(csv.reader(file), line + 1):
         if values and not values[0].startswith("#"):
             reader.take(number, values)
@@ -142,8 +143,11 @@ class _Column:
 
 
 class _TapeReader:
-    def __init__(self, name: str, comment: str, header: tuple[str, ...], manifest: Manifest) -> None:
+    def __init__(
+        self, name: str, comment: str, header: tuple[str, ...], manifest: Manifest, feeds: tuple[str, ...]
+    ) -> None:
         self.name = name
+        self.feeds = feeds
         self.width = len(header)
         self.manifest = manifest
         self.columns = [_Column(name, comment, header, spec) for spec in manifest.series]
@@ -155,7 +159,7 @@ class _TapeReader:
         for column in self.columns:
             if any(values[at] != text for at, text in column.where):
                 continue
-            feed = column.feed if column.feed_from is None else row_feed(values[column.feed_from])
+            feed = column.feed if column.feed_from is None else row_feed(values[column.feed_from], self.feeds)
             if feed is None or not values[column.price].strip() or not values[column.time].strip():
                 continue  # no observation: nothing is put in its place
             try:

@@ -13,6 +13,10 @@ from feeds.emulator.oracles import AGGREGATE, CHAINLINK_LEG, EDGE, HERMES, LAZER
 
 STEP_US = 100_000
 """Grid of the true price."""
+GRID_US, HERMES_GRID_US = 20_000, 400_000
+"""Thousands of feeds become visible in groups: a wake-up, a frame and a signature (Hermes) then count for many."""
+MOST_SPREAD_US = 2_500_000
+"""How old a first price may be: less than the five seconds that readers of fast oracles allow."""
 _BILLION = 1_000_000_000
 
 
@@ -52,26 +56,39 @@ CONF_CENTIBPS = 326
 """Confidence of a Pyth price: 3.26 bps of it, the median of a recorded series of BTC/USD."""
 
 
-class Asset(msgspec.Struct, frozen=True):
-    """Start price at exponent -8, step's standard deviation in 10**-9 of the price, and the pull to a peg."""
+class Path(msgspec.Struct, frozen=True):
+    """Start price at exponent -8, a step's standard deviation in 10**-9 of the price, its length, and a peg."""
 
     start: int
     step_ppb: int
     peg: int | None = None
+    step_us: int = STEP_US
 
 
-_PATHS: dict[str, Asset] = {
-    "SOL/USD": Asset(116_00000000, 25_000),
-    "BTC/USD": Asset(91_250_00000000, 12_000),
-    "ETH/USD": Asset(3_050_00000000, 18_000),
-    "USDC/USD": Asset(99990000, 2_500, 99990000),
-    "USDT/USD": Asset(1_00010000, 2_500, 1_00010000),
+_PATHS: dict[str, Path] = {
+    "SOL/USD": Path(116_00000000, 25_000),
+    "BTC/USD": Path(91_250_00000000, 12_000),
+    "ETH/USD": Path(3_050_00000000, 18_000),
+    "USDC/USD": Path(99990000, 2_500, 99990000),
+    "USDT/USD": Path(1_00010000, 2_500, 1_00010000),
 }
 
 
-def true_path(feed: str, seed: int) -> Iterator[int]:
+def path_of(feed: str, start: int | None = None) -> Path:
+    """How a feed goes: a known asset by the table, any other from 1 to 1,000 USD, by its name.
+
+    Such a path has steps of a second, as large as ten of SOL's: thousands of them are walked at once.
+    """
+    known = _PATHS.get(feed)
+    if known is not None:
+        return known if start is None else msgspec.structs.replace(known, start=start, peg=known.peg and start)
+    drawn = round(10 ** Random(f"start/{feed}").uniform(8, 11))
+    return Path(drawn if start is None else start, 79_000, step_us=10 * STEP_US)
+
+
+def true_path(feed: str, seed: int, path: Path | None = None) -> Iterator[int]:
     """The true price on the grid, for ever: positive mantissas at exponent -8."""
-    asset = _PATHS[feed]
+    asset = path_of(feed) if path is None else path
     random = Random(f"{seed}/{feed}")
     price = asset.start
     while True:
@@ -96,24 +113,55 @@ def noise_ppb_of(oracle: str, noise_bps: float | None) -> float:
     return MANNERS[oracle].noise_centibps * 1_000.0 if noise_bps is None else noise_bps * 100_000.0
 
 
-def walk(feed: str, oracle: str, seed: int, start_us: int, noise_bps: float | None = None) -> Iterator[Point]:
+def slowed(oracle: str, every_us: int) -> Manner:
+    """How an oracle observes one of thousands of feeds: every ``every_us`` at most."""
+    manner = MANNERS[oracle]
+    cadence_us = max(manner.cadence_us, every_us)
+    return msgspec.structs.replace(manner, cadence_us=cadence_us, jitter_us=min(manner.jitter_us, cadence_us // 10))
+
+
+def walk(
+    feed: str,
+    oracle: str,
+    seed: int,
+    start_us: int,
+    noise_bps: float | None = None,
+    *,
+    path: Path | None = None,
+    every_us: int | None = None,
+) -> Iterator[Point]:
     """One oracle's observations of one feed, in the order of their time; the first is visible at ``start_us``.
 
-    ``noise_bps`` overrides the noise of all oracles; 0 makes every oracle exact.
+    Args:
+        feed: names the path.
+        oracle: who observes.
+        seed: of the path and of the noise.
+        start_us: unix time.
+        noise_bps: overrides the noise of all oracles; 0 makes every oracle exact.
+        path: how the feed goes; that of its name when absent.
+        every_us: as one of thousands of feeds: seldom (:func:`slowed`), at an even place within the first interval, and
+            together with others, on a grid of instants.
     """
-    manner = MANNERS[oracle]
+    manner = MANNERS[oracle] if every_us is None else slowed(oracle, every_us)
+    grid_us = 1 if every_us is None else HERMES_GRID_US if oracle == HERMES else GRID_US
     random = Random(f"{seed}/{feed}/{oracle}")
-    path = true_path(feed, seed)
-    price, index = next(path), 0
+    path = path_of(feed) if path is None else path
+    prices = true_path(feed, seed, path)
+    price, index = next(prices), 0
     noise_ppb = noise_ppb_of(oracle, noise_bps)
-    publish_us = start_us - manner.delay_us - random.randrange(min(manner.cadence_us, 1_000_000))
+    spread_us = min(manner.cadence_us, 1_000_000) if every_us is None else min(manner.cadence_us, MOST_SPREAD_US)
+    publish_us = start_us - manner.delay_us - random.randrange(spread_us)
     first = True
     while True:
-        while index < (publish_us - start_us) // STEP_US:
-            price, index = next(path), index + 1
+        while index < (publish_us - start_us) // path.step_us:
+            price, index = next(prices), index + 1
         seen = observed(price, noise_ppb, random)
         emit_us = publish_us + manner.delay_us + random.randrange(manner.jitter_us)
+        emit_us = -(-emit_us // grid_us) * grid_us
         if first:
-            emit_us, first = start_us, False
+            emit_us = start_us
         yield Point(seen, seen * CONF_CENTIBPS // 1_000_000, publish_us, emit_us)
         publish_us += manner.cadence_us + random.randrange(-manner.jitter_us, manner.jitter_us + 1)
+        if first and every_us is not None:  # so that thousands of feeds are spread over the whole interval
+            publish_us -= random.randrange(manner.cadence_us - manner.jitter_us)
+        first = False

@@ -9,20 +9,15 @@ from typing import TypeAlias, TypeVar
 
 import msgspec
 
-from feeds.addresses import ASSETS
 from feeds.emulator.accounts import (
-    CUSTODY,
     LIVE_LIMITS,
-    POOL_KIND,
     Held,
     Limits,
-    addresses_of,
     encode_custody,
     encode_pool,
     encode_price,
-    next_aggregate,
-    places,
 )
+from feeds.emulator.catalogue import CUSTODY, KNOWN, POOL_KIND, Catalogue, next_aggregate
 from feeds.emulator.faults import ActiveFault, Fault, FaultBook, Kind, spike_factor
 from feeds.emulator.oracles import AGGREGATE, CHAINLINK_LEG, EDGE, HERMES, LAZER, ORACLES, STRICT_SECONDS
 from feeds.emulator.walk import Point
@@ -80,12 +75,20 @@ class World:
         start_us: when it begins; faults are timed from here.
         drivers: what each oracle observes. An oracle that is not here has no account and no price.
         derive_aggregate: the aggregate's price comes from its legs; its driver only says when it is computed.
+        catalogue: which feeds there are, and where; the five known assets when absent.
         faults: the faults of the run.
     """
 
     def __init__(
-        self, start_us: int, drivers: Mapping[Key, Iterator[Point]], faults: FaultBook, *, derive_aggregate: bool
+        self,
+        start_us: int,
+        drivers: Mapping[Key, Iterator[Point]],
+        faults: FaultBook,
+        *,
+        derive_aggregate: bool,
+        catalogue: Catalogue = KNOWN,
     ) -> None:
+        self.catalogue = catalogue
         self.start_us = start_us
         self.now_us = start_us
         self.faults = faults
@@ -109,6 +112,10 @@ class World:
         """Feeds with a second aggregate: it begins when a custody names it, and stays."""
         self._limits: dict[str, Limits] = {}
         """By address of an aggregate, where they are not the live ones."""
+        self._matched: dict[Kind, tuple[tuple[int, ...], dict[str, Fault]]] = {}
+        """By kind, the active faults that were looked at last, and what each address is hit by."""
+        self._told_last: dict[str, tuple[Held, AccountState]] = {}
+        """By address: all RPCs tell the same state, which is encoded once."""
         for index in range(len(self._drivers)):
             self._pull(index)
         heapify(self._queue)
@@ -161,7 +168,8 @@ class World:
     def _apply(self, key: Key, point: Point, changes: list[Change]) -> None:
         feed, oracle = key
         at_us = point.emit_us
-        if oracle == AGGREGATE and self._derive_aggregate:
+        derived = oracle == AGGREGATE and self._derive_aggregate and self.catalogue.has_legs(feed)
+        if derived:
             leg = self._winning_leg(feed, at_us)
             if leg is None:
                 return
@@ -169,7 +177,7 @@ class World:
         if any(fault.hits(oracle, feed) for fault in self.faults.active(at_us, "stall", "kill")):
             return
         if not self._is_newer(key, point.publish_us):
-            self.refused += oracle != AGGREGATE or not self._derive_aggregate
+            self.refused += not derived
             return
         self._honest_us[key] = point.publish_us
         held = self._next_state(key, self._faulty(key, point))
@@ -252,7 +260,7 @@ class World:
         told_slot = slot_at(at_us) if slot is None else slot
         if oracle == HERMES:
             yield Change(at_us, told_slot, feed, oracle, None, held)
-        for address in addresses_of(feed, oracle):
+        for address in self.catalogue.addresses(feed, oracle):
             if self._exists(address, feed) and address not in self._wiped and address not in self._frozen:
                 yield Change(at_us, told_slot, feed, oracle, address, held)
 
@@ -271,22 +279,23 @@ class World:
         self._frozen |= {address: held for address, held in standing.items() if held is not None}
         touched |= dict.fromkeys(sorted(thawed))
         limits = self._matching("limits", now_us, _limits)
-        limits = {address: one for address, one in limits.items() if places()[address].oracle == AGGREGATE}
+        limits = {address: one for address, one in limits.items() if self.catalogue.places[address].oracle == AGGREGATE}
         touched |= dict.fromkeys(sorted(_differing(self._limits, limits)))
         self._limits = limits
+        assets = self.catalogue.assets
         custodies = {
             feed: fault.fault.mode or "unset"
-            for feed in ASSETS
             for fault in self.faults.active(now_us, "custody")
-            if fault.fault.feed in (None, feed)
+            for feed in (assets if fault.fault.feed is None else (fault.fault.feed,))
+            if self.catalogue.has_custody(feed)
         }
-        touched |= dict.fromkeys(ASSETS[feed].custody for feed in sorted(_differing(self._custodies, custodies)))
+        touched |= dict.fromkeys(assets[feed].custody for feed in sorted(_differing(self._custodies, custodies)))
         self._custodies = custodies
         second = self._second | {feed for feed, mode in custodies.items() if mode == "next"}
         touched |= dict.fromkeys(next_aggregate(feed) for feed in sorted(second - self._second))
         self._second = second
         for address in touched:
-            place = places()[address]
+            place = self.catalogue.places[address]
             changes.append(Change(now_us, slot_at(now_us), place.feed or "", place.oracle, address, None))
         for fault in self.faults.active(now_us, "fork"):
             changes.extend(self._forked(fault, now_us))
@@ -294,12 +303,17 @@ class World:
     def _matching(self, kind: Kind, now_us: int, what: Callable[[Fault], T]) -> dict[str, T]:
         """What the latest fault of a kind says, for each address that one of them hits."""
         active = self.faults.active(now_us, kind)
-        return {
-            address: what(fault.fault)
-            for fault in active
-            for address, place in places().items()
-            if _hits_account(fault, address, place.oracle, place.feed)
-        }
+        numbers = tuple(fault.number for fault in active)
+        if self._matched.get(kind, ((), None))[0] != numbers:  # looks at every account: only when faults come and go
+            hit = {
+                address: fault.fault
+                for fault in active
+                for address, place in self.catalogue.places.items()
+                if _hits_account(fault, address, place.oracle, place.feed)
+            }
+            self._matched[kind] = (numbers, hit)
+        hit = self._matched[kind][1] if numbers else {}
+        return {address: what(fault) for address, fault in hit.items()}
 
     def _forked(self, fault: ActiveFault, now_us: int) -> Iterator[Change]:
         for key in self._keys:
@@ -324,7 +338,7 @@ class World:
 
     def account(self, address: str) -> AccountState | None:
         """An account as it stands; None if there is none."""
-        place = places().get(address)
+        place = self.catalogue.places.get(address)
         wiped = self._wiped.get(address)
         if place is None or wiped == "gone":
             return None
@@ -334,7 +348,8 @@ class World:
         if not self._exists(address, place.feed):
             return None
         if place.oracle == CUSTODY:
-            return _state(place.owner, encode_custody(place.feed, self._custodies.get(place.feed, "set")))
+            asset = self.catalogue.assets[place.feed]
+            return _state(place.owner, encode_custody(asset, self._custodies.get(place.feed, "set")))
         if address in self._frozen and wiped is None:
             return self._frozen[address]
         held = self._held.get((place.feed, place.oracle))
@@ -346,19 +361,24 @@ class World:
         return feed in self._second or address != next_aggregate(feed)
 
     def _encoded(self, address: str, held: Held) -> bytes:
-        return encode_price(address, held, self._limits.get(address, LIVE_LIMITS))
+        return encode_price(address, held, self._limits.get(address, LIVE_LIMITS), self.catalogue)
 
     def told_account(self, change: Change) -> AccountState:
         """The account as a change tells it; :data:`CLOSED` for one that is gone."""
         assert change.address is not None
         if change.held is not None:
-            return _state(places()[change.address].owner, self._encoded(change.address, change.held))
+            held, state = self._told_last.get(change.address, (None, CLOSED))
+            if held is not change.held or change.address in self._limits:
+                state = _state(self.catalogue.places[change.address].owner, self._encoded(change.address, change.held))
+                self._told_last[change.address] = (change.held, state)
+            return state
         return self.account(change.address) or CLOSED
 
     def ages_ms(self) -> dict[str, dict[str, int]]:
         """Age of every held price by feed and oracle, for people to read."""
         out: dict[str, dict[str, int]] = {}
-        for feed, oracle in sorted(self._held, key=lambda key: (list(ASSETS).index(key[0]), ORACLES.index(key[1]))):
+        order = {feed: place for place, feed in enumerate(self.catalogue.assets)}
+        for feed, oracle in sorted(self._held, key=lambda key: (order[key[0]], ORACLES.index(key[1]))):
             out.setdefault(feed, {})[oracle] = (self.now_us - self._held[feed, oracle].publish_us) // 1_000
         return out
 

@@ -163,6 +163,11 @@ class HermesLink(HostLink):
         self._ready_us = 0
         self._start(0)
 
+    @property
+    def feeds(self) -> tuple[str, ...]:
+        """The feeds that it reads."""
+        return tuple(feed.feed for feed in self._feeds.values())
+
     def _start(self, now_us: int) -> None:
         self._connected_us = now_us
         self._heard_us = now_us

@@ -7,9 +7,10 @@ import msgspec
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
-from feeds.addresses import ASSETS
+from feeds.emulator.catalogue import Catalogue, made_id
 from oracle_hub.app.lineup import build_lineup, journaled_endpoints
 from oracle_hub.app.offers import HERMES, derived_id, is_feed_name, known_id
+from oracle_hub.app.simulation import read_at
 from oracle_hub.config import Config, FeedSection, feed_roles, parse_config
 from oracle_hub.errors import ConfigError
 
@@ -26,7 +27,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     accounts: Mapping[str, str] = {}
     """Address or id by source, where it is given."""
     derived: bool = False
-    """Whether an address that only a rule gives will do."""
+    """Whether an address that only a rule gives will do; in a simulation, one that the emulator makes up."""
 
 
 def sources_without_id(config: Config, wanted: Wanted) -> list[str]:
@@ -37,6 +38,8 @@ def sources_without_id(config: Config, wanted: Wanted) -> list[str]:
     """
     roles = _roles(config, wanted)
     sections = {source: config.sources[source] for source in roles if source not in wanted.accounts}
+    if config.emulator is not None and wanted.derived:
+        return []
     needs = {HERMES} | (NEEDS_HERMES_ID if wanted.derived else frozenset())
     return [name for name, one in sections.items() if one.kind in needs and known_id(one, wanted.feed) is None]
 
@@ -84,10 +87,9 @@ def _check(text: str, before: Config, feeds: Sequence[str], origin: str) -> None
     kept = msgspec.structs.replace(after, feeds={name: one for name, one in after.feeds.items() if name not in feeds})
     if kept != before or list(kept.feeds) != list(before.feeds):
         raise ConfigError(f"{origin}: something else would change too; add the tables by hand")
-    unknown = [feed for feed in feeds if feed not in ASSETS]
-    if after.emulator is not None and unknown:
-        raise ConfigError(f"{origin}: [emulator] knows no {unknown[0]}, only {', '.join(ASSETS)}")
     build_lineup(after, journaled_endpoints(after))
+    if after.emulator is not None:
+        Catalogue(after.feeds, read_at(after))
 
 
 def _roles(config: Config, wanted: Wanted) -> tuple[str, ...]:
@@ -120,7 +122,9 @@ def _table(config: Config, wanted: Wanted, hermes_id: str | None) -> tomlkit.ite
             accounts[source] = wanted.accounts[source]
         elif known_id(section, wanted.feed) is None:
             found = hermes_id if section.kind == HERMES else None
-            if found is None and wanted.derived:
+            if found is None and wanted.derived and config.emulator is not None:
+                found = made_id(section.kind, wanted.feed)
+            elif found is None and wanted.derived:
                 found = derived_id(section.kind, wanted.feed, hermes_id, receiver=section.receiver)
             if found is None:
                 missing.append(f"{source} ({section.kind})")

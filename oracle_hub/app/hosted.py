@@ -234,6 +234,11 @@ def _evm_links(hosting: Hosting, hosts: tuple[Host, ...]) -> Iterator[Link]:
         )
 
 
+def carried_by(link: Link, feeds: Iterable[str]) -> tuple[str, ...]:
+    """The feeds of a way that one of its links carries: all of them, but for Hermes, which has one for each hundred."""
+    return tuple(link.feeds if isinstance(link, HermesLink) else feeds)
+
+
 HOSTED: Mapping[str, HostedKind] = {
     "pyth.hermes": HostedKind(
         prefix="hermes",

@@ -11,7 +11,7 @@ from feeds.layout import pubkey_bytes
 from feeds.registry import default_account, make_reader
 from oracle_hub.app.alert_settings import alert_settings
 from oracle_hub.app.engine import DescribedReader, Lineup
-from oracle_hub.app.hosted import HOSTED, Host, Hosting
+from oracle_hub.app.hosted import HOSTED, Host, Hosting, carried_by
 from oracle_hub.app.independence import refuse_same_reading
 from oracle_hub.app.mapped import successor_of
 from oracle_hub.app.onchain import following
@@ -275,13 +275,13 @@ def build_lineup(
     text = canonical_text(config) if journaled_text is None else journaled_text
     if before is not None and _wiring(settled(parse_canonical(before.config_text))) == _wiring(config):
         readers, links = before.readers, before.links
-        carried = [(spec.way, spec.link) for spec in before.ways]
+        carried = [(spec.way, spec.link, spec.feeds) for spec in before.ways]
     else:
         readers = readers_of(config)
         links, carried = {}, []
         for names, link in _links(config, readers, endpoints):
             links[link.name] = link
-            carried += [(name, link.name) for name in names]
+            carried += [(name, link.name, carried_by(link, addresses_of(config, name))) for name in names]
     return Lineup(
         catalog=catalog_of(config),
         links=links,
@@ -296,11 +296,11 @@ def build_lineup(
     )
 
 
-def _way_specs(config: Config, carried: Iterable[tuple[str, str]]) -> Iterator[WaySpec]:
-    """Every way by every link that carries it, in the order of the configuration."""
+def _way_specs(config: Config, carried: Iterable[tuple[str, str, tuple[str, ...]]]) -> Iterator[WaySpec]:
+    """Every way by every link that carries it, with the feeds that it carries, in the order of the configuration."""
     ways = ways_of(config)
     order = list(ways)
-    for name, link in sorted(carried, key=lambda one: order.index(one[0])):
+    for name, link, feeds in sorted(carried, key=lambda one: order.index(one[0])):
         section = ways[name].section
         yield WaySpec(
             source=ways[name].source,
@@ -309,7 +309,7 @@ def _way_specs(config: Config, carried: Iterable[tuple[str, str]]) -> Iterator[W
             way=name,
             kind=section.kind,
             proves=_proves(section),
-            feeds=tuple(addresses_of(config, name)),
+            feeds=feeds,
             max_age_us=section.age_ms * 1_000,
         )
 

@@ -74,6 +74,7 @@ class Pump:
         self._alert_timer: asyncio.TimerHandle | None = None
         self._lease_us: int | None = None
         self._alert_us: int | None = None
+        self._stopped = False
 
     def begin(self, run: RunStart, started_us: int) -> None:
         """Write down that the run begins, and with what configuration. To be called first."""
@@ -149,6 +150,8 @@ class Pump:
 
     def step(self) -> None:
         """Decide now, and publish what changed. Runs at the end of a loop turn and at the end of a lease."""
+        if self._stopped:
+            return
         if self._scheduled is not None:
             self._scheduled.cancel()
             self._scheduled = None
@@ -289,7 +292,8 @@ class Pump:
         self.step()
 
     def stop(self) -> None:
-        """Decide no more. The journal is closed by its owner."""
+        """Decide no more, whatever links that are being ended still bring. The journal is closed by its owner."""
+        self._stopped = True
         if self._scheduled is not None:
             self._scheduled.cancel()
             self._scheduled = None

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 import oracle_hub
-from feeds.emulator.emulator import Emulator, EmulatorSettings
+from feeds.emulator.emulator import Emulator
 from oracle_hub.alerts.alert import Kind
 from oracle_hub.alerts.notify.deliveries import Deliveries
 from oracle_hub.app import samples
@@ -24,7 +24,6 @@ from oracle_hub.app.explain import explain_feed, readiness
 from oracle_hub.app.journal_watch import JournalWatch
 from oracle_hub.app.legacy import legacy_notes
 from oracle_hub.app.lineup import (
-    EMULATED_RPC,
     Endpoints,
     build_lineup,
     emulated_endpoints,
@@ -33,6 +32,7 @@ from oracle_hub.app.lineup import (
 from oracle_hub.app.publisher import OwnServer, Publisher
 from oracle_hub.app.pump import Pump
 from oracle_hub.app.signed import ChosenUpdates
+from oracle_hub.app.simulation import emulator_settings, pace_warning
 from oracle_hub.app.workers import COMMAND, Workers
 from oracle_hub.clock import AnchoredClock, Clock, SystemClock
 from oracle_hub.config import Config, convert
@@ -181,6 +181,9 @@ class Application:
                     f"emulator: cannot listen on {where} ({_words(error)}); choose with --emulator-port"
                 ) from None
             log.warning("SIMULATED: these prices are made by the emulator. They are not the market.")
+            slow = pace_warning(config, self.emulator.every_us)
+            if slow is not None:
+                log.warning("%s", slow)
         return emulated_endpoints(config, self._emulator_urls)
 
     def _open_journal(self, directory: Path, epoch: int) -> JournalWriter | None:
@@ -284,6 +287,7 @@ class Application:
             if rewired:
                 for link in lineup.links.values():
                     self.supervisor.add(link)
+            self._say_unplayed(config)
             waiting = _only_at_start(self.config, config)
             if waiting:
                 log.warning("reload: %s changed, which is read at the next start", ", ".join(waiting))
@@ -294,6 +298,14 @@ class Application:
                 self.signed_updates.forget()
             self.publisher.config_changed(forget_past=less)
             log.info("configuration %s in force", lineup.config_hash)
+
+    def _say_unplayed(self, config: Config) -> None:
+        """A simulation plays the feeds of its start: those that came with a reload have no price until a restart."""
+        played = () if self.emulator is None else self.emulator.settings.feeds
+        unplayed = [feed for feed in config.feeds if self.emulator is not None and feed not in played]
+        if unplayed:
+            more = f" and {len(unplayed) - 1} more" if len(unplayed) > 1 else ""
+            log.warning("reload: the emulator does not play %s%s; restart for that", unplayed[0], more)
 
     # What the server asks (:class:`oracle_hub.server.http.Service`).
 
@@ -404,25 +416,6 @@ def _only_at_start(before: Config, after: Config) -> list[str]:
     differing += [f"alerts.{key}" for key in delivery if getattr(before.alerts, key) != getattr(after.alerts, key)]
     keys = ("warmup_ms", "max_clock_skew_ms")
     return differing + [f"hub.{key}" for key in keys if getattr(before.hub, key) != getattr(after.hub, key)]
-
-
-def emulator_settings(config: Config) -> EmulatorSettings:
-    """What the emulator is to play, by the ``[emulator]`` of a simulation."""
-    section = config.emulator
-    assert section is not None
-    return EmulatorSettings(
-        seed=section.seed,
-        tape=section.tape,
-        manifest=section.manifest,
-        noise_bps=section.noise_bps,
-        speed=section.speed,
-        start=section.start,
-        loop=section.loop,
-        feeds=tuple(config.feeds),
-        port_base=section.port,
-        script=section.faults,
-        rpc_names=tuple(one.name for one in EMULATED_RPC),
-    )
 
 
 async def serve(

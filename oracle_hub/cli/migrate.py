@@ -109,7 +109,7 @@ async def _endpoints(config: Config, rpc: str | None) -> AsyncIterator[dict[str,
         yield {one.name: one.http_url for one in config.solana.rpc}
     else:
         from feeds.emulator.emulator import Emulator  # with what it draws in, only where it is wanted
-        from oracle_hub.app.run import emulator_settings
+        from oracle_hub.app.simulation import emulator_settings
 
         settings = msgspec.structs.replace(emulator_settings(config), port_base=0)  # not in a running simulation's way
         emulator = Emulator(settings=settings, now_us=SystemClock().wall_us)

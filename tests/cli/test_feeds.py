@@ -12,12 +12,14 @@ from aiohttp import web
 
 from benchmarks.relay import listening
 from feeds.addresses import ASSETS, PYTH_NEW_PUSH, pyth_push, redstone_price
+from feeds.emulator.catalogue import made_asset
 from feeds.emulator.emulator import Emulator, EmulatorSettings
 from oracle_hub.app.lineup import addresses_of
 from oracle_hub.cli import main
 from oracle_hub.clock import SystemClock
 from oracle_hub.config import load_config
 
+SOL_STORE = ASSETS["SOL/USD"].chainlink_store
 WIF, AAPL, PRE = "4c" * 32, "49" * 32, "50" * 32
 KEY = "listing-key-71"
 ADDRESS = "CH31Xns5z3M1cTAbKW34jcxPPciazARpijcHj9rxtemt"
@@ -287,10 +289,19 @@ async def test_a_result_that_is_no_configuration_is_refused_whole(feeds: Feeds, 
     assert read(config) == before
 
 
-async def test_an_emulator_has_its_own_feeds_only(feeds: Feeds, config: Path, hermes: Hermes) -> None:
+async def test_an_emulator_plays_what_is_added_as_derived(feeds: Feeds, config: Path) -> None:
     write(config, read(config) + b"[emulator]\n")
-    line = await feeds.refused("add", "WIF/USD", "--config", config, "--hermes", hermes.url, "--derived")
-    assert "[emulator] knows no WIF/USD, only SOL/USD, BTC/USD" in line
-    assert (await feeds.refused("add", "WIF/USD", "--config", config)).startswith(
-        "WIF/USD: hermes needs Pyth's id of it"
+    await feeds("add", "WIF/USD", "EUR/JPY", "--config", config, "--derived", "--write")
+    loaded = load_config(config)
+    for feed in ("WIF/USD", "EUR/JPY"):
+        asset = made_asset(feed)
+        assert dict(loaded.feeds[feed].accounts) == {
+            "hermes": asset.hermes_id,
+            "receiver": asset.pyth_new_push,
+            "stone": asset.redstone,
+        }
+    assert (await feeds.refused("add", "BONK/USD", "--config", config)).startswith(
+        "BONK/USD: hermes needs Pyth's id of it"
     )
+    line = await feeds.refused("add", "JUP/USD", "--config", config, "--derived", "--account", f"stone={SOL_STORE}")
+    assert line.startswith("emulator: JUP/USD: account")

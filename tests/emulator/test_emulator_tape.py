@@ -10,7 +10,7 @@ import pytest
 from feeds.addresses import ASSETS
 from feeds.chainlink.store import Transmissions
 from feeds.doves import AgPriceFeed, PriceFeed
-from feeds.emulator.accounts import CUSTODY, places
+from feeds.emulator.catalogue import CUSTODY, KNOWN
 from feeds.emulator.emulator import Emulator, EmulatorSettings
 from feeds.emulator.manifest import feed_in_text, row_feed, shipped_manifests
 from feeds.emulator.oracles import AGGREGATE, HERMES, STORE
@@ -169,7 +169,7 @@ def test_nothing_is_told_that_is_not_on_the_tape(tapes_dir: Path, name: str, col
 def test_what_is_not_mapped_is_absent(tapes_dir: Path) -> None:
     _, world = emulate(tapes_dir / "oct10_2025_gemini_btcusd_trades.csv")
     world.advance(START + 120 * SECOND)
-    for address, place in places().items():
+    for address, place in KNOWN.places.items():
         if place.feed not in (None, "BTC/USD") and place.oracle != CUSTODY:
             assert world.account(address) is None
     assert world.held("SOL/USD", HERMES) is None

@@ -7,7 +7,7 @@ import pytest
 
 from feeds.addresses import ASSETS, POOL
 from feeds.doves import AgPriceFeed, PriceFeed
-from feeds.emulator.accounts import next_aggregate, places
+from feeds.emulator.catalogue import KNOWN, next_aggregate
 from feeds.emulator.faults import Fault, FaultBook, load_script
 from feeds.emulator.oracles import (
     AGGREGATE,
@@ -62,7 +62,7 @@ def of(changes: Sequence[Change], oracle: str, feed: str = "SOL/USD") -> list[Ch
 def test_everything_stands_at_the_beginning() -> None:
     world = make_world()
     world.advance(START)
-    absent = [address for address in places() if world.account(address) is None]
+    absent = [address for address in KNOWN.places if world.account(address) is None]
     assert sorted(absent) == sorted(next_aggregate(feed) for feed in ASSETS)
     assert {key for key in world.keys if world.held(*key) is None} == set()
     assert all(-1 < age < 3_000 for ages in world.ages_ms().values() for age in ages.values())

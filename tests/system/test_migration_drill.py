@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from feeds.addresses import ASSETS
-from feeds.emulator.accounts import next_aggregate
+from feeds.emulator.catalogue import next_aggregate
 from feeds.emulator.emulator import Emulator
 from feeds.emulator.faults import Fault
 from oracle_hub.app.lineup import lineup_from_text
