@@ -111,6 +111,12 @@ def trusted(section: ReadSection) -> SignerSets:
     )
 
 
+def sets_named(message: str, known: Mapping[str, SignerSets]) -> Mapping[str, SignerSets]:
+    """The sets of a kind of message that have a name: those that are known, and whom the emulator signs as."""
+    simulated = [trust.simulated() for trust in _TRUST.values() if trust.message == message]
+    return {**known, "simulated": simulated[0]} if simulated else known
+
+
 def sets_by_name(name: str, known: Mapping[str, SignerSets], *, key: str) -> SignerSets:
     """Signer sets that are known by a name, or else of the file at this path.
 

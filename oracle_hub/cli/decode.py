@@ -15,7 +15,7 @@ from feeds.registry import DECODERS
 from feeds.signed import SIGNED, decode_signed
 from feeds.signers import SignerSets
 from feeds.verdict import Mode, Verdict, Why
-from oracle_hub.app.trust import sets_by_name
+from oracle_hub.app.trust import sets_by_name, sets_named
 from oracle_hub.cli.moments import moment_us
 from oracle_hub.errors import ConfigError, DecodeError
 
@@ -86,7 +86,7 @@ def _decoder(options: argparse.Namespace) -> Callable[[bytes], dict[str, object]
         raise ConfigError(f"--owner: {kind} is a signed message, which no program owns; use --verify")
     if not options.verify:
         return lambda data: decode_signed(kind, data)
-    sets = sets_by_name(options.signers or "production", SIGNED[kind].signers, key="--signers")
+    sets = sets_by_name(options.signers or "production", sets_named(kind, SIGNED[kind].signers), key="--signers")
     mode = Mode(options.mode or Mode.STRICT)
     return lambda data: _verified(kind, data, sets, options.at, mode)
 

@@ -10,7 +10,7 @@ import pytest
 from feeds.doves import PriceFeed
 from feeds.edge.messages import EdgePrice
 from feeds.emulator.edge_signing import EdgeSigner
-from feeds.emulator.pyth_signing import PythSigner
+from feeds.emulator.pyth_signing import PythSigner, simulated_signer
 from feeds.emulator.report_signing import DonSigner
 from feeds.pyth.accumulator import PriceMessage
 from oracle_hub.cli import main
@@ -60,6 +60,13 @@ def test_without_verify_it_says_nothing_of_signers(run: Any) -> None:
         "feed_id": "07" * 32,
         "slot": 1_789_248_348 * 20,
     }
+
+
+def test_what_the_emulator_signs_is_verified_by_its_name_alone(run: Any) -> None:
+    (update,) = simulated_signer().updates([PRICE], 1_789_248_348)
+    assert run(update.hex(), "pyth.accumulator", "--verify", "--signers", "simulated")[0] == 0
+    status, _, error = run(update.hex(), "pyth.accumulator", "--verify")
+    assert status == 1 and "not verified" in error
 
 
 def test_a_verified_update(run: Any, signers: Path) -> None:
@@ -123,7 +130,7 @@ def test_lines_go_on_after_what_is_refused(run: Any, signers: Path) -> None:
         (["pyth.lazer", "--mode", "strict"], "--mode: only with --verify"),
         (
             ["pyth.lazer", "--verify", "--signers", "nowhere"],
-            "--signers: nowhere: neither a known set (production, staging) nor a file: No such file or directory",
+            "--signers: nowhere: neither a known set (production, simulated, staging) nor a file: No such file or directory",
         ),
     ],
 )
