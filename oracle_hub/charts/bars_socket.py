@@ -20,7 +20,7 @@ from oracle_hub.charts.bars import Bar
 from oracle_hub.charts.bars_http import asked_resolution, bar_entry
 from oracle_hub.charts.context import Context
 from oracle_hub.charts.resolutions import RESOLUTIONS, Resolution
-from oracle_hub.stream.messages import RequestId
+from oracle_hub.stream.messages import RequestId, request_id
 
 log = logging.getLogger(__name__)
 
@@ -193,7 +193,7 @@ class BarsSocket:
         try:
             message = wire.client_message_decoder.decode(text)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
-            await client.send(_error(None, ChartsCode.BAD_REQUEST, str(error)[:200]))
+            await client.send(_error(request_id(text), ChartsCode.BAD_REQUEST, str(error)[:200]))
             return
         try:
             match message:

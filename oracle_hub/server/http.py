@@ -214,11 +214,13 @@ class Server:
         return app
 
     async def stop(self, reason: str) -> None:
-        """Send ``goaway`` to everybody, close, and stop listening; within a second."""
-        if self._subscribers is not None:
-            await self._subscribers.stop(reason)
+        """Stop listening, send ``goaway`` to everybody, and close; within a second."""
+        # First: whoever is sent away comes back at once, and must find nobody, or whoever listens here next. (asyncio
+        # leaves a connection open that it accepts in the very turn of the loop in which its listener is closed.)
         if self._listener is not None:
             self._listener.close()
+        if self._subscribers is not None:
+            await self._subscribers.stop(reason)
         self._door.close()
         if self._runner is not None:
             runner, self._runner = self._runner, None

@@ -104,6 +104,11 @@ async def test_real_messages_and_events_are_as_described(stage: ChartsStage) -> 
                 for request in requests[1:]:
                     await client.socket.send(orjson.dumps(request).decode())
             seen.add(message["type"])
+        await client.socket.send('{"type": "subscribe", "id": "b", "feeds": ["*"], "resolution": "1S", "count": -1}')
+        while (message := orjson.loads(await client.socket.recv()))["type"] != "error":
+            pass
+        check(STREAMS, payload("bars", "server", message), message)
+        assert (message["id"], message["code"]) == ("b", "bad_request")
         async with aiohttp.ClientSession(charts.url) as http, http.get("/v1/sse") as events:
             kinds: set[str] = set()
             while kinds < {"snapshot", "update", "heartbeat"}:

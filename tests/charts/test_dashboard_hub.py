@@ -68,6 +68,10 @@ async def test_frames_are_the_hubs_own(hub: HubStage, charts: Charts) -> None:
         await socket.send('{"type": "subscribe", "id": 7, "feeds": ["NO/SUCH"]}')
         answer = orjson.loads(await socket.recv())
         assert (answer["id"], answer["sub"], answer["rejected"][0]["feed"]) == (7, None, "NO/SUCH")
+        await socket.send(b"\x00")  # what the hub refuses, the hub refuses: nothing is lost by it
+        assert orjson.loads(await socket.recv())["code"] == "binary_message"
+        await socket.send('{"type": "ping", "id": 8}')
+        assert orjson.loads(await socket.recv())["id"] == 8
 
 
 async def test_without_a_hub_a_page_is_told_to_come_back(tmp_path: Path) -> None:

@@ -130,7 +130,8 @@ def test_lines_go_on_after_what_is_refused(run: Any, signers: Path) -> None:
         (["pyth.lazer", "--mode", "strict"], "--mode: only with --verify"),
         (
             ["pyth.lazer", "--verify", "--signers", "nowhere"],
-            "--signers: nowhere: neither a known set (production, simulated, staging) nor a file: No such file or directory",
+            "--signers: nowhere: neither a known set (production, simulated, staging) nor a file: "
+            "No such file or directory",
         ),
     ],
 )

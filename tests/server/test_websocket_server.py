@@ -498,6 +498,8 @@ async def test_shutdown_says_goaway_and_closes_within_a_second_even_with_a_stuck
 
     async def farewell() -> None:
         assert await peer.read() == {"type": "goaway", "reason": "shutdown", "retry_after_ms": 1_000}
+        with pytest.raises(aiohttp.ClientConnectorError):  # whoever comes back now finds nobody
+            await stage.connect()
         assert await peer.closed() == CloseCode.SHUTDOWN
 
     async with asyncio.timeout(1):

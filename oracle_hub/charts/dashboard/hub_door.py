@@ -202,7 +202,7 @@ async def _up(page: web.WebSocketResponse, hub: ClientConnection) -> None:
     """What the page asks. When the page leaves, the hub's connection is closed, which ends the other direction."""
     with contextlib.suppress(ConnectionClosed):
         async for frame in page:
-            if frame.type is not WSMsgType.TEXT:
+            if frame.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                 break
             await hub.send(frame.data)
     await hub.close()
