@@ -160,7 +160,7 @@ def engine_journaled(config: Config, traffic: Traffic, stack: ExitStack) -> Work
             for at in range(start, min(start + BURST, len(traffic.data))):
                 received_us = traffic.received_us[at]
                 frame = Frame("websocket", traffic.data[at])
-                journal.frame(link_id, received_us, frame)
+                journal.frame(link_id, received_us, frame, unique=True)
                 engine.frame(LINK, frame, received_us)
             journal.append(Step(received_us))
             assert journal.commit()

@@ -80,7 +80,7 @@ class ParityBook:
 
     def note(self, update: PriceUpdate) -> None:
         """Take an update that was taken by the table."""
-        prices = self._prices.get((update.feed, update.source))
+        prices = self._prices.get((update.feed, update.source)) if self._prices else None
         if prices is None:
             return
         used = self.used.get((update.feed, update.source))

@@ -17,6 +17,7 @@ from oracle_hub.core.hub import Batch, batch_digest
 from oracle_hub.core.selector import Reason
 from oracle_hub.core.source import Effect, Frame, Link
 from oracle_hub.errors import JournalError
+from oracle_hub.ingest.solana_rpc import SolanaRpc
 from oracle_hub.journal.records import ClockReading, Config, LinkEvent, Published, RunStart, Step
 from oracle_hub.journal.writer import JournalWriter
 from oracle_hub.metrics import Latencies
@@ -100,7 +101,8 @@ class Pump:
             link_id = self._link_ids.get(link.name)
             if link_id is None:
                 link_id = self._link_ids[link.name] = journal.link(link.name)
-            journal.frame(link_id, received_us, frame)
+            # A node's text names its own subscription or request: no other link brings the same.
+            journal.frame(link_id, received_us, frame, unique=isinstance(link, SolanaRpc))
         effects = self.engine.frame(link.name, frame, received_us)
         if self._first_received_us is None:
             self._first_received_us = received_us

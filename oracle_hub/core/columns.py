@@ -28,6 +28,9 @@ POLICIES: tuple[Policy, ...] = (Policy.STRICT, Policy.QUORUM)
 CODES: tuple[Outcome, ...] = tuple(dict.fromkeys(outcome for policy in POLICIES for outcome in OUTCOMES[policy]))
 """Every outcome that the rule can have, once. A cell's code is an index into it."""
 
+CHOSEN = np.array([outcome.chosen for outcome in CODES], np.int64)
+"""int64 (n_codes,): which role has the price, by code; -1 for none."""
+
 _BY_SITUATION = [
     OUTCOMES[policy][barred + situation]
     for barred in range(0, SITUATIONS, BIT_A_BARRED)
@@ -39,7 +42,7 @@ _CODE_OF = np.array([CODES.index(outcome) for outcome in _BY_SITUATION], np.uint
 _CHOSEN_OF = np.array([outcome.chosen + 1 for outcome in _BY_SITUATION], np.uint8)
 """uint8 (1024,): 0 none, 1 primary, 2 first verifier, 3 second verifier."""
 _WEIGHTS = np.array([[1 << bit] for bit in range(8)], np.uint8)
-_CHOSEN = np.array([[1], [2], [3]], np.uint8)
+_PLACES = np.array([[1], [2], [3]], np.uint8)
 
 _NARROW_LIMIT = (2**64 - 1) // (2 * BPS_ONE)
 """Mantissas up to here (9.2e14, nine million dollars at exponent -8) can be multiplied by 20,000 within uint64."""
@@ -191,7 +194,7 @@ def _select_chunk(
     _CODE_OF.take(index, out=result.code, mode="clip")
     _CHOSEN_OF.take(index, out=chosen, mode="clip")
     # Picks a row without a branch or a gather: each mantissa times 0 or 1, and the three or-ed together.
-    np.equal(chosen, _CHOSEN, out=scratch.more)
+    np.equal(chosen, _PLACES, out=scratch.more)
     np.copyto(scratch.left, scratch.more)
     np.multiply(scratch.left, mantissa, out=scratch.left)
     np.bitwise_or.reduce(scratch.left, axis=0, out=result.mantissa.view(np.uint64))

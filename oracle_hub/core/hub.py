@@ -5,6 +5,7 @@
 """
 
 import heapq
+from collections.abc import Iterator
 from hashlib import blake2b
 from itertools import chain, repeat
 from typing import ClassVar
@@ -13,7 +14,7 @@ import msgspec
 import numpy as np
 
 from oracle_hub.core.catalog import Catalog, FeedSpec
-from oracle_hub.core.columns import CODES, NEVER, POLICIES, ColumnSelector
+from oracle_hub.core.columns import CHOSEN, CODES, NEVER, POLICIES, ColumnSelector
 from oracle_hub.core.price import INT64_MAX
 from oracle_hub.core.selector import Reason, Rule, Selection, State, select
 from oracle_hub.core.source import Event, PriceUpdate, Status
@@ -24,6 +25,7 @@ COLUMN_CROSSING = 40
 
 
 _ROLES = ("primary", "verifier", "verifier")
+_UNTOLD = -1
 
 
 class Withheld(msgspec.Struct, frozen=True, gc=False):
@@ -109,7 +111,7 @@ class Hub:
             "_barred",
             "_bars",
         }
-        | {"_columns"}
+        | {"_columns", "_told"}
     )
     """Attributes that follow from the catalog, and the table. Everything else is state, made of plain data."""
 
@@ -146,12 +148,16 @@ class Hub:
         self._max_conf_bps = np.array([spec.max_conf_bps for spec in catalog.feeds], np.int64)
         self._max_divergence_bps = np.array([spec.max_divergence_bps for spec in catalog.feeds], np.int64)
         self._policies = np.array([POLICIES.index(spec.policy) for spec in catalog.feeds], np.uint8)
+        self._told = np.full((5, len(catalog.feeds)), _UNTOLD, np.int64)
+        """Per feed, what decides whether a decision is news, as columns found it last: outcome (by its code), mantissa,
+        lease, publish time and confidence. The outcome is none where it was last decided in another way."""
         self._barred = [spec.barred for spec in catalog.feeds]
         self._bars = np.array(self._barred, np.int64)
 
     def _await_all(self, until_us: int) -> None:
         """Begin warm-up for every feed: wait for the three roles, at most until then."""
         self._awaited: list[tuple[str, ...]] = [spec.roles for spec in self.catalog.feeds]
+        self._told[0] = _UNTOLD
         self._warm_until_us: list[int | None] = [until_us] * len(self.catalog.feeds)
         """Per feed; None where the first step after a reload is to set it."""
         self._rearm()
@@ -301,9 +307,9 @@ class Hub:
         changed = [self._farewell(held, now_us) for held in self._removed]
         self._removed = []
         self.touched = indices = sorted(self._dirty)
-        selections = self._select_columns(indices, now_us) if len(indices) >= COLUMN_CROSSING else None
-        for position, index in enumerate(indices):
-            decision = self._decide(index, now_us, selections[position] if selections is not None else None)
+        many = len(indices) >= COLUMN_CROSSING and self.blocked is None
+        for index, selection in self._select_columns(indices, now_us) if many else zip(indices, repeat(None)):
+            decision = self._decide(index, now_us, selection)
             if decision is not None:
                 changed.append(decision)
         self._dirty.clear()
@@ -312,24 +318,27 @@ class Hub:
         self.seq += 1
         return Batch(self.epoch, self.seq, now_us, self.config_hash, tuple(changed))
 
-    def _select_columns(self, indices: list[int], now_us: int) -> list[Selection]:
-        """What :func:`select` gives for each of these feeds, by columns."""
+    def _select_columns(self, indices: list[int], now_us: int) -> Iterator[tuple[int, Selection | None]]:
+        """What :func:`select` gives, by columns, for those of these feeds for which that is news."""
         rows = np.array(indices)
+        table, cells = self.table, self._role_cells[:, rows]
         chosen = self._columns.select(
             now_us,
-            self.table.input_columns(self._role_cells[:, rows], self._max_conf_bps[rows]),
+            table.input_columns(cells, self._max_conf_bps[rows]),
             self._max_divergence_bps[rows],
             self._policies[rows],
             self._bars[rows],
             leases=True,
         )
         assert chosen.valid_until_us is not None
-        return [
-            Selection(CODES[code], mantissa or None, None if lease_us == NEVER else lease_us)
-            for code, mantissa, lease_us in zip(
-                chosen.code.tolist(), chosen.mantissa.tolist(), chosen.valid_until_us.tolist(), strict=True
-            )
-        ]
+        roles = CHOSEN[chosen.code]
+        cell = cells[roles, np.arange(len(rows))]  # of the last role where none is chosen: no harm
+        publish_us, confs = table.publish_us_column[cell], table.confs[cell]
+        told = np.array([chosen.code, chosen.mantissa, chosen.valid_until_us, publish_us, confs])
+        news = (self._told[:, rows] != told).any(axis=0).nonzero()[0]
+        self._told[:, rows] = told
+        for position, code, mantissa, lease_us in zip(news.tolist(), *told[:3, news].tolist(), strict=True):
+            yield indices[position], Selection(CODES[code], mantissa or None, None if lease_us == NEVER else lease_us)
 
     def _decide(self, index: int, now_us: int, selection: Selection | None = None) -> Decision | None:
         spec = self.catalog.feeds[index]
@@ -339,6 +348,8 @@ class Hub:
         lease_us: int | None = None
         if reason is None and warm_until_us is not None:
             reason, lease_us = Reason.WARMING, warm_until_us
+        if reason is not None or selection is None:
+            self._told[0, index] = _UNTOLD
         if reason is not None:
             if held is not None and held.reason is reason and held.valid_until_us == lease_us:
                 return None

@@ -157,9 +157,10 @@ class Table:
         if flags & FUTURE and not unproven:
             flags &= ~FUTURE
             self._flags[cell] = flags
-        verdict = self._order(cell, flags, update, unproven)
-        if verdict is not Applied.TAKEN:
-            return verdict
+        if unproven or not flags & HELD or update.publish_us <= self._publish_us[cell]:  # most are simply newer
+            verdict = self._order(cell, flags, update, unproven)
+            if verdict is not Applied.TAKEN:
+                return verdict
         peers = self._peers[cell]
         if peers is not None and (update.mantissa != self._mantissa[cell] or not flags & HELD):
             flags &= ~STALLED
@@ -177,9 +178,14 @@ class Table:
         if peers is not None:
             if not flags & HELD:
                 self._appeared(cell, peers)
-            for one in (cell, *peers):
-                if self._publish_us[one] - self._since_us[one] >= self._stall_after_us:
-                    self._judge(one)
+            after_us, publish_us, since_us = self._stall_after_us, self._publish_us, self._since_us
+            first, second = peers
+            if publish_us[cell] - since_us[cell] >= after_us:
+                self._judge(cell)
+            if publish_us[first] - since_us[first] >= after_us:
+                self._judge(first)
+            if publish_us[second] - since_us[second] >= after_us:
+                self._judge(second)
         return Applied.TAKEN
 
     def _appeared(self, cell: int, peers: tuple[int, int]) -> None:

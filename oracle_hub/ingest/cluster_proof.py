@@ -60,8 +60,10 @@ class ClusterProof:
 
     def foreign(self, slot: int, at_us: int) -> bool:
         """Whether a slot can't be of the chain that HTTP answers for. Before its first answer nobody knows: False."""
-        passed_s = abs(at_us - self._at_us) // 1_000_000
-        return self._slot >= 0 and abs(slot - self._slot) > MAX_APART_SLOTS + SLOTS_PER_S * passed_s
+        apart = abs(slot - self._slot)
+        if apart <= MAX_APART_SLOTS or self._slot < 0:
+            return False
+        return apart > MAX_APART_SLOTS + SLOTS_PER_S * (abs(at_us - self._at_us) // 1_000_000)
 
     def words(self, slot: int) -> str:
         """Why a slot is foreign."""

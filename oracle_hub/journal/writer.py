@@ -185,14 +185,14 @@ class JournalWriter:
             self._push(record)
         return link_id
 
-    def frame(self, link_id: int, received_us: int, frame: Frame) -> None:
-        """Append a frame. Touches memory only, unless the buffer is over its limit.
+    def frame(self, link_id: int, received_us: int, frame: Frame, *, unique: bool = False) -> None:
+        """Append a frame; of a ``unique`` one no copy is looked for. Touches memory only, unless the buffer is full.
 
         A frame that no record can hold (16 MiB or more) is counted as lost and a gap stands in its place; it is for
         the transport to refuse such frames.
         """
         data = frame.data
-        sharing = self._sharing and len(data) >= REFERENCE_MIN_BYTES
+        sharing = self._sharing and not unique and len(data) >= REFERENCE_MIN_BYTES
         try:
             if sharing:
                 here = self._offset + self.buffered_bytes

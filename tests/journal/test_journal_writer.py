@@ -165,6 +165,19 @@ def test_identical_payload_of_many_hosts_is_kept_once(tmp_path: Path, references
     assert read[5::2] == [Frame("http", b"s" * 5_000, fetch_id="snap", status=200)] * 5
 
 
+def test_of_what_is_said_to_be_unique_no_copy_is_looked_for(tmp_path: Path) -> None:
+    made = writer(tmp_path)
+    for link in (made.link("solana:a"), made.link("solana:b")):
+        made.frame(link, link, websocket("same", 900), unique=True)
+    made.commit()
+    assert made.active is not None
+    assert made.active.stat().st_size > 1_800
+    made.close()
+    assert [record.frame for record in read_journal(tmp_path) if isinstance(record, FrameIn)] == [
+        websocket("same", 900)
+    ] * 2
+
+
 def test_a_new_segment_holds_the_payload_again(tmp_path: Path) -> None:
     made = writer(tmp_path)
     made.append(FrameIn("a", 1, websocket("same", 900)))
