@@ -6,6 +6,7 @@ A contract, for debugging and for checkers.
 import argparse
 import base64
 import binascii
+import io
 import sys
 from collections.abc import Callable
 
@@ -43,12 +44,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SET",
         help="who may sign: production (default) or another known name, or a file of signer sets (TOML or JSON)",
     )
-    signed.add_argument("--mode", choices=[*Mode], help="strict (default) or lenient; see docs/signatures.md")
+    modes = [mode.value for mode in Mode]
+    signed.add_argument("--mode", choices=modes, help="strict (default) or lenient; see docs/signatures.md")
 
 
 def run(options: argparse.Namespace) -> int:
     decoder = _decoder(options)
     takes_json = options.kind in SIGNED and SIGNED[options.kind].json
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="replace")  # raw bytes are refused in words, in every locale
     if not options.lines:
         answer = decoder(_bytes(sys.stdin.read(), takes_json))
         _write(answer)

@@ -141,7 +141,8 @@ Effect: TypeAlias = Open | Send | Fetch | Reconnect | Rewatch
 
 
 class Frame(msgspec.Struct, frozen=True, gc=False):
-    """Bytes that arrived on a link, exactly as they came. This is what the journal holds."""
+    """Bytes that arrived on a link, exactly as they came; only a key of ours that the peer quotes is cut out. This is
+    what the journal holds."""
 
     channel: Literal["websocket", "sse", "http"]
     data: bytes

@@ -19,6 +19,7 @@ from oracle_hub.core.source import Effect, Fetch, Frame, Link, Open, Reconnect, 
 from oracle_hub.ingest.backoff import Backoff
 from oracle_hub.ingest.http import fetch_frame, reason_of, retry_after_ms
 from oracle_hub.ingest.messages import MessageConnection
+from oracle_hub.ingest.redaction import redacted, secrets_of
 from oracle_hub.ingest.sse import SseParser
 
 _SHORTEST_TIMER_S = 0.001
@@ -30,7 +31,7 @@ class Sink(Protocol):
     """Where frames go: the part that owns journal and hub. Its methods are plain calls on the event loop.
 
     Each journals the call, calls the link's method of the same meaning, gives the events to the hub, and returns the
-    effects for the driver.
+    effects for the driver. Frames are as they came, but for keys of ours that peers quote.
     """
 
     def on_connect(self, link: Link, now_us: int) -> Sequence[Effect]:
@@ -141,6 +142,7 @@ class LinkDriver:
         self._over: asyncio.Future[_Over] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_us = 0
+        self._secrets: frozenset[bytes] = frozenset()
 
     async def run(self) -> None:
         """Connect, and connect again, until cancelled. Raises only what the sink raised."""
@@ -202,6 +204,7 @@ class LinkDriver:
         self.health.state = "connecting"
         effects = self._sink.on_connect(self.link, self._clock())
         opening = next((effect for effect in effects if isinstance(effect, Open)), None)
+        self._secrets = secrets_of(effects)
         self.carry_out(effects)
         if opening is None:
             self._opened()
@@ -344,6 +347,8 @@ class LinkDriver:
         health.frames += 1
         if frame.channel != "sse":  # counted as chunks
             health.bytes += len(frame.data)
+        if self._secrets:
+            frame = redacted(frame, self._secrets)
         effects = self._sink.on_frame(self.link, frame, received_us)
         if effects:
             self.carry_out(effects)
@@ -371,6 +376,7 @@ class LinkDriver:
     async def _answer(self, effect: Fetch) -> None:
         async with self._slots:
             frame, received_us = await fetch_frame(self._session, effect, self._limits.max_frame_bytes, self._clock)
+        frame = redacted(frame, secrets_of([effect]))
         if frame.status == 0:
             self.health.failed_fetches += 1
             self.health.last_error = frame.data.decode("utf-8", "replace")

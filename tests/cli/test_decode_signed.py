@@ -2,6 +2,10 @@
 
 import io
 import json
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +197,17 @@ def test_a_report_that_is_over(run: Any, simulated: Path) -> None:
     status, (answer,), error = run(REPORT.hex(), *arguments)
     assert (status, answer["why"], answer["quorum_met"]) == (1, "expired", True)
     assert error == "oracle-hub decode: not verified: expired: the report expired at unix second 1792592000\n"
+
+
+@pytest.mark.parametrize("kind", ["doves.price_feed", "pyth.accumulator", "edge.svm"])
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+def test_raw_bytes_are_refused_in_words(kind: str, locale: str) -> None:
+    given = b'{"prices": "\xff\xfe"}' if kind == "edge.svm" else bytes(range(256))
+    command = [sys.executable, "-m", "oracle_hub.cli", "decode", kind]
+    ran = subprocess.run(command, input=given, capture_output=True, env=os.environ | {"LC_ALL": locale}, check=False)
+    assert ran.returncode == 1
+    assert ran.stdout == b""
+    assert re.fullmatch(rb"oracle-hub decode: [^\n]+\n", ran.stderr)
 
 
 def test_lines_of_json(run: Any) -> None:

@@ -6,7 +6,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 from aiohttp import web
@@ -253,6 +253,56 @@ async def test_a_refused_connection_names_no_url() -> None:
         await sink.until(lambda: len(sink.frames) == 1)
     assert sink.frames[0].status == 0 and sink.frames[0].data.startswith(b"connection failed: ")
     assert b"key-123" not in sink.frames[0].data
+
+
+KEY = "key-of-ours-123"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"headers": {"Authorization": f"Bearer {KEY}"}},
+        {"headers": {"authorization": KEY}},
+        {"query": f"/v2?ids[]=feed-number-one&api-key={KEY}"},
+        {"query": "/v2?access_token=key%2Dof%2Dours%2D123"},
+    ],
+)
+async def test_a_key_that_the_peer_quotes_is_in_no_frame(place: dict[str, Any]) -> None:
+    said = f"no access for {KEY} to feed-number-one".encode()
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(status=403, body=said)
+
+    sink, query, headers = Recorder(), place.get("query", "/"), place.get("headers", {})
+    async with http_server(handler) as url:
+        stream = Open("sse", url + query, headers)
+        async with running(sink, Script(Fetch("a:1", url + query, headers=headers)), Script(stream, name="link:2")):
+            await sink.until(lambda: len(sink.frames) >= 2)
+    told = {frame.channel: frame.data for frame in sink.frames}
+    assert told == dict.fromkeys(("http", "sse"), "no access for … to feed-number-one".encode())
+
+
+async def test_a_key_that_a_stream_quotes_is_in_no_frame() -> None:
+    async def handler(connection: ServerConnection) -> None:
+        await connection.send(f'{{"error": "token {KEY} is not entitled"}}')
+        await connection.send("a price")
+        await connection.wait_closed()
+
+    sink, path = Recorder(), "v2/0123456789abcdef0123456789abcdef"
+    headers = {"Authorization": f"Bearer {KEY}"}
+    async with websocket_server(handler) as url, running(sink, Script(Open("websocket", url + path, headers))):
+        await sink.until(lambda: len(sink.frames) == 2)
+    assert [frame.data for frame in sink.frames] == ['{"error": "token … is not entitled"}'.encode(), b"a price"]
+
+
+async def test_a_key_in_the_path_of_a_node_is_in_no_frame() -> None:
+    async def handler(request: web.Request) -> web.Response:
+        return web.Response(status=404, text=f"Cannot POST {request.path}")
+
+    sink, path = Recorder(), "/v2/0123456789abcdef0123456789abcdef"
+    async with http_server(handler) as url, running(sink, Script(Fetch("a:1", url + path, "POST"))):
+        await sink.until(lambda: len(sink.frames) == 1)
+    assert sink.frames[0].data == "Cannot POST /v2/…".encode()
 
 
 async def test_status_and_retry_after_come_with_the_answer() -> None:
