@@ -65,6 +65,8 @@ class HermesLimits(msgspec.Struct, frozen=True):
     max_retry_us: int = 30_000_000
     refused_retry_us: int = 60_000_000
     """Wait after a refused key or a rate limit (a host that limits does so for a minute)."""
+    entitled_retry_us: int = 300_000_000
+    """A feed that the key did not cover is asked for again, alone, after so long."""
     fetch_timeout_ms: int = 10_000
     ids_per_fetch: int = 100
 
@@ -116,7 +118,7 @@ class HermesLink(HostLink):
 
     ``base_url`` is what stands before ``/v2`` (``https://pyth.dourolabs.app/hermes``); ``key`` is sent as
     ``Authorization: Bearer`` and never shown. A feed that the key does not cover is left out of later requests, so that
-    it can't take the others with it; it is asked for again after a restart or reload.
+    it can't take the others with it; it is asked for again every few minutes, alone.
 
     Raises:
         ConfigError: a price id is not 64 hexadecimal digits, or two feeds share one.
@@ -183,7 +185,10 @@ class HermesLink(HostLink):
         self._start(now_us)
         self._ready_us = min(self._ready_us, now_us + LONGEST_PATIENCE_US)
         for feed in self._feeds.values():
-            feed.next_probe_us = now_us + self._limits.silence_us
+            again_us = now_us + self._limits.entitled_retry_us
+            feed.next_probe_us = (
+                now_us + self._limits.silence_us if feed.entitled else min(feed.next_probe_us, again_us)
+            )
             feed.suspect_us = NEVER
         ids = self._asked()
         opening = Open("sse", self._url("stream", ids), self._headers())
@@ -351,6 +356,9 @@ class HermesLink(HostLink):
         asked = self._pending.pop(frame.fetch_id, None)
         if asked is None:
             return [self._malformed(None, f"answer to no request ({frame.fetch_id[:40]!r})", received_us)]
+        alone = self._feeds[asked[0]] if len(asked) == 1 else None
+        if alone is not None and not alone.entitled and frame.status in (200, 401, 403, 404):
+            return self._asked_again(alone, frame, received_us)
         if frame.status != 200:
             output, wait_us = self._refused(frame, "latest", received_us)
             delay_us = min(self._limits.max_retry_us, self._limits.first_retry_us << min(self._attempts, 32))
@@ -372,6 +380,17 @@ class HermesLink(HostLink):
                 output.extend(self._missing(feed, received_us))
         return output
 
+    def _asked_again(self, feed: _Feed, frame: Frame, received_us: int) -> list[Output]:
+        """The answer about a feed that the key did not cover: if it does now, the stream begins anew with it."""
+        if frame.status != 200:
+            return []  # known, and told
+        prices, named = self._prices(frame.data, received_us, streamed=False)
+        if feed.price_id not in named:
+            return prices
+        feed.entitled = True
+        told = [one for what in ("key", "missing") for one in self._clear(f"{what} {feed.feed}", received_us)]
+        return [*told, *prices, Reconnect(f"the key covers {feed.feed} again")]
+
     def _missing(self, feed: _Feed, received_us: int) -> list[Output]:
         text = f"Hermes has no price for {feed.feed} (id {feed.price_id}): removed, or the id is wrong"
         return self._trouble(f"missing {feed.feed}", feed.feed, Condition.LOST, text, received_us)
@@ -386,6 +405,7 @@ class HermesLink(HostLink):
             output: list[Output] = []
             for feed in named:
                 feed.entitled = False
+                feed.next_probe_us = received_us + self._limits.entitled_retry_us
                 output += self._trouble(f"key {feed.feed}", feed.feed, Condition.NOT_ENTITLED, text, received_us)
             return output, wait_us
         if frame.status == 404 and named:
@@ -428,7 +448,18 @@ class HermesLink(HostLink):
             due = tuple(feed.price_id for feed in feeds if feed.entitled and feed.next_probe_us <= now_us)
         for price_id in due:
             self._feeds[price_id].next_probe_us = now_us + self._limits.probe_every_us
-        return self._fetch(due)
+        return self._fetch(due) or self._ask_again(now_us)
+
+    def _ask_again(self, now_us: int) -> list[Fetch]:
+        """Ask for one feed that the key did not cover, by itself, so that it can't take others with it."""
+        doubtful = [feed for feed in self._feeds.values() if not feed.entitled]
+        due = next((feed for feed in doubtful if feed.next_probe_us <= now_us), None)
+        if due is None:
+            return []
+        for feed in doubtful:
+            feed.next_probe_us = max(feed.next_probe_us, now_us + self._limits.probe_every_us)
+        due.next_probe_us = now_us + self._limits.entitled_retry_us
+        return self._fetch((due.price_id,))
 
     def _rearm(self) -> None:
         due_us = self._heard_us + self._limits.transport_silence_us
@@ -436,8 +467,7 @@ class HermesLink(HostLink):
         for feed in self._feeds.values():
             if feed.suspect_us != NEVER:
                 due_us = min(due_us, feed.suspect_us + self._limits.proof_us)
-            if feed.entitled:
-                fetch_us = min(fetch_us, feed.next_probe_us)
+            fetch_us = min(fetch_us, feed.next_probe_us)
         if not self._pending:
             due_us = min(due_us, max(fetch_us, self._ready_us))
         self._deadline_us = due_us

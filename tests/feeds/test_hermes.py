@@ -167,6 +167,30 @@ def test_a_feed_that_the_key_does_not_cover_is_left_out() -> None:
     assert BTC in opening.url and SOL not in opening.url
 
 
+def test_a_feed_that_the_key_did_not_cover_is_asked_for_again_alone() -> None:
+    link = make()
+    first = fetch_of(link.connect(T0))
+    link.receive(Frame("sse", f"Not entitled: feed {SOL}".encode(), status=403), T0)
+    link.receive(Frame("http", body(entry(BTC, "5", 1)), first.fetch_id, 200), T0)
+    link.connect(T0 + 299 * S)
+    link.receive(Frame("http", body(entry(BTC, "5", 1)), "latest:2", 200), T0 + 299 * S)
+    refused = fetch_of(link.on_timer(T0 + 300 * S))
+    assert SOL in refused.url and BTC not in refused.url
+    assert link.receive(Frame("http", f"Not entitled: feed {SOL}".encode(), refused.fetch_id, 403), T0 + 300 * S) == []
+    for at_s in range(301, 600):  # BTC is told, so that nothing else is asked for
+        link.receive(Frame("sse", body(entry(BTC, "5", at_s))), T0 + at_s * S)
+        assert link.on_timer(T0 + at_s * S) == []
+    deadline_us = link.next_deadline()
+    assert deadline_us is not None and deadline_us <= T0 + 600 * S
+    granted = fetch_of(link.on_timer(T0 + 600 * S))
+    output = link.receive(Frame("http", body(entry(SOL, "7", 600)), granted.fetch_id, 200), T0 + 600 * S)
+    assert statuses(output) == [("SOL/USD", Condition.OK)]
+    assert prices(output) == [("SOL/USD", 7, 600)]
+    assert output[-1] == Reconnect("the key covers SOL/USD again")
+    opening = link.connect(T0 + 601 * S)[0]
+    assert isinstance(opening, Open) and SOL in opening.url and BTC in opening.url
+
+
 def test_a_rate_limit_holds_requests_back_over_a_reconnect() -> None:
     link = make()
     fetch = fetch_of(link.connect(T0))
