@@ -13,6 +13,7 @@ import hmac
 import re
 from collections import OrderedDict
 from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import sha256
 from typing import ClassVar
 from urllib.parse import urlsplit
@@ -239,11 +240,11 @@ class StreamsLink(HostLink):
         if feed is None:
             return [self._malformed(None, f"report of {report.feed_id.hex()}, not asked for", received_us)]
         feed.next_probe_us = received_us + self._limits.silence_us
-        if report.publish_us <= feed.publish_us:
-            return [Unchanged(self.source, self.name, feed.feed, received_us)]
         verified, output = self._verified(feed, report, received_us)
         if verified is None:
             return output
+        if report.publish_us <= feed.publish_us:
+            return [*output, self._old(feed, report, received_us, verified=verified)]
         if report.closed is not None:
             key, word_us = f"market {feed.feed}", report.publish_us
             return output + self._trouble(key, feed.feed, Condition.HALTED, report.closed, received_us, word_us)
@@ -259,6 +260,14 @@ class StreamsLink(HostLink):
             PriceUpdate(self.source, self.name, feed.feed, mantissa, report.publish_us, received_us, verified=verified)
         )
         return output
+
+    def _old(self, feed: _Feed, report: Report, received_us: int, *, verified: bool) -> PriceUpdate | Unchanged:
+        """A report of the past: told, so that it is counted as older. Several of one second are no conflict."""
+        if report.publish_us < feed.publish_us and report.closed is None:
+            with suppress(PriceError):
+                mantissa, at_us = report.mantissa(feed.expo), report.publish_us
+                return PriceUpdate(self.source, self.name, feed.feed, mantissa, at_us, received_us, verified=verified)
+        return Unchanged(self.source, self.name, feed.feed, received_us)
 
     def _verified(self, feed: _Feed, report: Report, received_us: int) -> tuple[bool | None, list[Output]]:
         """Whether a report counts as verified (None: it is refused), and what there is to tell of it."""

@@ -67,6 +67,18 @@ def test_connect_opens_a_signed_socket_and_asks_for_the_latest_of_each_feed() ->
     assert "secret" not in repr(make()) + repr(opening) + str(headers)
 
 
+def test_a_report_of_the_past_is_told_to_be_counted_and_a_forged_one_is_named() -> None:
+    link = make()
+    link.connect(T0)
+    streamed(link, report(), T0)
+    assert streamed(link, report(price=114 * 10**18, observed_s=NOW_S - 20), T0 + 5) == [
+        PriceUpdate("streams", "streams:1", "SOL/USD", 114 * 10**8, T0 - 20 * S, T0 + 5, verified=True)
+    ]
+    for at_s in (NOW_S, NOW_S - 20):
+        refused = streamed(link, report(observed_s=at_s, signer=DonSigner(seed=3)), T0 + 6)
+        assert [item.feed for item in refused if isinstance(item, Malformed)] == ["SOL/USD"]
+
+
 def test_a_report_gives_a_verified_price_and_the_same_second_nothing_new() -> None:
     link = make()
     link.connect(T0)
