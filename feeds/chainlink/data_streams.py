@@ -193,6 +193,11 @@ class StreamsLink(HostLink):
         self._heard_us = now_us
         self._pending: dict[str, str] = {}
 
+    @property
+    def feeds(self) -> tuple[str, ...]:
+        """The feeds that it reads."""
+        return tuple(feed.feed for feed in self._feeds.values())
+
     # The contract.
 
     def connect(self, now_us: int) -> list[Effect]:

@@ -140,23 +140,32 @@ _IDS_PER_STREAM = 100
 of prices would hold up everything else for tens of milliseconds."""
 
 
+def _parts(hosting: Hosting, an_id: str) -> list[list[tuple[str, str]]]:
+    """Feeds and their ids, a hundred at a time.
+
+    Raises:
+        ConfigError: two feeds have one id, which two links would not notice.
+    """
+    ids: dict[str, str] = {}
+    for feed, own_id in hosting.feeds.items():
+        other = ids.setdefault(own_id.lower().removeprefix("0x"), feed)
+        if other != feed:
+            raise ConfigError(f"source {hosting.source}: feeds {other} and {feed} have one {an_id}")
+    feeds = list(hosting.feeds.items())
+    return [feeds[start : start + _IDS_PER_STREAM] for start in range(0, len(feeds), _IDS_PER_STREAM)]
+
+
 def _hermes_links(hosting: Hosting, hosts: tuple[Host, ...]) -> Iterator[Link]:
     """One link for each host; for each hundred feeds, where there are more."""
     section = hosting.section
     prover = None if section.verify == "off" else Prover(trusted(section))
-    ids: dict[str, str] = {}
-    for feed, price_id in hosting.feeds.items():
-        other = ids.setdefault(price_id.lower().removeprefix("0x"), feed)
-        if other != feed:
-            raise ConfigError(f"source {hosting.source}: feeds {other} and {feed} have one price id")
-    feeds = [(feed, HermesFeed(price_id, hosting.expos[feed])) for feed, price_id in hosting.feeds.items()]
-    parts = [dict(feeds[start : start + _IDS_PER_STREAM]) for start in range(0, len(feeds), _IDS_PER_STREAM)]
+    parts = _parts(hosting, "price id")
     for number, host in enumerate(hosts, 1):
         for place, part in enumerate(parts, 1):
             yield HermesLink(
                 f"{hosting.names}:{number}" if len(parts) == 1 else f"{hosting.names}:{number}.{place}",
                 host.url,
-                part,
+                {feed: HermesFeed(price_id, hosting.expos[feed]) for feed, price_id in part},
                 source=hosting.source,
                 key=host.key,
                 prover=prover,
@@ -180,23 +189,24 @@ def _edge_links(hosting: Hosting, hosts: tuple[Host, ...]) -> Iterator[Link]:
 
 
 def _streams_links(hosting: Hosting, hosts: tuple[Host, ...]) -> Iterator[Link]:
-    """One link for each host and origin; those of a source prove each report once."""
-    section = hosting.section
+    """One link for each host and origin; for each hundred feeds, where there are more. They prove each report once."""
+    section, parts = hosting.section, _parts(hosting, "stream id")
     prover = ReportProver(trusted(section))
     ways = [(host, origin) for host in hosts for origin in section.origins or (None,)]
     for number, (host, origin) in enumerate(ways, 1):
-        yield StreamsLink(
-            f"{hosting.names}:{number}",
-            host.url,
-            host.rest_url,
-            {feed: StreamsFeed(stream_id, hosting.expos[feed]) for feed, stream_id in hosting.feeds.items()},
-            key=host.key or "",
-            secret=host.secret,
-            prover=prover,
-            source=hosting.source,
-            verify=section.verify,
-            origin=origin,
-        )
+        for place, part in enumerate(parts, 1):
+            yield StreamsLink(
+                f"{hosting.names}:{number}" if len(parts) == 1 else f"{hosting.names}:{number}.{place}",
+                host.url,
+                host.rest_url,
+                {feed: StreamsFeed(stream_id, hosting.expos[feed]) for feed, stream_id in part},
+                key=host.key or "",
+                secret=host.secret,
+                prover=prover,
+                source=hosting.source,
+                verify=section.verify,
+                origin=origin,
+            )
 
 
 def _evm_hosts(name: str, section: SourceSection) -> tuple[Host, ...]:
@@ -235,8 +245,9 @@ def _evm_links(hosting: Hosting, hosts: tuple[Host, ...]) -> Iterator[Link]:
 
 
 def carried_by(link: Link, feeds: Iterable[str]) -> tuple[str, ...]:
-    """The feeds of a way that one of its links carries: all of them, but for Hermes, which has one for each hundred."""
-    return tuple(link.feeds if isinstance(link, HermesLink) else feeds)
+    """The feeds of a way that one of its links carries: all of them, but for Hermes and Data Streams, which have one
+    for each hundred."""
+    return tuple(link.feeds if isinstance(link, HermesLink | StreamsLink) else feeds)
 
 
 HOSTED: Mapping[str, HostedKind] = {

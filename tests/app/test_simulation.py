@@ -11,6 +11,7 @@ from oracle_hub.app.adding import Wanted, added
 from oracle_hub.app.lineup import build_lineup, journaled_endpoints
 from oracle_hub.app.simulation import emulator_settings, pace_warning, read_at
 from oracle_hub.config import Config, parse_config
+from oracle_hub.core.source import Open
 
 DEPLOY = Path(__file__).resolve().parents[2] / "deploy"
 CATALOGUE = (DEPLOY / "simulate-catalogue.toml").read_text()
@@ -68,6 +69,17 @@ def test_settings_follow_the_section() -> None:
     settings = emulator_settings(configured(20, text))
     assert (settings.updates_per_s, dict(settings.prices)) == (50, {"SOL/USD": "7.5"})
     assert Emulator(settings=settings, now_us=lambda: 1_795_000_000_000_000).every_us == 1_200_000
+
+
+def test_each_data_streams_link_asks_for_a_hundred_feeds_at_most() -> None:
+    config = configured(110, (DEPLOY / "simulate-signed.toml").read_text())
+    lineup = build_lineup(config, journaled_endpoints(config))
+    parts = {way.link: len(way.feeds) for way in lineup.ways if way.source == "streams"}
+    assert parts == {
+        f"streams:{number}.{place}": size for number in (1, 2, 3, 4) for place, size in ((1, 100), (2, 15))
+    }
+    asked = [one for name in parts for one in lineup.links[name].connect(0) if isinstance(one, Open)]
+    assert len(asked) == 8 and all(len(one.url) < 8_000 for one in asked)
 
 
 def test_each_hermes_link_carries_its_own_hundred_feeds() -> None:
