@@ -10,10 +10,15 @@ from typing import Any
 import orjson
 
 from tests.checker.acting import check_act
+from tests.checker.configured import ConfiguredCheck
 from tests.checker.findings import Finding, Report
-from tests.checker.records import Acted, Asked, Believed, ClockAnchor, Closed, LogRecord, Opened, Received
+from tests.checker.records import Acted, Asked, Believed, ClockAnchor, Closed, LogRecord, Opened, Received, Woke
 from tests.checker.subscription import Agreement, Complain, Message, SubscriptionCheck
 from tests.checker.truth import Run, Truth
+
+LONGEST_STALL_US = 25_000_000
+"""Who did not read for longer may have been cut off: it answered no ping."""
+TOO_SLOW = 4001
 
 
 class ClientCheck:
@@ -28,12 +33,22 @@ class ClientCheck:
         self._reached: dict[str, tuple[int, int]] = {}
         """By instance: the greatest (epoch, seq) of a snapshot or update."""
         self._connection = 0
+        self._cut: tuple[str, int, dict[str, Any]] | None = None
+        """A stall that ended without a close frame: on which instance, in which epoch, and the evidence."""
+        self._resumes = False
+        """Its last connection was closed with 4001."""
         self._reset()
 
     def _reset(self) -> None:
         self._frame = 0
         self._instance = ""
         self._epoch = 0
+        self._worker = False
+        self._woke: Woke | None = None
+        self._last_us = 0
+        self._longest_gap_us = 0
+        """Between two records: for so long it did not read, or was not told anything."""
+        self._configured: ConfiguredCheck | None = None
         self._requests: dict[Any, Message] = {}
         self._subscriptions: dict[int, SubscriptionCheck] = {}
 
@@ -49,6 +64,8 @@ class ClientCheck:
                 self._report.note_act(late_us)
             self._report.checked["acts"] += 1
             return
+        if self._last_us:
+            self._longest_gap_us = max(self._longest_gap_us, record.at_us - self._last_us)
         if isinstance(record, Opened):
             self._reset()
             self._connection = record.connection
@@ -60,8 +77,23 @@ class ClientCheck:
             self._frame += 1
             self._report.checked["frames"] += 1
             self._received(record)
+        elif isinstance(record, Woke):
+            self._woke = record
+            self._report.checked["woke"] += 1
         elif isinstance(record, Closed):
             self._report.checked["disconnects"] += 1
+            self._closed(record)
+        self._last_us = record.at_us
+
+    def _closed(self, record: Closed) -> None:
+        self._resumes = record.code == TOO_SLOW
+        if self._resumes:
+            self._report.checked["too_slow"] += 1
+            if not any(one.replays for one in self._subscriptions.values()):
+                self._complain("goodbye", "4001 without a subscription in mode all", why=record.why)
+        woke, cut = self._woke, record.by_peer and record.code is None
+        if cut and woke is not None and self._longest_gap_us < LONGEST_STALL_US and not self._worker:
+            self._cut = self._instance, self._epoch, {"stuck_us": woke.stuck_us, "why": record.why}
 
     def _received(self, record: Received) -> None:
         try:
@@ -75,6 +107,8 @@ class ClientCheck:
             self._hello(message)
         elif kind == "subscribed":
             self._subscribed(message)
+        elif kind == "config":
+            self._config(message)
         elif kind in ("snapshot", "update", "heartbeat"):
             self._stream(kind, message, record.believed)
         elif kind == "error":
@@ -87,12 +121,26 @@ class ClientCheck:
             self._complain("order", "hello stands before what was received", hello=message["seq"], reached=reached)
         if (self._instance, self._epoch) not in self._truth.runs:
             self._complain("journal", "no journal has this run", instance=self._instance, epoch=self._epoch)
+        self._worker = "worker" in message
+        run = self._truth.runs.get((self._instance, self._epoch)) or Run()
+        self._configured = ConfiguredCheck(message, run, self._complain)
+        if self._cut is not None and self._cut[:2] == (self._instance, self._epoch):  # the hub lived on
+            self._complain("goodbye", "cut off without a word after a stall", **self._cut[2])
+        self._cut = None
+
+    def _config(self, message: Message) -> None:
+        if self._configured is None or message["epoch"] != self._epoch:
+            self._complain("config", "a config of another epoch, or before hello", config=message, epoch=self._epoch)
+            return
+        self._configured.told(message, self._complain)
 
     def _subscribed(self, message: Message) -> None:
         request = self._requests.get(message["id"])
         if request is None:
             self._complain("protocol", "an answer to nothing", answer=message)
         elif message["sub"] is not None:
+            self._report.checked["resumed_after_4001"] += self._resumes and bool(message["recovered"])
+            self._resumes = False
             run = self._truth.runs.get((self._instance, self._epoch)) or Run()
             self._subscriptions[message["sub"]] = SubscriptionCheck(
                 (self._instance, self._epoch), request, message, run, self._report, self._agreed
@@ -111,6 +159,8 @@ class ClientCheck:
         else:
             self._advance(kind, message)
             subscription.news(message, self._complain, self._where)
+            if self._configured is not None:
+                self._configured.news(message, self._complain)
         if believed is not None:
             subscription.belief(believed, message, self._complain)
 

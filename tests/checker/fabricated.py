@@ -40,6 +40,10 @@ class FabricatedClient:
         for line in data.splitlines():
             self._receive(orjson.loads(line))
 
+    def tell(self, message: dict[str, Any]) -> None:
+        """A message that comes from the server, not from its session."""
+        self._receive(message)
+
     def _receive(self, message: dict[str, Any]) -> None:
         kind, run = message["type"], self._run
         if kind == "subscribed":
@@ -69,7 +73,9 @@ class FabricatedRun:
     @property
     def standing(self) -> dict[str, Any]:
         """What hello says of the run."""
-        return {"instance": self.service.instance, "epoch": self.service.epoch, "seq": self.board.seq}
+        service = self.service
+        held = {"instance": service.instance, "epoch": service.epoch, "seq": self.board.seq}
+        return {**held, "config_hash": service.config_hash}
 
     def join(self, name: str, resume: Belief | None = None, **options: Any) -> FabricatedClient:
         """A client subscribes."""

@@ -20,6 +20,8 @@ RULES: dict[str, str] = {
     "journal": "everything received is in the journal, and the journal replays to what it says was published",
     "publish_time": "no source's publish time goes back",
     "warmup": "no price before every source was heard or its warm-up was over",
+    "config": "every connection is told of every reload, right after the first batch under it",
+    "goodbye": "who fell behind in mode all is told so with 4001, and finds it when it reads again",
     "coverage": "the run had what it was made for: frames, faults, prices",
 }
 """Every rule, and what it demands."""
@@ -54,6 +56,10 @@ class Report(msgspec.Struct):
 
     latest_act_us: int | None = None
     """The latest act, counted from the end of its price's lease; negative: before it."""
+
+    longest_hop_us: int = 0
+    """The longest that a batch was seen to be on its way to a worker: by this much it was older than a heartbeat
+    without it."""
 
     def note_act(self, late_us: int) -> None:
         """Count an act whose time could be judged."""

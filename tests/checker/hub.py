@@ -1,7 +1,8 @@
 """A hub in a process of its own, whose wall clock is stepped over stdin: ``python -m tests.checker.hub --help``.
 
 The program is :class:`oracle_hub.app.run.Application`, as ``oracle-hub run`` starts it. A line on stdin is the number
-of microseconds by which the wall clock is off from then on. ``--plant`` puts a fault in, for tests of the checker.
+of microseconds by which the wall clock is off from then on; SIGHUP reads the configuration again. ``--plant`` puts a
+fault in, for tests of the checker.
 """
 
 import argparse
@@ -15,9 +16,12 @@ import orjson
 
 from oracle_hub.app.run import Application, with_overrides
 from oracle_hub.clock import AnchoredClock, ClockState, SystemClock
-from oracle_hub.config import load_config
+from oracle_hub.config import Config, load_config
 from tests.checker.plants import PLANTS
 from tests.checker.records import ClockAnchor, Log
+
+SMALL = {"max_unanswered_bytes": 16_384, "max_unsent_bytes": 32_768}
+"""Settings of the server: who stops reading is behind within seconds."""
 
 
 class SteppedClock(SystemClock):
@@ -61,16 +65,19 @@ async def _take_steps(clock: SteppedClock) -> None:
 
 
 async def _serve(options: argparse.Namespace) -> None:
-    config = with_overrides(
-        load_config(options.config),
-        server={"port": options.port, "workers": options.workers},
-        state={"directory": str(options.state)},
-    )
+    def load() -> Config:
+        return with_overrides(
+            load_config(options.config),
+            server={"port": options.port, "workers": options.workers, **SMALL},
+            state={"directory": str(options.state)},
+        )
+
+    config = load()
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
     clock = SteppedClock()
-    application = Application(config, clock=clock)
+    application = Application(config, clock=clock, load=load)
     if options.plant:  # whoever serves has the fault
         application.worker_command = (sys.executable, "-m", "tests.checker.worker", options.plant)
     with options.anchors.open("ab") as file:
@@ -79,12 +86,20 @@ async def _serve(options: argparse.Namespace) -> None:
         async with application:
             watched.instance, watched.epoch = application.instance, application.epoch
             watched.write_down()
+            reloads: set[asyncio.Task[None]] = set()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _reload, application, reloads)
             line = {"url": application.url, "instance": application.instance, "epoch": application.epoch}
             sys.stdout.buffer.write(orjson.dumps(line) + b"\n")
             sys.stdout.buffer.flush()
             steps = asyncio.create_task(_take_steps(clock))
             await ended.wait()
             steps.cancel()
+
+
+def _reload(application: Application, reloads: set[asyncio.Task[None]]) -> None:
+    task = asyncio.get_running_loop().create_task(application.reload())
+    reloads.add(task)
+    task.add_done_callback(reloads.discard)
 
 
 def main() -> None:

@@ -12,23 +12,25 @@ LIBRARY_SHARE = 0.15
 def lineup(seed: int, n_clients: int, steady_urls: list[str], faulty_urls: list[str]) -> list[ClientSpec]:
     """Specs of all subscribers. ``steady_urls`` have no network faults; most clients go through the others.
 
-    At least one client is stuck and one is the library's, however few there are.
+    Every second one of those that are stuck has mode ``all``: it stays with one hub, and comes back with what it held.
+    At least two clients are stuck and one is the library's, however few there are.
     """
     rng = random.Random(seed + 1)
-    n_stuck, n_library = max(1, round(n_clients * STUCK_SHARE)), max(1, round(n_clients * LIBRARY_SHARE))
+    n_stuck, n_library = max(2, round(n_clients * STUCK_SHARE)), max(1, round(n_clients * LIBRARY_SHARE))
     specs = []
     for number in range(n_clients):
         stuck, library = number < n_stuck, n_stuck <= number < n_stuck + n_library
         urls = rng.sample(steady_urls if rng.random() < 0.3 else faulty_urls, k=len(steady_urls))
         if rng.random() < 0.3:
             urls = urls[:1]
-        mode = "latest" if library or number == 0 else rng.choice(("latest", "latest", "all"))
+        stuck_all = stuck and number % 2 == 1
+        mode = "all" if stuck_all else "latest" if library or stuck else rng.choice(("latest", "latest", "all"))
         feeds = list(FEEDS) if library else rng.choice((["*"], ["*"], rng.sample(FEEDS, 2), [rng.choice(FEEDS)]))
         if stuck:  # so much that buffers fill up, and a connection that nothing else ends
-            feeds, urls = ["*"], rng.sample(steady_urls, k=len(steady_urls))
+            feeds, urls = ["*"], rng.sample(steady_urls, k=1 if stuck_all else len(steady_urls))
         specs.append(
             ClientSpec(
-                name=f"{'stuck' if stuck else 'library' if library else mode}-{number}",
+                name=f"{'stuck-all' if stuck_all else 'stuck' if stuck else 'library' if library else mode}-{number}",
                 kind="library" if library else "raw",
                 urls=urls,
                 feeds=feeds,
@@ -37,7 +39,7 @@ def lineup(seed: int, n_clients: int, steady_urls: list[str], faulty_urls: list[
                 binary=number % 2 == 1,
                 max_hz=None if stuck or library or mode == "all" else rng.choice((None, None, 1.0, 5.0)),
                 max_age_ms=rng.choice((None, None, None, 700, 2_500)),
-                resume=rng.random() < 0.6,
+                resume=rng.random() < 0.6 or stuck_all,
                 disconnect_every_s=None if stuck or library else rng.choice((4.0, 15.0, 60.0)),
                 stuck_every_s=5.0 if stuck else None,
                 stuck_for_s=rng.uniform(15.0, 25.0) if stuck else 0.0,

@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from oracle_hub.core.hub import Batch, Decision
+from oracle_hub.server.client import Client
 from oracle_hub.server.websocket import Subscribers
 from oracle_hub.stream.board import Form
 from oracle_hub.stream.messages import Update, View
@@ -67,9 +68,32 @@ def send_stale_prices() -> None:
     setattr(Subscribers, "_heartbeats", faulty)  # noqa: B010
 
 
+def hide_reloads() -> None:
+    """A reload is carried out, journaled, and told nobody."""
+
+    def faulty(self: Subscribers) -> None:
+        pass
+
+    setattr(Subscribers, "config_changed", faulty)  # noqa: B010
+
+
+def cut_the_slow() -> None:
+    """Who falls behind in mode ``all`` is cut off instead of being closed."""
+    close = Client.close
+
+    def faulty(self: Client, frame: bytes, *, drop: bool) -> None:
+        if drop:
+            self.transport.abort()
+        close(self, frame, drop=drop)
+
+    setattr(Client, "close", faulty)  # noqa: B010
+
+
 PLANTS: dict[str, tuple[Callable[[], None], str]] = {
     "drop": (drop_frames, "loss"),
     "reuse": (reuse_sequences, "order"),
     "stale": (send_stale_prices, "lease"),
+    "untold": (hide_reloads, "config"),
+    "mute": (cut_the_slow, "goodbye"),
 }
 """By name: what puts the fault in, and the rule of the checker that must find it."""

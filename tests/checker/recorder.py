@@ -19,13 +19,14 @@ import msgspec
 import orjson
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as open_websocket
-from websockets.exceptions import WebSocketException
+from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.typing import Subprotocol
 
 from oracle_hub.client import HubUnreachable, NoPrice, Prices, connect
 from tests.checker.belief import Belief
 from tests.checker.binary_form import message_of
-from tests.checker.records import Acted, Asked, Closed, Log, Opened, Received
+from tests.checker.pace import Pace
+from tests.checker.records import Acted, Asked, Closed, Log, Opened, Received, Woke
 
 ACT_EVERY_S = 0.1
 SILENCE_S = 3.0
@@ -69,25 +70,29 @@ def monotonic_us() -> int:
 class RawSubscriber:
     """Speaks the protocol by hand, and believes what its :class:`Belief` says."""
 
-    def __init__(self, spec: ClientSpec, log: Log) -> None:
+    def __init__(self, spec: ClientSpec, log: Log, pace: Pace) -> None:
         self._spec = spec
         self._log = log
+        self._pace = pace
         self._random = random.Random(spec.seed)
         self._connection = 0
         self._belief: Belief | None = None
 
     async def run(self) -> None:
         """Connect, again and again."""
-        while True:
+        while not self._pace.over:
             url = self._spec.urls[self._connection % len(self._spec.urls)]
             self._connection += 1
-            why = "left"
+            why, by_peer, code = "left", False, None
             try:
                 await self._visit(url)
+            except ConnectionClosed as error:
+                why, by_peer = f"{type(error).__name__}: {error}"[:200], True
+                code = None if error.rcvd is None else error.rcvd.code
             except (OSError, WebSocketException, TimeoutError) as error:
                 why = f"{type(error).__name__}: {error}"[:200]
-            self._log.add(Closed(**self._at(), why=why))
-            await asyncio.sleep(self._random.uniform(0.05, 0.8))
+            self._log.add(Closed(**self._at(), why=why, by_peer=by_peer, code=code))
+            await self._pace.wait(self._random.uniform(0.05, 0.8))
 
     def _at(self) -> dict[str, Any]:
         return {"client": self._spec.name, "connection": self._connection, "at_us": monotonic_us()}
@@ -137,7 +142,9 @@ class RawSubscriber:
             if belief.sub is not None and not belief.current and message["type"] in ("update", "heartbeat"):
                 return  # something was missed, and it knows: start over
             if time.monotonic() >= stick_at_s:
-                await asyncio.sleep(spec.stuck_for_s)
+                began_us = monotonic_us()
+                await self._pace.wait(spec.stuck_for_s)
+                self._log.add(Woke(**self._at(), stuck_us=monotonic_us() - began_us))
                 stick_at_s = self._after_s(spec.stuck_every_s)
 
     async def _read(self, websocket: ClientConnection, belief: Belief | None = None) -> str:
@@ -171,13 +178,14 @@ class RawSubscriber:
 class LibrarySubscriber:
     """Uses the product's client and writes down every price that it would have acted on."""
 
-    def __init__(self, spec: ClientSpec, log: Log) -> None:
+    def __init__(self, spec: ClientSpec, log: Log, pace: Pace) -> None:
         self._spec = spec
         self._log = log
+        self._pace = pace
 
     async def run(self) -> None:
         """Stay connected, and ask for prices at a steady pace."""
-        while True:
+        while not self._pace.over:
             with contextlib.suppress(HubUnreachable):
                 async with connect(
                     self._spec.urls,
@@ -187,13 +195,13 @@ class LibrarySubscriber:
                     open_timeout_s=OPEN_TIMEOUT_S,
                 ) as prices:
                     await self._act(prices)
-            await asyncio.sleep(ACT_EVERY_S)
+            await self._pace.wait(ACT_EVERY_S)
 
     async def _act(self, prices: Prices) -> None:
-        while True:
+        while not self._pace.over:
             for feed in self._spec.feeds:
                 self._ask(prices, feed)
-            await asyncio.sleep(ACT_EVERY_S)
+            await self._pace.wait(ACT_EVERY_S)
 
     def _ask(self, prices: Prices, feed: str) -> None:
         at_us = monotonic_us()
@@ -217,33 +225,35 @@ class LibrarySubscriber:
         self._log.add(acted)
 
 
-async def _flush(log: Log) -> None:
-    while True:
-        await asyncio.sleep(FLUSH_EVERY_S)
+async def _flush(log: Log, pace: Pace) -> None:
+    while not pace.over:
+        await pace.wait(FLUSH_EVERY_S)
         log.flush()
 
 
-async def record(specs: list[ClientSpec], log: Log, ended: asyncio.Event) -> None:
-    """Run all subscribers until ``ended``."""
-    runs = [(LibrarySubscriber(spec, log) if spec.kind == "library" else RawSubscriber(spec, log)) for spec in specs]
+async def record(specs: list[ClientSpec], log: Log, pace: Pace) -> None:
+    """Run all subscribers until the run is over."""
+    runs = [
+        (LibrarySubscriber(spec, log, pace) if spec.kind == "library" else RawSubscriber(spec, log, pace))
+        for spec in specs
+    ]
     tasks = [asyncio.create_task(one.run(), name=spec.name) for one, spec in zip(runs, specs, strict=True)]
-    tasks.append(asyncio.create_task(_flush(log)))
-    ending = asyncio.create_task(ended.wait())
-    done, _ = await asyncio.wait([*tasks, ending], return_when=asyncio.FIRST_COMPLETED)
-    for task in [*tasks, ending]:
+    tasks += [asyncio.create_task(_flush(log, pace)), asyncio.create_task(pace.ended())]
+    done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, ending, return_exceptions=True)
+    await asyncio.gather(*tasks, return_exceptions=True)
     log.flush()
     for task in done:
         task.result()  # a subscriber ends by a fault only: let it be seen
 
 
 async def _main(specs: list[ClientSpec], file: BinaryIO) -> None:
-    ended = asyncio.Event()
+    pace = Pace()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, ended.set)
-    await record(specs, Log(file), ended)
+        loop.add_signal_handler(number, pace.end)
+    await record(specs, Log(file), pace)
 
 
 if __name__ == "__main__":

@@ -56,10 +56,20 @@ class Received(_Record, frozen=True, kw_only=True, gc=False, tag="received"):
     """Told after snapshots and heartbeats."""
 
 
+class Woke(_Record, frozen=True, kw_only=True, gc=False, tag="woke"):
+    """The client reads again, after it did not for so long."""
+
+    stuck_us: int
+
+
 class Closed(_Record, frozen=True, kw_only=True, gc=False, tag="closed"):
     """The connection is no more, or could not be had."""
 
     why: str
+    by_peer: bool = False
+    """Whether the other side ended it."""
+    code: int | None = None
+    """Of the close frame that came from there, if one came."""
 
 
 class Acted(_Record, frozen=True, kw_only=True, gc=False, tag="acted"):
@@ -75,7 +85,7 @@ class Acted(_Record, frozen=True, kw_only=True, gc=False, tag="acted"):
     seq: int
 
 
-LogRecord: TypeAlias = Opened | Asked | Received | Closed | Acted
+LogRecord: TypeAlias = Opened | Asked | Received | Woke | Closed | Acted
 
 
 class ClockAnchor(msgspec.Struct, frozen=True, gc=False):

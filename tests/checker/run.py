@@ -12,12 +12,17 @@ from feeds.emulator.faults import Fault
 from tests.checker.check import check
 from tests.checker.findings import Finding, Report
 from tests.checker.lineup import lineup
+from tests.checker.pace import Pace
 from tests.checker.scene import Scene
 from tests.checker.schedule import PROXY_KINDS, WORLD_KINDS, Event, schedule
 
 N_CLIENT_PROCESSES = 2
 NEEDED = ("prices", "compared", "agreed", "merged", "beliefs", "heartbeat", "snapshot", "acts_timed", "disconnects")
 """What a run must have looked at, or it has shown nothing."""
+LONG_S = 120.0
+NEEDED_IN_LONG = ("too_slow", "resumed_after_4001")
+NEEDED_AFTER = {"reload_hub": "config"}
+"""What it must have looked at once there was such a fault."""
 
 
 class Conductor:
@@ -25,6 +30,8 @@ class Conductor:
 
     def __init__(self, scene: Scene, progress: Callable[[str], None]) -> None:
         self._scene = scene
+        self.pace = Pace()
+        """Its end undoes every fault at once."""
         self._progress = progress
         self._faults: dict[Event, int] = {}
         self._stopped_workers: dict[Event, int] = {}
@@ -37,15 +44,17 @@ class Conductor:
         began_s = loop.time()
         async with asyncio.TaskGroup() as group:
             for event in events:
-                await asyncio.sleep(max(0.0, began_s + event.at_s - loop.time()))
+                await self.pace.until(began_s + event.at_s)
+                if self.pace.over:
+                    break
                 self._progress(f"{event.at_s:6.1f} s  {_words(event)}")
                 group.create_task(self._one(event))
                 self.done[event.kind] += 1
-            await asyncio.sleep(max(0.0, began_s + duration_s - loop.time()))
+            await self.pace.until(began_s + duration_s)
 
     async def _one(self, event: Event) -> None:
         await self._begin(event)
-        await asyncio.sleep(event.duration_s)
+        await self.pace.wait(event.duration_s)
         await self._undo(event)
 
     async def _begin(self, event: Event) -> None:
@@ -57,6 +66,8 @@ class Conductor:
                 await scene.hubs[event.target].kill()
             case "step_clock":
                 scene.hubs[event.target].step_clock(event.value)
+            case "reload_hub":
+                scene.hubs[event.target].reload(event.value)
             case "kill_worker":
                 scene.hubs[event.target].signal_worker(signal.SIGKILL, event.value)
             case "stop_worker":
@@ -95,6 +106,8 @@ class Conductor:
                 await scene.hubs[event.target].start()
             case "step_clock":
                 scene.hubs[event.target].step_clock(0)
+            case "reload_hub":
+                scene.hubs[event.target].reload()
             case "stop_worker" if event in self._stopped_workers:
                 scene.hubs[event.target].resume_worker(self._stopped_workers.pop(event))
             case "stop_clients":
@@ -152,8 +165,12 @@ async def run(
     plant: str | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Outcome:
-    """Record for so many minutes under faults from ``seed``, end everything, and check. ``directory`` keeps it all."""
+    """Record for so many minutes under faults from ``seed``, end everything, and check. ``directory`` keeps it all.
+
+    SIGINT ends the recording early: what there is by then is checked.
+    """
     duration_s = minutes * 60
+    loop = asyncio.get_running_loop()
     async with Scene(directory, seed=seed, plants=(plant, None), n_workers=n_workers) as scene:
         progress(f"{len(scene.hubs)} hubs run; {n_clients} clients in {N_CLIENT_PROCESSES} processes")
         await scene.record(lineup(seed, n_clients, scene.steady_urls, scene.faulty_urls), N_CLIENT_PROCESSES)
@@ -166,22 +183,28 @@ async def run(
             n_proxies=len(scene.faulty),
             n_workers=n_workers,
         )
+        loop.add_signal_handler(signal.SIGINT, conductor.pace.end)
+        began_s = loop.time()
         await conductor.play(events, duration_s)
+        duration_s = round(loop.time() - began_s, 1)
+        loop.remove_signal_handler(signal.SIGINT)
         statuses = [await recorder.end() for recorder in scene.recorders]
     began_s = time.monotonic()
     progress("recorded; replaying the journals")
     truth = await asyncio.to_thread(scene.truth)
     progress(f"{truth.published} published batches; checking the logs")
     report = await asyncio.to_thread(check, scene.logs(), truth, scene.anchors(), progress)
-    _coverage(report, statuses)
+    _coverage(report, statuses, conductor.done, duration_s)
     return Outcome(report, conductor.done, {"recorded": duration_s, "checking": round(time.monotonic() - began_s, 1)})
 
 
-def _coverage(report: Report, statuses: list[int | None]) -> None:
+def _coverage(report: Report, statuses: list[int | None], done: Counter[str], duration_s: float) -> None:
     def complain(message: str, **evidence: Any) -> None:
         report.add(Finding("coverage", "", 0, 0, message, evidence))
 
-    missing = [name for name in NEEDED if not report.checked[name]]
+    needed = [*NEEDED, *(NEEDED_IN_LONG if duration_s >= LONG_S else ())]
+    needed += [name for kind, name in NEEDED_AFTER.items() if done[kind]]
+    missing = [name for name in needed if not report.checked[name]]
     if missing:
         complain("the run showed nothing of", names=missing)
     for number, status in enumerate(statuses):

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 import orjson
 
-from feeds.emulator.emulator import Emulator, EmulatorSettings
+from feeds.emulator.emulator import Emulator, EmulatorSettings, EmulatorUrls
 from tests.checker.proxy import FaultProxy
 from tests.checker.recorder import ClientSpec
 from tests.checker.records import ClockAnchor, LogRecord, read_anchors, read_log
@@ -22,6 +22,8 @@ from tests.system.process import ROOT, environment, hub_config
 
 START_TIMEOUT_S = 40.0
 END_TIMEOUT_S = 15.0
+USUAL_BPS = 50
+"""``hub.max_divergence_bps``, where no reload says otherwise."""
 HOP_US = 1_000_000
 """A batch that was decided so long before a heartbeat may still be on its way to the worker that sent the heartbeat."""
 
@@ -29,10 +31,13 @@ HOP_US = 1_000_000
 class HubLife:
     """One instance, with a state directory that outlives its processes."""
 
-    def __init__(self, directory: Path, config: Path, plant: str | None, n_workers: int = 0) -> None:
+    def __init__(self, directory: Path, urls: EmulatorUrls, plant: str | None, n_workers: int = 0) -> None:
         self.directory = directory
+        self._urls = urls
+        self._serving = False
         self._n_workers = n_workers
-        self._config = config
+        self._config = directory / "hub.toml"
+        self.configure(USUAL_BPS)
         self._plant = plant
         self.proxies: list[FaultProxy] = []
         self.process: asyncio.subprocess.Process | None = None
@@ -45,6 +50,18 @@ class HubLife:
     @property
     def anchors(self) -> Path:
         return self.directory / "anchors.jsonl"
+
+    def configure(self, max_divergence_bps: int) -> None:
+        """Write the configuration that a start or a reload reads."""
+        new = self._config.with_suffix(".new")
+        new.write_text(hub_config(self._urls, max_divergence_bps=max_divergence_bps))
+        new.replace(self._config)
+
+    def reload(self, max_divergence_bps: int = USUAL_BPS) -> None:
+        """Let the process go on by another configuration. One that has only begun to start is left alone."""
+        self.configure(max_divergence_bps)
+        if self._serving:
+            self.signal(signal.SIGHUP)
 
     async def start(self) -> None:
         """Start a process and send the proxies to it."""
@@ -71,6 +88,7 @@ class HubLife:
         for proxy in self.proxies:
             proxy.target = (str(parts.hostname), int(parts.port or 0))
         self.starts += 1
+        self._serving = True
 
     def worker_pids(self) -> list[int]:
         """Its workers that are there now."""
@@ -110,6 +128,7 @@ class HubLife:
         """``kill -9``, and nobody listens any more."""
         for proxy in self.proxies:
             proxy.target = None
+        self._serving = False
         self.signal(signal.SIGKILL)
         if self.process is not None:
             await self.process.wait()
@@ -193,9 +212,7 @@ class Scene:
             for number, plant in enumerate(self._plants):
                 directory = self._directory / f"hub-{number}"
                 directory.mkdir(parents=True)
-                config = directory / "hub.toml"
-                config.write_text(hub_config(urls))
-                hub = HubLife(directory, config, plant, self._n_workers)
+                hub = HubLife(directory, urls, plant, self._n_workers)
                 for proxies in (self.steady, self.faulty):
                     proxies.append(await FaultProxy().start())
                     stack.push_async_callback(proxies[-1].stop)

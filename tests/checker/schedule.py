@@ -9,6 +9,7 @@ Kind: TypeAlias = Literal[
     "stop_hub",
     "kill_hub",
     "step_clock",
+    "reload_hub",
     "kill_worker",
     "stop_worker",
     "stop_clients",
@@ -23,7 +24,7 @@ Kind: TypeAlias = Literal[
     "spike_source",
     "future_source",
 ]
-HUB_KINDS: tuple[Kind, ...] = ("stop_hub", "kill_hub", "step_clock")
+HUB_KINDS: tuple[Kind, ...] = ("stop_hub", "kill_hub", "step_clock", "reload_hub")
 WORKER_KINDS: tuple[Kind, ...] = ("kill_worker", "stop_worker")
 PROXY_KINDS: tuple[Kind, ...] = ("delay", "throttle", "pause", "truncate", "reset", "half_open")
 WORLD_KINDS: tuple[Kind, ...] = ("kill_source", "stall_source", "spike_source", "future_source")
@@ -40,8 +41,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Number of the hub, of the process of clients, or of the proxy."""
     duration_s: float
     value: int = 0
-    """Seconds of a clock's step; ms of delay; bytes per second; bytes before the cut; basis points of a spike;
-    which worker of its hub."""
+    """Seconds of a clock's step; ms of delay; bytes per second; bytes before the cut; basis points of a spike,
+    or the greatest distance between sources that a reload allows; which worker of its hub."""
     source: str = ""
     feed: str | None = None
 
@@ -76,6 +77,10 @@ def _event(rng: random.Random, kind: Kind, at_s: float, whole_s: float, n_target
         case "step_clock":  # back only after the step became the new anchor: then that is a step too
             step_s = rng.choice((HOUR_S, -HOUR_S))
             return Event(at_s=at_s, kind=kind, target=target, duration_s=rng.uniform(8.0, 14.0), value=step_s)
+        case "reload_hub":
+            return Event(
+                at_s=at_s, kind=kind, target=target, duration_s=rng.uniform(3.0, 8.0), value=rng.choice((40, 70))
+            )
         case "delay":
             return Event(at_s=at_s, kind=kind, target=target, duration_s=5.0, value=rng.randrange(5, 150))
         case "throttle":

@@ -58,6 +58,11 @@ class SubscriptionCheck:
     def feeds(self) -> Iterable[str]:
         return self._run.feeds if self._feeds is None else self._feeds
 
+    @property
+    def replays(self) -> bool:
+        """Whether it is in mode ``all``."""
+        return self._all
+
     def _follows(self, feed: str) -> bool:
         return self._feeds is None or feed in self._feeds
 
@@ -217,7 +222,10 @@ class SubscriptionCheck:
             missed = run.next_change(feed, seq)
             if missed is not None:
                 index = missed - run.first_seq
-                if run.generation[index] == generation and run.now_us[index] + run.hop_us < at_us:
+                late_us = at_us - run.now_us[index] if run.generation[index] == generation else 0
+                if run.hop_us:
+                    self._report.longest_hop_us = max(self._report.longest_hop_us, late_us)
+                if late_us > run.hop_us:
                     complain(
                         "loss", "a batch from before this heartbeat was not sent", feed=feed, seq=seq, missed=missed
                     )

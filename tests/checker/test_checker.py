@@ -10,7 +10,7 @@ import pytest
 from tests.checker.check import check
 from tests.checker.fabricated import FabricatedRun, fabricated_run
 from tests.checker.findings import RULES, Report
-from tests.checker.records import Acted, ClockAnchor, HeldFeed, LogRecord, Received
+from tests.checker.records import Acted, ClockAnchor, Closed, HeldFeed, LogRecord, Received, Woke
 from tests.checker.truth import Truth
 
 Change: TypeAlias = Callable[[dict[str, Any]], None]
@@ -202,6 +202,106 @@ def test_garbage_is_found(run: FabricatedRun) -> None:
     log = log_of(run, "latest")
     log.append(Received(client="latest", connection=1, at_us=0, text='{"type":"upd'))
     assert rules(check(logs(run), run.truth)) == {"protocol"}
+
+
+def reloaded_run() -> FabricatedRun:
+    """Two clients, a reload that is told after its first batch, and more batches."""
+    run = FabricatedRun()
+    clients = [run.join("first", mode="all"), run.join("second")]
+    run.tick("SOL/USD", 15_000_000_000)
+    run.service.hub.reload(run.service.hub.catalog, "decaf")
+    run.tick("SOL/USD", 15_000_000_001)
+    for client in clients:
+        client.tell({"type": "config", **run.standing})
+    clients.append(run.join("later", resume=clients[0].belief, mode="all"))
+    for number in range(3):
+        run.tick("SOL/USD", 15_000_000_002 + number)
+    run.heartbeat()
+    return run
+
+
+def test_a_reload_that_is_told_in_its_place_passes() -> None:
+    run = reloaded_run()
+    report = check(logs(run), run.truth)
+    assert report.findings == []
+    assert report.checked["config"] == 2
+
+
+def test_who_comes_between_a_reload_and_the_first_batch_under_it_is_told_rightly() -> None:
+    run = FabricatedRun()
+    first = run.join("first", mode="all")
+    for number in range(3):
+        run.tick("SOL/USD", 15_000_000_000 + number)
+    run.service.hub.reload(run.service.hub.catalog, "decaf")  # and nothing changes by it
+    first.tell({"type": "config", **run.standing})
+    run.join("between", mode="all")
+    run.join("back", resume=first.belief, mode="all")
+    for number in range(3):
+        run.tick("SOL/USD", 15_000_000_003 + number)
+    assert check(logs(run), run.truth).findings == []
+
+
+def test_a_reload_that_was_not_told_is_found_once() -> None:
+    run = reloaded_run()
+    log = log_of(run, "second")
+    del log[find(log, "config")]
+    report = check(logs(run), run.truth)
+    assert [(one.rule, one.client, one.message) for one in report.findings] == [
+        ("config", "second", "a reload was not told")
+    ]
+
+
+@pytest.mark.parametrize(("client", "kind"), [("first", "config"), ("later", "hello")])
+def test_another_configuration_than_the_journals_is_found(client: str, kind: str) -> None:
+    run = reloaded_run()
+    log = log_of(run, client)
+    alter(log, find(log, kind), lambda message: message.update(config_hash="other"))
+    assert rules(check(logs(run), run.truth)) == {"config"}
+
+
+def test_a_config_of_another_epoch_is_found() -> None:
+    run = reloaded_run()
+    log = log_of(run, "first")
+    alter(log, find(log, "config"), lambda message: message.update(epoch=1))
+    assert "config" in rules(check(logs(run), run.truth))
+
+
+def stalled_run(stuck_us: int, **end: Any) -> tuple[FabricatedRun, Report]:
+    """A client of mode ``all`` that did not read for so long, whose connection ended, and who came back."""
+    run = FabricatedRun()
+    client = run.join("stuck", mode="all")
+    run.tick("SOL/USD", 15_000_000_000)
+    at_us = run.clock_us + stuck_us
+    client.log.append(Woke(client="stuck", connection=1, at_us=at_us, stuck_us=stuck_us))
+    client.log.append(Closed(client="stuck", connection=1, at_us=at_us, why="ended", **end))
+    back = run.join("back", resume=client.belief, mode="all")
+    client.log += [msgspec.structs.replace(record, client="stuck", connection=2) for record in back.log]
+    return run, check([client.log], run.truth)
+
+
+def test_who_fell_behind_and_is_told_so_passes_and_comes_back() -> None:
+    _, report = stalled_run(15_000_000, by_peer=True, code=4001)
+    assert report.findings == []
+    assert (report.checked["too_slow"], report.checked["resumed_after_4001"], report.checked["woke"]) == (1, 1, 1)
+
+
+def test_who_fell_behind_and_is_cut_off_without_a_word_is_found() -> None:
+    _, report = stalled_run(15_000_000, by_peer=True)
+    assert rules(report) == {"goodbye"}
+
+
+@pytest.mark.parametrize(
+    ("stuck_us", "end"),
+    [(26_000_000, {"by_peer": True}), (15_000_000, {}), (15_000_000, {"by_peer": True, "code": 4000})],
+)
+def test_who_answered_no_ping_or_left_or_was_told_otherwise_is_no_finding(stuck_us: int, end: dict[str, Any]) -> None:
+    assert stalled_run(stuck_us, **end)[1].findings == []
+
+
+def test_too_slow_is_for_mode_all_alone(run: FabricatedRun) -> None:
+    log = log_of(run, "latest")
+    log.append(Closed(client="latest", connection=1, at_us=run.clock_us, why="too_slow", by_peer=True, code=4001))
+    assert rules(check(logs(run), run.truth)) == {"goodbye"}
 
 
 def act(run: FabricatedRun, at_us: int, **changes: Any) -> Report:

@@ -58,10 +58,12 @@ def test_a_short_run_has_short_stops() -> None:
 def test_the_lineup_has_stuck_clients_and_clients_of_the_library(n_clients: int) -> None:
     specs = lineup(1, n_clients, ["steady-1", "steady-2"], ["faulty-1", "faulty-2"])
     assert len({spec.name for spec in specs}) == len(specs) == n_clients
-    assert sum(spec.stuck_every_s is not None for spec in specs) == max(1, n_clients // 20)
+    assert sum(spec.stuck_every_s is not None for spec in specs) == max(2, n_clients // 20)
     if n_clients > 4:
         forms = {(spec.kind, spec.mode, spec.binary) for spec in specs}
         assert {("raw", "all", True), ("raw", "latest", True), ("library", "latest", True)} <= forms
+    (stuck_all, *_) = (spec for spec in specs if spec.stuck_every_s is not None and spec.mode == "all")
+    assert (len(stuck_all.urls), stuck_all.resume, stuck_all.feeds) == (1, True, ["*"])
     assert sum(spec.kind == "library" for spec in specs) == max(1, round(n_clients * 0.15))
     for spec in specs:
         assert spec.feeds == ["*"] or set(spec.feeds) <= set(FEEDS)

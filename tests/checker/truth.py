@@ -73,6 +73,8 @@ class Run:
         self.generation: list[int] = []
         """Grows where the hub's clock was set back: only within one are times in order."""
         self.feeds_of: list[tuple[str, ...]] = []
+        self.config_hash: list[str] = []
+        """Of the configuration under which each batch was decided."""
         self._seqs: dict[str, list[int]] = {}
         self._decided: dict[str, list[Decided]] = {}
 
@@ -84,6 +86,7 @@ class Run:
         self.generation.append((self.generation[-1] if self.generation else 0) + back)
         self.now_us.append(batch.now_us)
         self.feeds_of.append(tuple(decision.feed for decision in batch.decisions))
+        self.config_hash.append(batch.config_hash)
         for decision in batch.decisions:
             entry = orjson.loads(encode(feed_entry(decision, view(decision, batch.now_us), full=True)))
             decided = msgspec.structs.replace(decided_of(entry), inputs_digest=inputs_digest(entry["inputs"]))

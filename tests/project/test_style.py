@@ -85,14 +85,7 @@ def test_machine_path_pattern_catches_what_it_should() -> None:
 
 
 def test_tests_never_sleep() -> None:
-    """Two files are no tests but a program that plays faults for minutes in real time: ``tests.checker``."""
     nap = re.compile(r"\btime\.sleep\(|\basyncio\.sleep\((?!0\))")
-    files = [
-        path
-        for path in python_files()
-        if path.relative_to(ROOT).parts[0] == "tests"
-        and path != Path(__file__)
-        and path not in (ROOT / "tests/checker/recorder.py", ROOT / "tests/checker/run.py")
-    ]
+    files = [path for path in python_files() if path.relative_to(ROOT).parts[0] == "tests" and path != Path(__file__)]
     found = {str(path.relative_to(ROOT)): hit.group() for path in files if (hit := nap.search(text_of(path)))}
     assert found == {}
