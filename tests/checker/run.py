@@ -150,6 +150,7 @@ class Outcome:
             "faults": dict(sorted(self.faults.items())),
             "checked": dict(sorted(self.report.checked.items())),
             "latest_act_us": self.report.latest_act_us,
+            "longest_hop_us": self.report.longest_hop_us,
             "seconds": self.seconds,
             "findings": self.report.findings,
         }
