@@ -30,9 +30,8 @@ def _print(outcome: Outcome) -> None:
     if report.latest_act_us is not None:
         print(f"acts:    the latest was {report.latest_act_us / 1000:+.1f} ms from the end of its price's lease")
     if report.longest_hop_us:
-        print(
-            f"hop:     a worker sent a heartbeat {report.longest_hop_us / 1000:.1f} ms after a batch that it did not know"
-        )
+        late_ms = report.longest_hop_us / 1000
+        print(f"hop:     a worker sent a heartbeat {late_ms:.1f} ms after a batch that it did not know")
     for rule, count in report.found.items():
         print(f"violated {count} times: {rule}: {RULES[rule]}")
     print("passed" if report.passed else "FAILED")
