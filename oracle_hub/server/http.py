@@ -218,6 +218,9 @@ class Server:
         # First: whoever is sent away comes back at once, and must find nobody, or whoever listens here next. (asyncio
         # leaves a connection open that it accepts in the very turn of the loop in which its listener is closed.)
         if self._listener is not None:
+            for sock in self._listener.sockets:
+                asyncio.get_running_loop().remove_reader(sock.fileno())
+            await asyncio.sleep(0)  # asyncio loses the socket of whom it accepts in the very turn in which this closes
             self._listener.close()
         if self._subscribers is not None:
             await self._subscribers.stop(reason)
