@@ -66,6 +66,7 @@ class DriverLimits(msgspec.Struct, frozen=True):
     """A session that lived so long resets the back-off."""
     max_frame_bytes: int = 16 * 2**20
     max_queued_sends: int = 16_384
+    """Beside what a link asks for as it connects, of which an RPC endpoint gets one message for each account."""
     max_fetches: int = 4
     """Requests at once."""
     max_waiting_fetches: int = 1_024
@@ -205,6 +206,9 @@ class LinkDriver:
         effects = self._sink.on_connect(self.link, self._clock())
         opening = next((effect for effect in effects if isinstance(effect, Open)), None)
         self._secrets = secrets_of(effects)
+        # A link asks at once for all that it is configured to watch. What comes on top of that is bounded.
+        asked = sum(isinstance(effect, Send) for effect in effects)
+        self._outbox = asyncio.Queue(asked + self._limits.max_queued_sends)
         self.carry_out(effects)
         if opening is None:
             self._opened()
@@ -362,7 +366,7 @@ class LinkDriver:
         try:
             self._outbox.put_nowait(effect.text)
         except asyncio.QueueFull:
-            self._finish(_Over("the peer does not take what we send"))
+            self._finish(_Over(f"the peer does not take what we send: {self._outbox.qsize():,} messages wait"))
 
     def _fetch(self, effect: Fetch) -> None:
         if len(self._fetches) >= self._limits.max_waiting_fetches:

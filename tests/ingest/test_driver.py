@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, ClassVar
 
+import msgspec
 import pytest
 from aiohttp import web
 from websockets.asyncio.server import ServerConnection, serve
@@ -174,6 +175,22 @@ async def test_effects_of_connect_are_carried_out_in_order() -> None:
             health = supervisor.health()["link:1"]
             assert (health.state, health.frames, health.bytes, health.reconnects) == ("open", 3, 11, 0)
         assert health.state == "stopped"
+
+
+async def test_what_a_link_asks_for_as_it_connects_may_be_any_number_and_the_rest_is_bounded() -> None:
+    sink = Recorder()
+    async with websocket_server(echo) as url:
+        link = Script(Open("websocket", url), *(Send(f"{number}") for number in range(9)))
+        async with running(sink, link, limits=msgspec.structs.replace(QUICK, max_queued_sends=2)):
+            await sink.until(lambda: len(sink.frames) == 9)
+    assert [frame.data for frame in sink.frames] == [b"%d" % number for number in range(9)]
+    sink = Recorder()
+    async with websocket_server(echo) as url:
+        link = Script(Open("websocket", url), Send("0"))
+        link.replies[b"0"] = [Send("more")] * 4
+        async with running(sink, link, limits=msgspec.structs.replace(QUICK, max_queued_sends=2)):
+            await sink.until(lambda: bool(sink.reasons()))
+    assert sink.reasons()[0] == "the peer does not take what we send: 3 messages wait"
 
 
 async def test_a_closing_server_is_connected_to_again() -> None:
