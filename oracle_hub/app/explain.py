@@ -1,7 +1,8 @@
 """Answers about a running hub, in JSON: why a feed has the price it has, and whether the hub can serve the truth."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from itertools import islice
 
 import msgspec
 
@@ -9,9 +10,10 @@ from oracle_hub.app.engine import Engine
 from oracle_hub.app.pump import Pump
 from oracle_hub.app.way_health import feed_ways, unproved, way_health
 from oracle_hub.core.catalog import Redistribute
+from oracle_hub.core.hub import Decision
 from oracle_hub.core.licence import WITHHELD, told_inputs
 from oracle_hub.core.price import divergence_bps
-from oracle_hub.core.selector import Reason
+from oracle_hub.core.selector import Reason, State
 from oracle_hub.ingest.driver import LinkHealth
 
 
@@ -117,6 +119,41 @@ def notes(engine: Engine, feed: str, now_us: int) -> list[str]:
     return lines
 
 
+READINESS_ENTRIES = 256
+"""So many feeds, conditions and notes are in the evidence of readiness, each; what is left out is counted."""
+
+
+class _Shown:
+    """The first of many entries, and how many more there are."""
+
+    def __init__(self) -> None:
+        self.omitted: dict[str, int] = {}
+
+    def some(self, name: str, entries: Mapping[str, object]) -> dict[str, object]:
+        if len(entries) > READINESS_ENTRIES:
+            self.omitted[name] = len(entries) - READINESS_ENTRIES
+        return dict(islice(entries.items(), READINESS_ENTRIES))
+
+    def first(self, name: str, entries: Sequence[object]) -> list[object]:
+        if len(entries) > READINESS_ENTRIES:
+            self.omitted[name] = len(entries) - READINESS_ENTRIES
+        return list(entries[:READINESS_ENTRIES])
+
+
+def _feeds(decisions: Collection[Decision]) -> dict[str, object]:
+    """State and reason of each feed; of many, those first that are worse."""
+    worst_first = (State.NONE, State.DEGRADED, State.LIVE)
+    order = list(decisions)
+    if len(order) > READINESS_ENTRIES:
+        order.sort(key=lambda decision: worst_first.index(decision.state))
+    return {decision.feed: {"state": decision.state, "reason": decision.reason} for decision in order}
+
+
+def _names(feeds: Sequence[str]) -> str:
+    more = f" and {len(feeds) - 20} more" if len(feeds) > 20 else ""
+    return ", ".join(feeds[:20]) + more
+
+
 def readiness(
     pump: Pump, health: Mapping[str, LinkHealth], *, started: bool, now_us: int
 ) -> tuple[bool, dict[str, object]]:
@@ -130,11 +167,12 @@ def readiness(
     if not started or not decisions:
         missing.append("not started")
     if warming:
-        missing.append(f"warming up: {', '.join(warming)}")
+        missing.append(f"warming up: {_names(warming)}")
     if pump.skewed:
         missing.append(f"clock skew of {pump.skew_us / 1e6:+.3f} s")
     if not journal_ok and pump.journal_required:
         missing.append(f"journal: {pump.journal_error}")
+    shown = _Shown()
     evidence: dict[str, object] = {
         "ready": not missing,
         "missing": missing,
@@ -142,13 +180,15 @@ def readiness(
         "epoch": engine.hub.epoch,
         "seq": engine.hub.seq,
         "config_hash": engine.hub.config_hash,
-        "feeds": {decision.feed: {"state": decision.state, "reason": decision.reason} for decision in decisions},
+        "states": Counter(decision.state for decision in decisions),
+        "feeds": shown.some("feeds", _feeds(decisions)),
         "links": {name: _link(one, now_us) for name, one in health.items()},
         "ways": [msgspec.to_builtins(way) for way in way_health(engine, health, now_us)],
-        "conditions": conditions(engine, now_us),
+        "conditions": shown.first("conditions", conditions(engine, now_us)),
         "refused": refused(engine),
-        "not_independent": engine.lineup.dependent(),
-        "legacy": engine.lineup.legacy,
+        "not_independent": shown.some("not_independent", engine.lineup.dependent()),
+        "legacy": shown.some("legacy", engine.lineup.legacy),
+        "omitted": shown.omitted,
         "clock": {"skew_us": pump.skew_us, "skewed": pump.skewed},
         "journal": {
             "on": journal is not None,
