@@ -28,8 +28,8 @@ class Client:
 
     __slots__ = (
         "_answered", "_asked", "_between", "_descriptor", "_limit_bytes", "_unsent_bytes", "_waiting", "_window",
-        "closing", "cut", "descriptor", "due_us", "gone", "idle_since_us", "room", "session", "token", "transport",
-        "waiting_bytes",
+        "closing", "cut", "descriptor", "due_us", "fault", "gone", "idle_since_us", "room", "session", "token",
+        "transport", "waiting_bytes",
     )  # fmt: skip
 
     def __init__(
@@ -66,6 +66,8 @@ class Client:
         self._limit_bytes = limits.max_unsent_bytes
         self.cut: asyncio.TimerHandle | None = None
         """Cuts the connection where the peer does not answer our close."""
+        self.fault: int | None = None
+        """The code that it was closed with for frames that no client may send."""
         self.closing = False
         """Our close frame was sent: nothing may follow it."""
         self.gone = asyncio.Event()

@@ -5,9 +5,11 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from aiohttp import web
+from aiohttp._websocket.reader import WebSocketReader
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from oracle_hub.server.answers import Handler, RequestError, error_answer
+from oracle_hub.server.inbound import FrameGuard
 
 KEEPALIVE_S = 30
 
@@ -24,12 +26,29 @@ class Writer(Protocol):
         ...
 
 
+class GuardedReader:
+    """aiohttp's reader of frames, behind a guard. What comes after a fault is taken from the socket and let go: with
+    unread bytes in it the kernel would answer with a reset, which can overtake our close."""
+
+    def __init__(self, reader: WebSocketReader, guard: FrameGuard) -> None:
+        self._reader = reader
+        self._guard = guard
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        return self._reader.feed_data(data) if self._guard.passes(data) else (False, b"")
+
+    def feed_eof(self) -> None:
+        self._reader.feed_eof()
+
+
 class RequestHandler(web.RequestHandler):
     """aiohttp's own, but for requests that cannot be read: it would log a traceback for each, with what was sent in it,
     and answer in plain text."""
 
-    __slots__ = ("subscriber", "unwanted")
+    __slots__ = ("guard", "subscriber", "unwanted")
 
+    guard: FrameGuard | None
+    """Looks at what comes once this is a websocket; somebody must watch it. None: all is left to aiohttp."""
     unwanted: bool
     """It was cut while it was still agreeing on its encryption, when there is nothing yet that can be cut."""
     subscriber: Writer | None
@@ -39,6 +58,10 @@ class RequestHandler(web.RequestHandler):
         super().connection_made(transport)
         if self.unwanted and isinstance(transport, asyncio.Transport):
             transport.abort()
+
+    def set_parser(self, parser: WebSocketReader, data_received_cb: Callable[[], None] | None = None) -> None:
+        guarded = parser if self.guard is None else GuardedReader(parser, self.guard)
+        super().set_parser(guarded, data_received_cb)  # type: ignore[arg-type]
 
     def pause_writing(self) -> None:
         if self.subscriber is not None:
@@ -82,8 +105,10 @@ class Door:
     descriptor for ever, and enough of them all that there are.
     """
 
-    def __init__(self, *, timeout_s: float, max_waiting: int) -> None:
+    def __init__(self, *, timeout_s: float, max_waiting: int, max_message_bytes: int | None = None) -> None:
+        """``max_message_bytes``: for who watches the guards of connections. None: there are none."""
         self._server: web.Server | None = None
+        self._max_message_bytes = max_message_bytes
         self._timeout_s = timeout_s
         self._max_waiting = max_waiting
         self._waiting: dict[RequestHandler, asyncio.TimerHandle] = {}
@@ -106,6 +131,7 @@ class Door:
         )
         protocol.unwanted = False
         protocol.subscriber = None
+        protocol.guard = None if self._max_message_bytes is None else FrameGuard(self._max_message_bytes)
         while len(self._waiting) >= self._max_waiting:
             self._cut(next(iter(self._waiting)))
         self._waiting[protocol] = loop.call_later(self._timeout_s, self._cut, protocol)

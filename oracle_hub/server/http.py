@@ -52,7 +52,9 @@ class Server:
         self._subscribers: Subscribers | None = None
         self._runner: web.AppRunner | None = None
         self._door = Door(
-            timeout_s=self._settings.handshake_timeout_ms / 1000, max_waiting=self._settings.max_handshakes
+            timeout_s=self._settings.handshake_timeout_ms / 1000,
+            max_waiting=self._settings.max_handshakes,
+            max_message_bytes=self._settings.max_message_bytes,
         )
         self._listener: asyncio.Server | None = None
         self._failures = 0

@@ -152,7 +152,8 @@ class Subscribers:
             protocols=SUBPROTOCOLS,
             compress=False,
             heartbeat=settings.ping_interval_ms / 1000,
-            max_msg_size=settings.max_message_bytes,
+            max_msg_size=settings.max_message_bytes
+            + 1,  # it refuses one of this size; what is longer is ours to refuse
             timeout=settings.close_grace_ms / 1000,
             autoping=False,
             autoclose=False,  # a close of ours is answered by the peer and by nobody else
@@ -162,11 +163,16 @@ class Subscribers:
         if not isinstance(transport, asyncio.Transport):
             return ws  # gone during the handshake
         self._tune(transport)
+        guard = request.protocol.guard if isinstance(request.protocol, RequestHandler) else None
+        if guard is not None and visitor.must_authenticate:
+            guard.watch(partial(self._refuse_frames, transport))
         if visitor.must_authenticate and not await self._authenticated(ws, visitor, transport):
             return ws
         limits = settings.session if visitor.token is None else visitor.token.session_limits(settings.session)
         client, fault = self._join(transport, limits, visitor.token), None
         self._watch(client, request.protocol)
+        if guard is not None:
+            guard.watch(partial(self._fault, client))
         client.session.protocol = ws.ws_protocol or SUBPROTOCOL
         try:
             self._write(client, self._hello(limits, client.session.protocol))
@@ -185,7 +191,7 @@ class Subscribers:
             client.gone.set()
             if client.cut is not None:
                 client.cut.cancel()
-            self.closes[close_label(client.session.close_code, fault or ws.close_code)] += 1
+            self.closes[close_label(client.session.close_code, client.fault or fault or ws.close_code)] += 1
             if client.closing:
                 transport.close()
         return ws
@@ -534,7 +540,23 @@ class Subscribers:
         client.session.end()
         settings = self._settings
         grace_ms = settings.slow_close_grace_ms if too_slow else settings.close_grace_ms
-        client.cut = asyncio.get_running_loop().call_later(grace_ms / 1000, client.transport.abort)
+        client.cut = self._abort_later(client.transport, grace_ms)
+
+    def _fault(self, client: Client, code: int) -> None:
+        """It sent frames that no client may send. What it sends from now on is read and let go."""
+        if not client.closing:
+            client.fault = code
+            client.close(close_frame(code, ""), drop=True)
+            client.session.end()
+            client.cut = self._abort_later(client.transport, self._settings.close_grace_ms)
+
+    def _refuse_frames(self, transport: asyncio.Transport, code: int) -> None:
+        """The same before it was let in."""
+        transport.write(close_frame(code, ""))
+        self._abort_later(transport, self._settings.close_grace_ms)
+
+    def _abort_later(self, transport: asyncio.Transport, grace_ms: int) -> asyncio.TimerHandle:
+        return asyncio.get_running_loop().call_later(grace_ms / 1000, transport.abort)
 
     async def stop(self, reason: str) -> None:
         """Say goodbye to everybody and close, within the grace."""

@@ -14,6 +14,7 @@ import msgspec
 import orjson
 
 from feeds.emulator.emulator import Emulator, EmulatorSettings, EmulatorUrls
+from oracle_hub.app.worker import SILENCE_S
 from tests.checker.proxy import FaultProxy
 from tests.checker.recorder import ClientSpec
 from tests.checker.records import ClockAnchor, LogRecord, read_anchors, read_log
@@ -24,8 +25,9 @@ START_TIMEOUT_S = 40.0
 END_TIMEOUT_S = 15.0
 USUAL_BPS = 50
 """``hub.max_divergence_bps``, where no reload says otherwise."""
-HOP_US = 1_000_000
-"""A batch that was decided so long before a heartbeat may still be on its way to the worker that sent the heartbeat."""
+HOP_US = int(SILENCE_S * 1_000_000)
+"""A batch that was decided so long before a heartbeat may still be on its way to the worker that sent the heartbeat: a
+worker that is further behind ends."""
 
 
 class HubLife:
