@@ -1,7 +1,8 @@
 """The exchange's aggregate beside our decisions, live and in a replay: distance, executability, and the leg it used.
 
 An aggregate account does not say which of its legs it took. Where the price of exactly one leg that we read equals it,
-that one is named; else, and where the leg is none of our sources, it is ``unknown``.
+that one is named; else, and where the leg is none of our sources, it is ``unknown``. So it is where only sources show
+it whose price is withheld: the name beside the aggregate's price would tell theirs.
 """
 
 from collections import Counter, deque
@@ -60,6 +61,8 @@ class ParityBook:
         self.aggregates: dict[str, tuple[str, ...]] = {}
         """Per feed, the sources that are the exchange's aggregate."""
         self._legs: dict[str, dict[str, str]] = {}
+        self._shown: dict[str, frozenset[str]] = {}
+        """Per feed, those of the legs' sources whose price may be told."""
         self._prices: dict[tuple[str, str], deque[tuple[int, int]]] = {}
         """By (feed, source): publish time and mantissa, the latest last."""
         self.used: dict[tuple[str, str], Counter[str]] = {}
@@ -72,6 +75,7 @@ class ParityBook:
             self._legs[spec.feed] = legs = {
                 source: LEG_OF_KIND[kind] for source in spec.sources if (kind := self._kinds[source]) in LEG_OF_KIND
             }
+            self._shown[spec.feed] = frozenset(source for source in legs if spec.shows(source))
             self.used |= {(spec.feed, source): Counter() for source in aggregates}
             self._prices |= {(spec.feed, source): deque(maxlen=_REMEMBERED) for source in (*aggregates, *legs)}
         if before is not None:
@@ -96,17 +100,20 @@ class ParityBook:
         publish_us, mantissa = prices[-1]
         same: set[str] = set()
         same_second: set[str] = set()
+        shown: set[str] = set()
         for source, leg in self._legs[feed].items():
             if not self._is_leg(feed, source, aggregate):
                 continue
             for leg_us, leg_mantissa in self._prices[feed, source]:
                 if leg_mantissa == mantissa:
                     same.add(leg)
+                    if source in self._shown[feed]:
+                        shown.add(leg)
                     if leg_us // _SECOND_US == publish_us // _SECOND_US:
                         same_second.add(leg)
         for found in (same, same_second):
             if len(found) == 1:
-                return found.pop()
+                return leg if (leg := found.pop()) in shown else UNKNOWN
         return UNKNOWN
 
     def _is_leg(self, feed: str, source: str, aggregate: str) -> bool:

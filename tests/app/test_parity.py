@@ -37,8 +37,8 @@ kind = "doves.lazer"
 class Legs:
     """A hub over the aggregate and its legs. The aggregate of this chain names Edge and Chainlink, not Lazer."""
 
-    def __init__(self, directory: Path) -> None:
-        self.rig = Rig(directory / "journal", parse_config(LEGS, origin="test"))
+    def __init__(self, directory: Path, text: str = LEGS) -> None:
+        self.rig = Rig(directory / "journal", parse_config(text, origin="test"))
         self.put(PRICE, PRICE, PRICE, PRICE)
         self.rig.connect()
 
@@ -129,6 +129,20 @@ async def test_the_table_over_a_journal_adds_up(legs: Legs, tmp_path: Path, capf
     assert printed["proved"] is True and printed["feeds"][0]["executable_share"] == row.executable_share
     assert main(["parity", "--journal", str(tmp_path / "journal")]) == 0
     assert "unknown 83%" in " ".join(capfd.readouterr().out.split())
+
+
+@pytest.mark.parametrize("licence", ["no", "chosen"])
+async def test_a_leg_whose_price_is_withheld_is_not_named(tmp_path: Path, licence: str) -> None:
+    kept = 'kind = "doves.chainlink"\nredistribute = '
+    legs = Legs(tmp_path, LEGS.replace('kind = "doves.chainlink"', f'{kept}"{licence}"'))
+    legs.second(PRICE + 4, PRICE + 5, PRICE + 6, PRICE + 5)  # its name would say what its price is
+    assert legs.seen()["leg"] == "unknown"
+    legs.second(PRICE + 7, PRICE + 8, PRICE + 9, PRICE + 7)
+    assert legs.seen()["leg"] == "edge"
+    legs.second(PRICE + 11, PRICE + 11, PRICE + 12, PRICE + 11)  # it counts for whether another stands alone
+    assert legs.seen()["leg"] == "unknown"
+    assert legs.seen()["legs"] == {"edge": 1, "unknown": 2}
+    legs.rig.close()
 
 
 async def test_a_reload_goes_on_counting(legs: Legs, tmp_path: Path) -> None:
