@@ -15,7 +15,7 @@ not verified.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 import msgspec
@@ -127,6 +127,7 @@ class HermesLink(HostLink):
     CONFIGURED: ClassVar[frozenset[str]] = HostLink.CONFIGURED | {
         "_base_url",
         "_key",
+        "_ids",
         "_limits",
         "_prover",
         "_needs_proof",
@@ -161,6 +162,7 @@ class HermesLink(HostLink):
             self._feeds[price_id] = _Feed(feed, price_id, spec.expo)
             if prover is not None:
                 prover.keep(price_id)
+        self._ids = {feed.feed: price_id for price_id, feed in self._feeds.items()}
         self._last_id = 0
         self._ready_us = 0
         self._start(0)
@@ -238,13 +240,17 @@ class HermesLink(HostLink):
         self._rearm()
         return output
 
+    def proves(self) -> Collection[str]:
+        """The feeds that it reads."""
+        return self._ids.keys()
+
     def signed(self, feed: str, publish_us: int, mantissa: int) -> bytes | None:
         """The signed update (an accumulator's) behind a price of a feed, and of nothing else.
 
         It is that very price: equal publish time, and equal mantissa at the feed's exponent. None: not kept, or prices
         are not proved here.
         """
-        found = next((one for one in self._feeds.values() if one.feed == feed), None)
+        found = self._feeds.get(self._ids.get(feed, ""))
         if found is None or self._prover is None or publish_us % 1_000_000:
             return None
         for price, update in self._prover.signed(found.price_id, publish_us // 1_000_000):
