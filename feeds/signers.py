@@ -15,7 +15,8 @@ be read from a file of TOML or JSON:
     proved = true           # false: seen, but nobody vouches for it
 """
 
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 import msgspec
@@ -25,6 +26,14 @@ from oracle_hub.errors import ConfigError
 _MAX_KEYS = 256
 _MAX_SECOND = 2**40
 Key: TypeAlias = tuple[str, str, int]
+_FORMS: Mapping[str, tuple[tuple[re.Pattern[str], int], ...]] = {
+    "pyth.accumulator": ((re.compile(r"[0-9]{1,5}:[0-9a-f]{64}"), 20),),
+    "pyth.lazer": ((re.compile("ed25519"), 32), (re.compile("secp256k1"), 20)),
+    "chainlink.report": ((re.compile(r"[0-9a-f]{64}|\*"), 20),),
+    "edge.svm": ((re.compile(r".*"), 33),),
+    "edge.evm": ((re.compile(r".*"), 20),),
+}
+"""What groups of a kind look like, and how long their keys are. A set of another form could match no message."""
 
 
 class SignerSet(msgspec.Struct, frozen=True):
@@ -117,7 +126,20 @@ def read_sets(data: bytes, origin: str) -> SignerSets:
     return SignerSets(_checked(entry, f"signers {origin}: set {number}") for number, entry in enumerate(entries, 1))
 
 
+def _key_bytes(kind: str, group: str, where: str) -> int:
+    """How long the keys of a group are."""
+    forms = _FORMS.get(kind)
+    if forms is None:
+        raise ConfigError(f"{where}: kind {kind[:80]!r} is unknown; known: {', '.join(_FORMS)}")
+    found = next((length for form, length in forms if form.fullmatch(group)), None)
+    if found is None:
+        raise ConfigError(f"{where}: group {group[:80]!r} is none of {kind}; see docs/signatures.md")
+    return found
+
+
 def _checked(entry: _Entry, where: str) -> SignerSet:
+    group = entry.group.lower().removeprefix("0x")
+    key_bytes = _key_bytes(entry.kind, group, where)
     keys = []
     for text in entry.keys:
         try:
@@ -127,6 +149,11 @@ def _checked(entry: _Entry, where: str) -> SignerSet:
         if len(key) not in (20, 32, 33):
             raise ConfigError(
                 f"{where}: {text[:80]!r} is no key: 40 or 66 hex digits (secp256k1 address or key) or 64 (ed25519)"
+            )
+        if len(key) != key_bytes:
+            raise ConfigError(
+                f"{where}: {text[:80]!r} is no key of {entry.kind}, group {group[:80]}: "
+                f"{2 * key_bytes} hex digits are needed"
             )
         keys.append(key)
     if not 1 <= len(keys) <= _MAX_KEYS or len(set(keys)) != len(keys):
@@ -138,7 +165,7 @@ def _checked(entry: _Entry, where: str) -> SignerSet:
         raise ConfigError(f"{where}: from_s and until_s: unix seconds in this order are needed")
     return SignerSet(
         entry.kind,
-        entry.group.lower(),
+        group,
         entry.index,
         tuple(keys),
         entry.quorum,

@@ -14,7 +14,8 @@ from oracle_hub.errors import ConfigError
 from tests.app.rig import SIMULATION
 
 REAL = SIMULATION.replace("[emulator]", '[[solana.rpc]]\nname = "a"\nhttp_url = "http://h"\nws_url = "ws://h"\n')
-SET = '[[set]]\nkind = "pyth.accumulator"\ngroup = "26:aa"\nkeys = ["{key}"]\nquorum = 1\nuntil_s = 1_800_000_000\n'
+EMITTER = "26:" + "aa" * 32
+SET = '[[set]]\nkind = "pyth.accumulator"\ngroup = "{group}"\nkeys = ["{key}"]\nquorum = 1\nuntil_s = 1_800_000_000\n'
 KEY, OTHER = "41" * 20, "42" * 20
 
 
@@ -45,10 +46,10 @@ def test_a_further_way_has_signers_of_its_own() -> None:
 
 def test_a_replay_proves_by_the_keys_of_then(tmp_path: Path) -> None:
     file = tmp_path / "signers.toml"
-    file.write_text(SET.format(key=KEY))
+    file.write_text(SET.format(group=EMITTER, key=KEY))
     settings = config(f'signers = "{file}"')
     then = build_lineup(settings, journaled_endpoints(settings))
-    file.write_text(SET.format(key=OTHER))
+    file.write_text(SET.format(group=EMITTER, key=OTHER))
     now = build_lineup(settings, journaled_endpoints(settings), then)
     assert now.links is not then.links and now.config_hash != then.config_hash
     assert build_lineup(settings, journaled_endpoints(settings), now).links is now.links
@@ -75,7 +76,7 @@ def test_a_replay_proves_by_the_keys_of_then(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_refused(lines: str, words: str, tmp_path: Path) -> None:
-    (tmp_path / "lazer.toml").write_text(SET.format(key=KEY).replace("accumulator", "lazer"))
+    (tmp_path / "lazer.toml").write_text(SET.format(group="secp256k1", key=KEY).replace("accumulator", "lazer"))
     with pytest.raises(ConfigError) as caught:
         settled(config(lines.replace("FILE", str(tmp_path / "lazer.toml"))))
     assert words in str(caught.value)

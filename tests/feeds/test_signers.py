@@ -13,7 +13,7 @@ ADDRESS = "41534bb176e461a3fb30479400f210549ecce638"
 TOML = f"""
 [[set]]
 kind = "pyth.accumulator"
-group = "26:ABCD"
+group = "26:ABCDABCDABCDABCDABCDABCDABCDABCDABCDABCDABCDABCDABCDABCDABCDABCD"
 index = 3
 keys = ["0x{ADDRESS}"]
 quorum = 1
@@ -24,7 +24,7 @@ proved = false
 
 
 def test_a_file_of_toml_or_json_gives_the_sets() -> None:
-    expected = SignerSet(ACCUMULATOR, "26:abcd", 3, (bytes.fromhex(ADDRESS),), 1, 5, 1_790_000_000, False)
+    expected = SignerSet(ACCUMULATOR, "26:" + "abcd" * 16, 3, (bytes.fromhex(ADDRESS),), 1, 5, 1_790_000_000, False)
     assert list(read_sets(TOML.encode(), "f.toml")) == [expected]
     short = b'{"set": [{"kind": "edge.evm", "group": "", "keys": ["%s"], "quorum": 1}]}' % ADDRESS.encode()
     sets = read_sets(short, "f.json")
@@ -42,13 +42,23 @@ def test_a_file_of_toml_or_json_gives_the_sets() -> None:
         (ADDRESS, "41", "signers f: set 1: '0x41' is no key: 40 or 66 hex digits (secp256k1 address or key) or"),
         (f'["0x{ADDRESS}"]', "[]", "signers f: set 1: keys: 1 to 256 different ones are needed"),
         ("[[set]]", "[[set", "signers f: "),
-        (TOML, TOML + TOML, "signer set pyth.accumulator 26:abcd#3 is there twice"),
+        ("pyth.acc", "pyth.ac", "signers f: set 1: kind 'pyth.acumulator' is unknown; known: pyth.accumulator, "),
+        ("26:ABCD", "26:", "signers f: set 1: group '26:abcd"),
+        ("pyth.accumulator", "chainlink.report", "signers f: set 1: group '26:abcd"),
+        (ADDRESS, "11" * 32, f"signers f: set 1: '0x{'11' * 32}' is no key of pyth.accumulator, group 26:"),
+        (TOML, TOML + TOML, f"signer set pyth.accumulator 26:{'abcd' * 16}#3 is there twice"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_one_line(was: str, becomes: str, told: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read_sets(TOML.replace(was, becomes).encode(), "f")
     assert str(caught.value).startswith(told) and "\n" not in str(caught.value)
+
+
+def test_a_digest_may_be_written_as_chains_write_it() -> None:
+    digest = "00090d9e8d96765a0c49e03a6ae05c82e8f8de70cf179baa632f18313e54bd69"
+    text = f'[[set]]\nkind = "chainlink.report"\ngroup = "0x{digest.upper()}"\nkeys = ["{ADDRESS}"]\nquorum = 1\n'
+    assert read_sets(text.encode(), "f").knows("chainlink.report", digest)
 
 
 def test_bytes_that_are_no_text_are_refused() -> None:
