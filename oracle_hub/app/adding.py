@@ -64,10 +64,12 @@ def added(
             valid. Nothing is added then.
     """
     document = tomlkit.parse(text)
+    there = {feed.upper(): feed for feed in config.feeds}  # sol/usd beside SOL/USD would be two feeds of one name
     for wanted in feeds:
-        if wanted.feed in config.feeds:
-            raise ConfigError(f"{origin}: feeds.{wanted.feed}: is there already")
-        if [one.feed for one in feeds].count(wanted.feed) > 1:
+        name = wanted.feed.upper()
+        if name in there:
+            raise ConfigError(f"{origin}: feeds.{there[name]}: is there already")
+        if [one.feed.upper() for one in feeds].count(name) > 1:
             raise ConfigError(f"{wanted.feed}: named twice")
         try:
             document["feeds"][wanted.feed] = _table(config, wanted, hermes_ids.get(wanted.feed))
