@@ -179,7 +179,7 @@ async def test_a_long_list_is_narrowed_by_typing(url: str) -> None:
             """(async () => {
               const { FeedList } = await import("/dashboard/feed_list.mjs");
               const root = document.body.appendChild(document.createElement("div"));
-              globalThis.find = document.querySelector("#find-feed");
+              globalThis.find = document.body.appendChild(document.createElement("input")); // the page uses its own
               globalThis.chosen = [];
               globalThis.list = new FeedList(root, (feed) => chosen.push(feed), () => {}, find);
               list.show(Array.from({ length: 3000 }, (_, at) => `F${at}/USD`));
