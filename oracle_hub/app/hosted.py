@@ -50,6 +50,7 @@ class Hosting(msgspec.Struct, frozen=True):
     expos: Mapping[str, int]
     """Canonical exponent by feed."""
     simulated: bool
+    """Its places are the emulator's."""
     names: str
     """Links are called this and a number: ``hermes:1``, or ``hermes:pyth:1`` where several sources are of a kind."""
 

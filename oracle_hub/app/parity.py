@@ -25,6 +25,7 @@ LEG_OF_KIND = {
     "doves.chainlink": "chainlink",
     "chainlink.streams": "chainlink",
     "doves.lazer": "lazer",
+    "pyth.pro": "lazer",
     "pyth.receiver": "pyth",
     "pyth.hermes": "pyth",
     "redstone": "redstone",

@@ -57,7 +57,8 @@ def fetch_json(url: str, path: str) -> dict[str, Any]:
             message = error.reason
         raise SourceError(f"{full}: {message}") from None
     except (OSError, ValueError) as error:
-        raise SourceError(f"{full}: no hub there ({error}); start one with: oracle-hub run") from None
+        reason = error.reason if isinstance(error, urllib.error.URLError) else error
+        raise SourceError(f"{full}: no hub there ({reason}); start one with: oracle-hub run") from None
     if not isinstance(answer, dict):
         raise SourceError(f"{full}: not a hub's answer")
     return answer

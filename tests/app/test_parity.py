@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from oracle_hub.app.lineup import build_lineup, journaled_endpoints
+from oracle_hub.app.parity import LEG_OF_KIND
 from oracle_hub.app.parity_table import ParityRow, parity_of
 from oracle_hub.cli import main
-from oracle_hub.config import parse_config
+from oracle_hub.config import AGGREGATES, KINDS, parse_config
 from oracle_hub.journal.reader import read_journal
 from tests.app.rig import Rig, hermes_event
 
@@ -164,3 +165,8 @@ async def test_a_reload_goes_on_counting(legs: Legs, tmp_path: Path) -> None:
 def test_a_journal_that_is_not_there_is_named(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["parity", "--journal", "/nowhere/journal"]) == 1
     assert capfd.readouterr().err == "oracle-hub parity: /nowhere/journal: no such file or directory\n"
+
+
+def test_every_kind_carries_a_leg_or_is_none_of_the_aggregates() -> None:
+    no_leg = {"chainlink.store", "chainlink.evm", "pyth.legacy"}
+    assert set(LEG_OF_KIND) == set(KINDS) - set(AGGREGATES) - no_leg
