@@ -33,9 +33,12 @@ worker that is further behind ends."""
 class HubLife:
     """One instance, with a state directory that outlives its processes."""
 
-    def __init__(self, directory: Path, urls: EmulatorUrls, plant: str | None, n_workers: int = 0) -> None:
+    def __init__(
+        self, directory: Path, urls: EmulatorUrls, plant: str | None, n_workers: int, max_unsent_age_ms: int
+    ) -> None:
         self.directory = directory
         self._urls = urls
+        self._max_unsent_age_ms = max_unsent_age_ms
         self._serving = False
         self._n_workers = n_workers
         self._config = directory / "hub.toml"
@@ -56,7 +59,8 @@ class HubLife:
     def configure(self, max_divergence_bps: int) -> None:
         """Write the configuration that a start or a reload reads."""
         new = self._config.with_suffix(".new")
-        new.write_text(hub_config(self._urls, max_divergence_bps=max_divergence_bps))
+        text = hub_config(self._urls, max_divergence_bps=max_divergence_bps, max_unsent_age_ms=self._max_unsent_age_ms)
+        new.write_text(text)
         new.replace(self._config)
 
     def reload(self, max_divergence_bps: int = USUAL_BPS) -> None:
@@ -192,10 +196,17 @@ class Scene:
     """``async with Scene(directory, …) as scene``: everything runs inside, and has ended after it."""
 
     def __init__(
-        self, directory: Path, *, seed: int, plants: Sequence[str | None] = (None, None), n_workers: int = 0
+        self,
+        directory: Path,
+        *,
+        seed: int,
+        plants: Sequence[str | None] = (None, None),
+        n_workers: int = 0,
+        max_unsent_age_ms: int = 10_000,
     ) -> None:
         """``plants`` has one for each hub: the name of a fault that is put into it, or None."""
         self._n_workers = n_workers
+        self._max_unsent_age_ms = max_unsent_age_ms
         self._directory = directory
         self._plants = plants
         self.world = Emulator(settings=EmulatorSettings(seed=seed), now_us=lambda: time.time_ns() // 1_000)
@@ -214,7 +225,7 @@ class Scene:
             for number, plant in enumerate(self._plants):
                 directory = self._directory / f"hub-{number}"
                 directory.mkdir(parents=True)
-                hub = HubLife(directory, urls, plant, self._n_workers)
+                hub = HubLife(directory, urls, plant, self._n_workers, self._max_unsent_age_ms)
                 for proxies in (self.steady, self.faulty):
                     proxies.append(await FaultProxy().start())
                     stack.push_async_callback(proxies[-1].stop)

@@ -33,6 +33,7 @@ warmup_ms = {warmup_ms}
 max_divergence_bps = {max_divergence_bps}
 [server]
 heartbeat_ms = 100
+max_unsent_age_ms = {max_unsent_age_ms}
 [solana]
 snapshot_interval_ms = 1_000
 silence_ms = 2_000
@@ -54,10 +55,12 @@ def hub_config(
     *,
     warmup_ms: int = 1_500,
     max_divergence_bps: int = 50,
+    max_unsent_age_ms: int = 10_000,
     feeds: Sequence[str] = FEEDS,
 ) -> str:
     """A configuration with short ages. With ``urls`` the hub takes the emulator there for the real chain."""
-    text = HUB.format(warmup_ms=warmup_ms, max_divergence_bps=max_divergence_bps) + PYTH
+    text = HUB.format(warmup_ms=warmup_ms, max_divergence_bps=max_divergence_bps, max_unsent_age_ms=max_unsent_age_ms)
+    text += PYTH
     if urls is None:
         text += "[emulator]\n"
     else:
