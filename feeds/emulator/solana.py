@@ -222,7 +222,7 @@ class SolanaServer:
         return self._methods[method](params)
 
     def _context(self, config: dict[str, object]) -> dict[str, object]:
-        slot = slot_at(self._now_us())
+        slot = slot_at(self._now_us()) + (_ELSEWHERE_SLOTS if self._is_elsewhere(told=False) else 0)
         least = config.get("minContextSlot")
         if isinstance(least, int) and least > slot:
             raise RpcError(-32016, "Minimum context slot has not been reached", {"contextSlot": slot})
