@@ -1,7 +1,8 @@
 """What the links to hosts have in common: what they say of what goes wrong, in the same words and once."""
 
+import zlib
 from collections.abc import Mapping
-from typing import ClassVar, Literal, TypeAlias
+from typing import ClassVar, Literal, Protocol, TypeAlias
 from urllib.parse import urlsplit
 
 from oracle_hub.core.source import Condition, Effect, Event, Frame, Malformed, Status
@@ -22,11 +23,53 @@ REFUSALS: Mapping[int, Condition] = {
 }
 """What it means when a host answers with such an HTTP status. All others: it is lost."""
 
+
+class RetryLimits(Protocol):
+    """What :func:`retry_delay_us` goes by."""
+
+    @property
+    def first_retry_us(self) -> int:
+        """Before the second request."""
+        ...
+
+    @property
+    def down_retry_us(self) -> int:
+        """At most, while the host is down."""
+        ...
+
+    @property
+    def max_retry_us(self) -> int:
+        """At most, while it answers and refuses."""
+        ...
+
+
 _ENDED_BY_A_PRICE = (Condition.HALTED, Condition.INVALID)
 _AGAIN_US = 1_000_000
 _LONGEST_TEXT = 2_000
 _LONGEST_LINE = 400
 _SHORTEST_SECRET = 8
+
+
+def retry_delay_us(frame: Frame, attempt: int, received_us: int, name: str, limits: RetryLimits) -> int:
+    """How long a link waits before it asks a host again that gave no good answer.
+
+    Doubled with each attempt. A host that is down (no answer, or 5xx) is asked every few seconds without end, so that
+    it is used again soon after it comes back; one that answers and refuses, ever less. A wait that the host names in
+    ``Retry-After`` counts instead. A quarter of the wait at most is taken off by chance, drawn from when the answer
+    came, so that many hubs do not ask at once and a replay waits as the run did.
+
+    Args:
+        frame: the answer; status 0 when there was none.
+        attempt: failures before this one.
+        received_us: our clock.
+        name: of the link.
+        limits: how patiently.
+    """
+    if frame.retry_after_ms:
+        return max(limits.first_retry_us, frame.retry_after_ms * 1_000)
+    longest_us = limits.down_retry_us if frame.status == 0 or frame.status >= 500 else limits.max_retry_us
+    delay_us = min(longest_us, limits.first_retry_us << min(attempt, 32))
+    return delay_us - zlib.crc32(f"{name} {received_us}".encode()) % (delay_us // 4 + 1)
 
 
 def plain(text: bytes | str, *secrets: str) -> str:

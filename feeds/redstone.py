@@ -24,7 +24,8 @@ DEFAULT_DECIMALS = 8
 
 _HEAD = Struct("<8s32s32sQB")  # discriminator, feed_id, value@40 (big-endian), timestamp@72, tag of the option@80
 _TIME = Struct("<Q")
-_TAIL = Struct("<QB64s")  # write_slot, decimals, reserved
+_TAIL = Struct("<QB")  # write_slot, decimals
+_RESERVED = bytes(64)
 
 
 class PriceData(AccountLayout, frozen=True, gc=False):
@@ -47,7 +48,10 @@ class PriceData(AccountLayout, frozen=True, gc=False):
 
     @classmethod
     def decode(cls, data: bytes) -> Self:
-        """Read an account of at least 81 bytes, or 89 with a time of its write; what follows is optional as a whole.
+        """Read an account of at least 81 bytes, or 89 with a time of its write.
+
+        Slot and decimals follow, or not: they are absent where the bytes end before both, and where both are zero,
+        since a program that writes them writes in a slot.
 
         Raises:
             DecodeError: another discriminator, an option that is neither there nor absent, or too short.
@@ -65,7 +69,9 @@ class PriceData(AccountLayout, frozen=True, gc=False):
         price = cls(feed_id, int.from_bytes(value, "big"), timestamp, written)
         if len(data) < end + _TAIL.size:
             return price
-        slot, decimals, _ = _TAIL.unpack_from(data, end)
+        slot, decimals = _TAIL.unpack_from(data, end)
+        if slot == decimals == 0:
+            return price
         return msgspec.structs.replace(price, write_slot=slot, decimals=decimals)
 
     @property
@@ -80,7 +86,7 @@ class PriceData(AccountLayout, frozen=True, gc=False):
         value = self.value.to_bytes(32, "big")
         head = _HEAD.pack(self.DISCRIMINATOR, self.feed_id, value, self.timestamp, tag)
         head += b"" if written is None else _TIME.pack(written)
-        return head if self.decimals is None else head + _TAIL.pack(self.write_slot or 0, self.decimals, bytes(64))
+        return head if self.decimals is None else head + _TAIL.pack(self.write_slot or 0, self.decimals) + _RESERVED
 
 
 def symbol_of(feed: str) -> str | None:

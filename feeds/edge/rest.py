@@ -2,7 +2,7 @@
 
 Source: Edge's API reference (``GET /prices/batch?feedIds=…`` with the key as it is in ``Authorization``). One signature
 is over the whole answer, in its order. No rate limit and no error but 401 is documented, so that a host's
-``Retry-After`` is kept, and what fails is asked again ever more slowly.
+``Retry-After`` is kept, and what fails is asked again ever more slowly: every few seconds while the host is down.
 
 A price counts by the signed bytes. An answer with the signature of the one before holds nothing new: it is neither
 proved nor told again.
@@ -17,7 +17,7 @@ from urllib.parse import quote
 import msgspec
 
 from feeds.edge.messages import SVM, EdgeMessage, EdgePrice, check, decode
-from feeds.host_link import LONGEST_PATIENCE_US, NEVER, HostLink, Output, Verify
+from feeds.host_link import LONGEST_PATIENCE_US, NEVER, HostLink, Output, Verify, retry_delay_us
 from feeds.signers import SignerSets
 from feeds.verdict import Mode, Verdict
 from oracle_hub.core.source import (
@@ -48,6 +48,8 @@ class EdgeLimits(msgspec.Struct, frozen=True):
     poll_us: int = 1_000_000
     """From one request to the next. Edge's prices have whole seconds."""
     first_retry_us: int = 1_000_000
+    down_retry_us: int = 5_000_000
+    """At most, while the host is down: it is used again soon after it comes back."""
     max_retry_us: int = 30_000_000
     refused_retry_us: int = 60_000_000
     """Wait after a refused key; after a rate limit that names no wait of its own, too."""
@@ -242,12 +244,12 @@ class EdgeLink(HostLink):
         return Fetch(self._pending, self._url, headers=headers, timeout_ms=self._limits.fetch_timeout_ms)
 
     def _refused(self, frame: Frame, received_us: int) -> list[Output]:
-        """Name an HTTP status, and wait: as long as the host wishes, and ever longer."""
+        """Name an HTTP status, and wait: as long as the host wishes, or ever longer."""
         limits = self._limits
         output, wait_us = self._refusal(frame, "prices", received_us, limits.refused_retry_us)
         if wait_us:
             self._ready_us = received_us + wait_us
-        delay_us = min(limits.max_retry_us, limits.first_retry_us << min(self._attempts, 32))
+        delay_us = retry_delay_us(frame, self._attempts, received_us, self.name, limits)
         self._attempts += 1
         self._due_us = received_us + max(delay_us, wait_us)
         return output

@@ -20,7 +20,7 @@ from typing import ClassVar
 
 import msgspec
 
-from feeds.host_link import LONGEST_PATIENCE_US, NEVER, HostLink, Output
+from feeds.host_link import LONGEST_PATIENCE_US, NEVER, HostLink, Output, retry_delay_us
 from feeds.pyth.proving import Proved, Prover
 from oracle_hub.core.price import rescale, rescale_conf
 from oracle_hub.core.source import (
@@ -62,9 +62,11 @@ class HermesLimits(msgspec.Struct, frozen=True):
     margin_us: int = 2_000_000
     """Prices published so shortly after the connect may have passed before the stream stood."""
     first_retry_us: int = 1_000_000
+    down_retry_us: int = 5_000_000
+    """At most, while the host is down."""
     max_retry_us: int = 30_000_000
     refused_retry_us: int = 60_000_000
-    """Wait after a refused key or a rate limit (a host that limits does so for a minute)."""
+    """Wait after a refused key; after a rate limit that names no wait of its own, too (the public one is a minute)."""
     entitled_retry_us: int = 300_000_000
     """A feed that the key did not cover is asked for again, alone, after so long."""
     fetch_timeout_ms: int = 10_000
@@ -367,7 +369,7 @@ class HermesLink(HostLink):
             return self._asked_again(alone, frame, received_us)
         if frame.status != 200:
             output, wait_us = self._refused(frame, "latest", received_us)
-            delay_us = min(self._limits.max_retry_us, self._limits.first_retry_us << min(self._attempts, 32))
+            delay_us = retry_delay_us(frame, self._attempts, received_us, self.name, self._limits)
             self._attempts += 1
             self._retry_us = received_us + max(delay_us, wait_us)
             if wait_us:
@@ -416,10 +418,7 @@ class HermesLink(HostLink):
             return output, wait_us
         if frame.status == 404 and named:
             return [status for feed in named for status in self._missing(feed, received_us)], wait_us
-        output, wait_us = self._refusal(frame, what, received_us, self._limits.refused_retry_us)
-        if frame.status == 429:
-            wait_us = max(wait_us, self._limits.refused_retry_us)
-        return output, wait_us
+        return self._refusal(frame, what, received_us, self._limits.refused_retry_us)
 
     # Requests and timers.
 

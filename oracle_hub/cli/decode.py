@@ -14,7 +14,6 @@ import orjson
 
 from feeds.registry import DECODERS
 from feeds.signed import SIGNED, decode_signed
-from feeds.signers import SignerSets
 from feeds.verdict import Mode, Verdict, Why
 from oracle_hub.app.trust import sets_by_name, sets_named
 from oracle_hub.cli.moments import moment_us
@@ -83,33 +82,39 @@ def _decoder(options: argparse.Namespace) -> Callable[[bytes], dict[str, object]
         raise ConfigError(f"{given[0]}: only with --verify")
     if kind not in SIGNED:
         decode, owner = DECODERS[kind], options.owner
+        if not options.verify:
+            return lambda data: decode(data, owner)
         unsigned = Verdict(Why.UNSIGNED, f"{kind} is account data, which holds no signature").fields()
-        added = unsigned | {"mode": str(options.mode or Mode.STRICT)} if options.verify else {}
-        return lambda data: decode(data, owner) | added
+        said: dict[str, object] = {"mode": str(options.mode or Mode.STRICT)}
+        return lambda data: _told(kind, lambda: decode(data, owner) | unsigned | said, said)
     if options.owner is not None:
         raise ConfigError(f"--owner: {kind} is a signed message, which no program owns; use --verify")
     if not options.verify:
         return lambda data: decode_signed(kind, data)
     sets = sets_by_name(options.signers or "production", sets_named(kind, SIGNED[kind].signers), key="--signers")
     mode = Mode(options.mode or Mode.STRICT)
-    return lambda data: _verified(kind, data, sets, options.at, mode)
+    at_us: int | None = options.at
+    return lambda data: _told(
+        kind, lambda: decode_signed(kind, data, sets, at_us=at_us, mode=mode), {"mode": str(mode)}
+    )
 
 
-def _verified(kind: str, data: bytes, sets: SignerSets, at_us: int | None, mode: Mode) -> dict[str, object]:
+def _told(kind: str, check: Callable[[], dict[str, object]], said: dict[str, object]) -> dict[str, object]:
     """What is not even such a message is not verified either, and says so in the same words."""
     try:
-        return decode_signed(kind, data, sets, at_us=at_us, mode=mode)
+        return check()
     except DecodeError as error:
-        return {"kind": kind} | Verdict(Why.MALFORMED, str(error)).fields() | {"mode": str(mode)}
+        return {"kind": kind} | Verdict(Why.MALFORMED, str(error)).fields() | said
 
 
 def _bytes(text: str, takes_json: bool) -> bytes:
+    text = text.removeprefix("\ufeff")  # some editors begin a file with it
     if takes_json and text.lstrip().startswith(("{", "[")):
         return text.strip().encode()
     compact = "".join(text.split())
     if not compact:
         raise DecodeError("standard input is empty; give data in base64 or hex")
-    digits = compact.removeprefix("0x")
+    digits = compact.removeprefix("0x").removeprefix("0X")
     if len(digits) % 2 == 0 and all(character in "0123456789abcdefABCDEF" for character in digits):
         return bytes.fromhex(digits)
     try:

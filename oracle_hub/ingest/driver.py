@@ -61,7 +61,10 @@ class DriverLimits(msgspec.Struct, frozen=True):
     renew_after_s: float = 85_800.0
     """23 h 50 min: Hermes cuts every stream at 24 h, in the middle of a price. A driver renews up to a tenth sooner."""
     backoff_first_s: float = 0.25
-    backoff_max_s: float = 30.0
+    backoff_max_s: float = 5.0
+    """Without end: a host that comes back is to be used again within seconds."""
+    backoff_refused_s: float = 30.0
+    """After refused credentials (HTTP 401, 403)."""
     healthy_after_s: float = 10.0
     """A session that lived so long resets the back-off."""
     max_frame_bytes: int = 16 * 2**20
@@ -136,7 +139,12 @@ class LinkDriver:
         # A renewal closes before it opens: frames don't say which of two streams they are of, and a link starts over
         # with each. So that there is no gap, the hosts of a source must not all do it at once.
         self._renew_after_s = self._limits.renew_after_s * rng.uniform(0.9, 1.0)
-        self._backoff = Backoff(rng, first_s=self._limits.backoff_first_s, max_s=self._limits.backoff_max_s)
+        self._backoff = Backoff(
+            rng,
+            first_s=self._limits.backoff_first_s,
+            max_s=self._limits.backoff_max_s,
+            refused_s=self._limits.backoff_refused_s,
+        )
         self._slots = asyncio.Semaphore(self._limits.max_fetches)
         self._fetches: set[asyncio.Task[None]] = set()
         self._outbox: asyncio.Queue[str] = asyncio.Queue(self._limits.max_queued_sends)

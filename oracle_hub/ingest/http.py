@@ -15,11 +15,16 @@ _LONGEST_RETRY_AFTER_MS = 600_000
 
 
 def retry_after_ms(value: str | None, now: Callable[[], datetime] | None = None) -> int:
-    """A Retry-After header (RFC 9110, 10.2.3: seconds or a date) in milliseconds, at most ten minutes; 0 if unclear."""
+    """A Retry-After header (RFC 9110, 10.2.3: seconds or a date) in milliseconds.
+
+    At most ten minutes, and at least 1: a host that wishes no wait has said so. 0: it says nothing, or nothing clear.
+    """
     if not value:
         return 0
     try:
         delay_ms = round(float(value) * 1_000)
+        if delay_ms < 0:
+            return 0
     except (ValueError, OverflowError):
         try:
             when = parsedate_to_datetime(value)
@@ -28,7 +33,7 @@ def retry_after_ms(value: str | None, now: Callable[[], datetime] | None = None)
         when = when if when.tzinfo else when.replace(tzinfo=UTC)
         present = now() if now else datetime.now(UTC)
         delay_ms = round((when - present).total_seconds() * 1_000)
-    return min(max(delay_ms, 0), _LONGEST_RETRY_AFTER_MS)
+    return min(max(delay_ms, 1), _LONGEST_RETRY_AFTER_MS)
 
 
 def reason_of(error: BaseException) -> str:

@@ -152,6 +152,19 @@ def test_account_data_is_unsigned(run: Any) -> None:
     assert (answer["signers"], answer["quorum_met"], answer["mode"]) == ([], False, "lenient")
 
 
+def test_account_data_that_is_none_is_malformed(run: Any) -> None:
+    status, (answer,), error = run("00" * 200, "redstone.price", "--verify")
+    assert (status, answer["verified"], answer["why"], answer["mode"]) == (1, False, "malformed", "strict")
+    assert answer["detail"] == "redstone.price: offset 0: expected discriminator e871c1e785d1ce9a, found " + "00" * 8
+    assert error == f"oracle-hub decode: not verified: malformed: {answer['detail']}\n"
+
+
+@pytest.mark.parametrize("written", ["0X{}", "0x{}", "\ufeff{}", "\ufeff0x{}\r\n", " {}\n\n"])
+def test_hex_as_editors_and_languages_write_it(run: Any, written: str) -> None:
+    status, (answer,), error = run(written.format(UPDATE.hex().upper()), "pyth.accumulator")
+    assert (status, error, answer["price"]) == (0, "", "17270134218")
+
+
 def test_a_file_that_is_no_set_is_refused(run: Any, tmp_path: Path) -> None:
     path = tmp_path / "signers.toml"
     path.write_text("[[set]]\n")

@@ -131,9 +131,7 @@ def test_what_is_no_price_is_invalid() -> None:
         (403, 90_000, Condition.NOT_ENTITLED, 90),
         (429, 0, Condition.RATE_LIMITED, 60),
         (429, 3_000, Condition.RATE_LIMITED, 3),
-        (500, 0, Condition.LOST, 1),
         (503, 5_000, Condition.LOST, 5),
-        (0, 0, Condition.LOST, 1),
     ],
 )
 def test_refusals_are_named_and_waited_out(
@@ -144,22 +142,36 @@ def test_refusals_are_named_and_waited_out(
     assert (told.feed, told.condition) == (None, condition) and told.text.endswith("no … for you")
     assert link.next_deadline() == T0 + 7 + waits_s * S
     reconnected = link.connect(T0 + 8)
-    assert bool(reconnected) is (status in (0, 500))  # the host's wish is kept over a reconnect
-    if not reconnected:
-        assert link.next_deadline() == T0 + 7 + waits_s * S
+    assert reconnected == []  # the host's wish is kept over a reconnect
+    assert link.next_deadline() == T0 + 7 + waits_s * S
 
 
-def test_failures_are_asked_again_ever_more_slowly() -> None:
-    link, at_us, waits = make(), T0, []
-    for _ in range(7):
-        answer(link, b"", at_us, 500)
+@pytest.mark.parametrize(
+    ("status", "ceilings_s"),
+    [(0, [1, 2, 4, 5, 5, 5, 5]), (500, [1, 2, 4, 5, 5, 5, 5]), (400, [1, 2, 4, 8, 16, 30, 30])],
+)
+def test_failures_are_asked_again_ever_more_slowly(status: int, ceilings_s: list[int]) -> None:
+    link, at_us, waits_us = make(), T0, []
+    for _ in ceilings_s:
+        assert [told.condition for told in answer(link, b"", at_us, status)] in ([Condition.LOST], [])
         due_us = link.next_deadline()
         assert due_us is not None
-        waits.append((due_us - at_us - 7) // S)
+        waits_us.append(due_us - at_us - 7)
         at_us = due_us
-    assert waits == [1, 2, 4, 8, 16, 30, 30]
+    assert all(0.75 * top * S <= wait <= top * S for wait, top in zip(waits_us, ceilings_s, strict=True))
+    assert len(set(waits_us)) == len(waits_us)  # not in step with others
     assert statuses(answer(link, SIGNER.batch([SOL, BTC]), at_us))[0] == (None, Condition.OK)
     assert link.next_deadline() == at_us + S
+    answer(link, b"", at_us + S, status)
+    assert link.connect(at_us + S + 8) != []  # a reconnect asks at once
+
+
+def test_a_host_that_always_names_its_wait_is_taken_at_its_word() -> None:
+    link, at_us = make(), T0
+    for _ in range(7):
+        answer(link, b"", at_us, 429, 3_000)
+        assert link.next_deadline() == at_us + 7 + 3 * S
+        at_us += 7 + 3 * S
 
 
 def test_answers_to_nothing_and_nonsense_are_malformed() -> None:

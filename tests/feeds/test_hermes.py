@@ -228,11 +228,30 @@ def test_failed_fetches_are_tried_again_ever_slower() -> None:
     link = make(silence_us=1_000 * S, transport_silence_us=1_000 * S)
     fetch = fetch_of(link.connect(T0))
     now_us = T0
-    for delay_us in (S, 2 * S, 4 * S):
+    for longest_us in (S, 2 * S, 4 * S, 5 * S, 5 * S):
         link.receive(Frame("http", b"timed out", fetch.fetch_id), now_us)
-        assert link.next_deadline() == now_us + delay_us
-        now_us += delay_us
+        due_us = link.next_deadline()
+        assert due_us is not None and 3 * longest_us // 4 <= due_us - now_us <= longest_us
+        now_us = due_us
         fetch = fetch_of(link.on_timer(now_us))
+
+
+@pytest.mark.parametrize(("retry_after_ms", "waits_s"), [(3_000, 3), (90_000, 90), (1, 1), (0, 60)])
+def test_a_rate_limit_lasts_as_long_as_the_host_says(retry_after_ms: int, waits_s: int) -> None:
+    link = make(silence_us=1_000 * S, transport_silence_us=1_000 * S)
+    fetch = fetch_of(link.connect(T0))
+    assert statuses(link.receive(Frame("http", b"", fetch.fetch_id, 429, retry_after_ms), T0)) == [
+        (None, Condition.RATE_LIMITED)
+    ]
+    assert link.next_deadline() == T0 + waits_s * S
+
+
+@pytest.mark.parametrize(("retry_after_ms", "wish_ms"), [(3_000, 3_000), (90_000, 90_000), (0, 60_000)])
+def test_a_stream_that_is_limited_comes_back_when_the_host_says(retry_after_ms: int, wish_ms: int) -> None:
+    link = make()
+    link.connect(T0)
+    output = link.receive(Frame("sse", b"", status=429, retry_after_ms=retry_after_ms), T0)
+    assert output[-1] == Reconnect("stream refused with HTTP 429", wish_ms)
 
 
 def test_a_fault_of_the_server_is_told_and_ends_the_stream() -> None:

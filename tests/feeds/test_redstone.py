@@ -58,6 +58,18 @@ def test_accounts_of_the_older_program_have_eight_decimals(written: int | None) 
     assert decoded == older and decoded.expo == -8 and decoded.write_slot is None
 
 
+def test_decimals_count_wherever_they_are_there() -> None:
+    six = msgspec.structs.replace(ONE, decimals=6)
+    assert PriceData.decode(six.encode()[:98]) == six  # without a byte of what is reserved
+    cut = PriceData.decode(six.encode()[:97])
+    assert (cut.write_slot, cut.decimals, cut.expo) == (None, None, -8)
+
+
+def test_padding_behind_the_older_form_is_no_exponent_of_zero() -> None:
+    older = PriceData(pad32("BTC"), 5, T_MS, T_MS)
+    assert PriceData.decode(older.encode() + bytes(73)) == older
+
+
 def test_decode_gives_the_common_keys_and_every_field() -> None:
     answer = DECODERS["redstone.price"](ONE.encode(), PROGRAM)
     assert answer == {

@@ -17,6 +17,8 @@ def test_delays_double_within_their_jitter_up_to_the_cap() -> None:
 
 def test_a_refusal_waits_longest_at_once() -> None:
     assert Backoff(random.Random(7), max_s=30.0).next_s(refused=True) >= 15.0
+    patient = Backoff(random.Random(7), max_s=5.0, refused_s=30.0)
+    assert patient.next_s(refused=True) >= 15.0 and patient.next_s() <= 5.0
 
 
 def test_pure_retries_have_no_jitter() -> None:

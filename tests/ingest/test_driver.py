@@ -24,6 +24,7 @@ QUICK = DriverLimits(
     open_timeout_s=0.2,
     backoff_first_s=0.001,
     backoff_max_s=0.002,
+    backoff_refused_s=0.002,
     ping_interval_s=0.05,
     ping_timeout_s=0.05,
     close_timeout_s=0.05,
@@ -414,7 +415,7 @@ async def test_a_links_reconnect_starts_over() -> None:
 async def test_all_sessions_can_be_started_over() -> None:
     sink = Recorder()
     async with websocket_server(echo) as url:
-        limits = DriverLimits(backoff_first_s=60.0, close_timeout_s=0.05)
+        limits = DriverLimits(backoff_first_s=60.0, backoff_max_s=60.0, close_timeout_s=0.05)
         links = [Script(Open("websocket", url), Send(name), name=name) for name in ("a", "b")]
         async with running(sink, *links, limits=limits) as supervisor:
             await sink.until(lambda: len(sink.frames) == 2)
@@ -427,7 +428,7 @@ async def test_all_sessions_can_be_started_over() -> None:
 async def test_renewal_is_planned_and_no_error() -> None:
     sink = Recorder()
     async with websocket_server(echo) as url:
-        limits = DriverLimits(renew_after_s=0.02, backoff_first_s=60.0, close_timeout_s=0.05)
+        limits = DriverLimits(renew_after_s=0.02, backoff_first_s=60.0, backoff_max_s=60.0, close_timeout_s=0.05)
         async with running(sink, Script(Open("websocket", url)), limits=limits) as supervisor:
             await sink.until(lambda: sink.count("connect") == 2)
             assert supervisor.health()["link:1"].last_error == ""

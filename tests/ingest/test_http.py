@@ -20,7 +20,8 @@ from oracle_hub.ingest.http import retry_after_ms
         ("nan", 0),
         ("soon", 0),
         ("Fri, 21 Nov 2026 10:00:30 GMT", 30_000),
-        ("Fri, 21 Nov 2026 09:00:00 GMT", 0),
+        ("Fri, 21 Nov 2026 09:00:00 GMT", 1),
+        ("0", 1),
     ],
 )
 def test_retry_after(value: str | None, expected_ms: int) -> None:
