@@ -32,8 +32,8 @@ def standing(subscribers: Iterable[tuple[Kind, int]]) -> Standing:
     return found
 
 
-_OF_THE_PROTOCOL = (1002, 1006, 1007, 1009)
-"""A bad frame, no goodbye, no UTF-8, too long."""
+_OF_THE_PROTOCOL = (1002, 1006, 1007, 1008, 1009)
+"""A bad frame, no goodbye, no UTF-8, too many, too long."""
 
 
 def close_label(ours: int | None, seen: int | None) -> str:

@@ -116,6 +116,11 @@ class Client:
         if self._beyond_window():
             self.hold()
 
+    @property
+    def pings(self) -> int:
+        """How many of these questions it was asked, or more."""
+        return self._asked // self._between
+
     def answered(self, payload: bytes) -> None:
         """A pong: it has read all that came before the ping, if this was one of ours."""
         offset = int.from_bytes(payload, "big")

@@ -1,11 +1,20 @@
-"""What clients' frames must keep and aiohttp does not see to: they are masked, and no message is too long (RFC 6455).
+"""What clients' frames must keep and aiohttp does not see to (RFC 6455): they are masked, no message is too long, and
+no more small ones come than somebody could mean.
 
 Only headers are looked at. All else of the protocol is aiohttp's: reserved bits, kinds of frames, their order, UTF-8.
 """
 
+import time
 from collections.abc import Callable
 
-PROTOCOL_ERROR, MESSAGE_TOO_BIG = 1002, 1009
+PROTOCOL_ERROR, POLICY_VIOLATION, MESSAGE_TOO_BIG = 1002, 1008, 1009
+SMALL_BYTES = 256
+"""Of frames with less in them there is a limit: one read from the socket holds 40,000 pongs or empty fragments, and
+whoever goes through them lets nobody else have a turn."""
+SMALL_FRAMES = 1_000
+"""So many may come at once beside requests and answers to pings,"""
+SMALL_FRAMES_PER_S = 100
+"""and so many for long."""
 _MASK_BYTES = 4
 _CONTROL = 0x08
 
@@ -13,10 +22,22 @@ _CONTROL = 0x08
 class FrameGuard:
     """Follows the frames of one client."""
 
-    __slots__ = ("_fault", "_head", "_max_message_bytes", "_message_bytes", "_skip_bytes", "_tell")
+    __slots__ = (
+        "_answerable", "_burst", "_fault", "_head", "_left", "_max_message_bytes", "_message_bytes", "_n_answerable",
+        "_now_s", "_per_s", "_since_s", "_skip_bytes", "_tell",
+    )  # fmt: skip
 
-    def __init__(self, max_message_bytes: int) -> None:
+    def __init__(self, max_message_bytes: int, now_s: Callable[[], float] = time.monotonic) -> None:
         self._max_message_bytes = max_message_bytes
+        self._now_s = now_s
+        self._burst = self._left = SMALL_FRAMES
+        """How many small frames may come, and how many of these may still."""
+        self._per_s = SMALL_FRAMES_PER_S
+        self._since_s = now_s()
+        """When ``_left`` was last counted."""
+        self._answerable: Callable[[], int] = int
+        self._n_answerable = 0
+        """How many of our pings are in the allowance already."""
         self._head = b""
         """What has come of a header that is not whole yet."""
         self._skip_bytes = 0
@@ -31,6 +52,15 @@ class FrameGuard:
         self._tell = tell
         if self._fault is not None:
             tell(self._fault)
+
+    def allow(self, requests: int, requests_per_s: int, answerable: Callable[[], int]) -> None:
+        """Let so many requests come too, at once and for long, and an answer to each ping of ours.
+
+        ``answerable`` tells how many pings were sent, or more. It is asked when the allowance is used up."""
+        self._burst += requests
+        self._left += requests
+        self._per_s += requests_per_s
+        self._answerable = answerable
 
     def passes(self, data: bytes) -> bool:
         """Whether these bytes, and all before them, may be read. After a fault nothing may."""
@@ -71,6 +101,10 @@ class FrameGuard:
         self._head = b""
         if not second & 0x80:
             return PROTOCOL_ERROR  # section 5.1: a server must close
+        if size_bytes < SMALL_BYTES:
+            self._left -= 1
+            if self._left < 0 and not self._earned():
+                return POLICY_VIOLATION
         self._skip_bytes = _MASK_BYTES + size_bytes
         if not first & _CONTROL:
             is_continued = first & 0x0F == 0
@@ -78,3 +112,11 @@ class FrameGuard:
             if self._message_bytes > self._max_message_bytes:
                 return MESSAGE_TOO_BIG
         return None
+
+    def _earned(self) -> bool:
+        """Count anew how many small frames may still come; whether this one may."""
+        now_s, n_answerable = self._now_s(), self._answerable()
+        grown = min(self._burst, int((now_s - self._since_s) * self._per_s))
+        self._left += grown + n_answerable - self._n_answerable
+        self._since_s, self._n_answerable = now_s, n_answerable
+        return self._left >= 0

@@ -173,6 +173,7 @@ class Subscribers:
         self._watch(client, request.protocol)
         if guard is not None:
             guard.watch(partial(self._fault, client))
+            guard.allow(limits.request_burst + limits.max_errors, limits.requests_per_second, lambda: client.pings)
         client.session.protocol = ws.ws_protocol or SUBPROTOCOL
         try:
             self._write(client, self._hello(limits, client.session.protocol))

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oracle_hub.server.inbound import FrameGuard
+from oracle_hub.server.inbound import SMALL_BYTES, SMALL_FRAMES, SMALL_FRAMES_PER_S, FrameGuard
 from oracle_hub.server.tokens import Token, token_digest
 from tests.server.conftest import Stage
 from tests.server.test_websocket_server import flood_with, raw_subscriber
 
 MAX_BYTES = 70_000
-TEXT, CONTINUED, PING, FINAL = 0x01, 0x00, 0x09, 0x80
+TEXT, CONTINUED, PING, PONG, FINAL = 0x01, 0x00, 0x09, 0x0A, 0x80
 SUBSCRIBE = b'{"type":"subscribe","feeds":["SOL/USD"]}'
 
 
@@ -81,10 +81,32 @@ def test_a_fault_from_before_anybody_watched_is_told_to_who_does() -> None:
     assert told == [1002]
 
 
+def test_small_frames_may_come_as_they_are_asked_for_and_no_flood_of_them() -> None:
+    now_s, pings = 0.0, 0
+    told: list[int] = []
+    guard = FrameGuard(MAX_BYTES, lambda: now_s)
+    guard.watch(told.append)
+    guard.allow(200, 20, lambda: pings)
+    pong, fragment = frame(FINAL | PONG, 8), frame(CONTINUED, SMALL_BYTES - 1)
+    assert guard.passes(pong * (SMALL_FRAMES + 199) + frame(TEXT, 0))
+    now_s = 1.0
+    assert guard.passes(fragment * (SMALL_FRAMES_PER_S + 20))
+    pings = 5_000
+    assert guard.passes(frame(FINAL | CONTINUED, SMALL_BYTES) * 100)  # larger ones are few in a read as it is
+    assert guard.passes(pong * pings)
+    now_s = 3_600.0
+    assert guard.passes(pong * (SMALL_FRAMES + 200))
+    assert not guard.passes(pong)
+    assert told == [1008]
+
+
 @pytest.mark.parametrize(
     ("sent", "code"),
-    [(UNMASKED, 1002), (FRAGMENTED, 1009), (WHOLE, 1009), (WHOLE * 40, 1009)],
-    ids=["unmasked", "fragmented", "whole", "many"],
+    [
+        *((UNMASKED, 1002), (FRAGMENTED, 1009), (WHOLE, 1009), (WHOLE * 40, 1009)),
+        *((frame(FINAL | PONG, 0) * 100_000, 1008), (frame(TEXT, 0) + frame(CONTINUED, 0) * 100_000, 1008)),
+    ],
+    ids=["unmasked", "fragmented", "whole", "many", "pongs", "empty fragments"],
 )
 async def test_it_is_closed_with_its_code_and_not_reset_and_nobody_else_notices(
     stage: Stage, sent: bytes, code: int

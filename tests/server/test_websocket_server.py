@@ -326,7 +326,10 @@ async def test_who_floods_with_pings_is_refused_and_cut_off_without_an_error(
 ) -> None:
     await stage.start()
     sock, client = await stalled(stage, b'{"type":"subscribe","feeds":["*"]}')
-    flood = asyncio.get_running_loop().create_task(flood_with(sock, (bytes((0x89, 0x80 | 100)) + bytes(104)) * 500))
+    ping = bytes((0x89, 0x80 | 100)) + bytes(104)
+    await asyncio.get_running_loop().sock_sendall(sock, ping * 300)
+    await eventually(lambda: client.session.close_code is CloseCode.TOO_MANY_ERRORS)
+    flood = asyncio.get_running_loop().create_task(flood_with(sock, ping * 500))
     with sock:
         await eventually(lambda: not stage.server.clients)
         assert client.session.close_code is CloseCode.TOO_MANY_ERRORS
