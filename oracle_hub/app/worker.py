@@ -58,6 +58,7 @@ class Worker(asyncio.Protocol):
         self._unpacker: Unpacker[ToWorker] = Unpacker(ToWorker)
         self._transport: asyncio.Transport | None = None
         self._starting: asyncio.Task[None] | None = None
+        self._listening = False
         self._offset_us = 0
         self._heard_s = asyncio.get_running_loop().time()
         self.failed = False
@@ -150,7 +151,9 @@ class Worker(asyncio.Protocol):
     def _tick(self, tick: Tick) -> None:
         self._offset_us = tick.offset_us
         behind_s = (self.now_us() - tick.sent_us) / 1e6
-        if behind_s > SILENCE_S:  # stopped for a while, or no match for its feed: what is shown here is as old
+        if behind_s > SILENCE_S and self._listening:
+            # Stopped for a while, or no match for its feed: what is shown here is as old. Before it listens nothing is
+            # shown, and ticks waited for the process to start.
             log.error("%.1f s behind the hub; ending", behind_s)
             self.ended.set()
         self._report()
@@ -187,6 +190,7 @@ class Worker(asyncio.Protocol):
             return
         gc.collect()
         gc.freeze()
+        self._listening = True
         self._send(Listening())
 
 

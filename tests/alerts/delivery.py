@@ -21,11 +21,10 @@ from oracle_hub.alerts.notify.settings import (
     Secret,
     WebhookSettings,
 )
+from tests.patience import PATIENCE_S
 
 START_US = 1_790_000_000_000_000
 INSTANCE = "11111111-2222-3333-4444-555555555555"
-PATIENCE_S = 20.0
-"""For what comes at once. Only a failing test waits so long."""
 
 
 class HubClock:

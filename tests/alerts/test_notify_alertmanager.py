@@ -28,7 +28,8 @@ from tests.alerts.delivery import (
     serving,
 )
 from tests.conftest import ROOT, require
-from tests.system.monitors import ALERTMANAGER, free_ports, program
+from tests.ports import free_ports
+from tests.system.monitors import ALERTMANAGER, program
 
 CONFIG = """
 route:

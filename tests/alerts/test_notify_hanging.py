@@ -9,6 +9,7 @@ import pytest
 from oracle_hub.alerts.notify.message import Message
 from oracle_hub.alerts.notify.webhook import Webhook
 from tests.alerts.delivery import Receiver, alert, delivering, firing, resolved, serving, webhook
+from tests.patience import PATIENCE_S
 
 FEEDS = ("SOL/USD", "BTC/USD", "ETH/USD")
 
@@ -49,7 +50,7 @@ WANTED = [("USDC/USD", "firing"), *((feed, change) for feed in FEEDS for change 
 
 
 async def test_a_channel_that_hangs_delays_no_other(receivers: tuple[Receiver, Receiver], tmp_path: Path) -> None:
-    assert await heard_beside(receivers, tmp_path, 20.0) == WANTED
+    assert await heard_beside(receivers, tmp_path, PATIENCE_S) == WANTED
 
 
 async def test_channels_that_wait_for_each_other_are_found_out(

@@ -6,7 +6,6 @@ import hmac
 import logging
 import re
 import shutil
-import socket
 import subprocess
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from tests.alerts.delivery import (
     webhook,
 )
 from tests.conftest import ROOT, require
+from tests.ports import deaf_port
 
 SECRET = "a secret for the desk"
 
@@ -210,10 +210,9 @@ async def test_an_attempt_without_an_answer_ends_in_time_and_is_made_again(tmp_p
 
 
 async def test_nobody_listens(tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))  # and does not listen
+    with deaf_port() as port:
         lost = Receiver()
-        lost.url = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        lost.url = f"http://127.0.0.1:{port}"
         deliveries = delivering(tmp_path, webhook(lost))
         (result,) = await deliveries.test()
         await deliveries.stop(1)

@@ -15,8 +15,8 @@ from typing import Any
 import aiohttp
 
 from tests.conftest import require
+from tests.patience import PATIENCE_S
 
-PATIENCE_S = 40.0
 FLAGS = (
     "--headless",
     "--no-sandbox",
@@ -185,7 +185,7 @@ async def _drain(stream: asyncio.StreamReader) -> None:
 
 async def _ended(process: asyncio.subprocess.Process) -> None:
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await process.wait()
     except TimeoutError:
         process.kill()

@@ -17,6 +17,7 @@ from oracle_hub.charts.settings import Settings
 from oracle_hub.core.hub import Batch
 from oracle_hub.stream.messages import View, feed_entry
 from tests.client.client_stage import HubStage, turns_until
+from tests.patience import PATIENCE_S
 
 SETTINGS = Settings(port=0)
 SECOND_US = 1_000_000
@@ -121,7 +122,7 @@ class BarsClient:
 
     async def read(self) -> wire.ServerMessage:
         """The next message. Fails the test when a bar is older than one that was told, or changes after its end."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             message = wire.server_message_decoder.decode(await self.socket.recv(decode=False))
         self.messages.append(message)
         if isinstance(message, wire.Snapshot):

@@ -8,6 +8,7 @@ import orjson
 from jsonschema import Draft202012Validator
 
 from oracle_hub.charts.description import asyncapi, openapi
+from tests.patience import PATIENCE_S
 
 HTTP, STREAMS = openapi("1.2.3"), asyncapi("1.2.3")
 
@@ -25,7 +26,7 @@ def payload(channel: str, side: str, message: dict[str, Any]) -> dict[str, Any]:
 
 async def as_described(http: aiohttp.ClientSession, path: str, of: str, status: int) -> Any:
     """Ask for a path, and fail where status, media type or body are not as described at ``of``; returns the body."""
-    async with asyncio.timeout(10), http.get(path) as answer:
+    async with asyncio.timeout(PATIENCE_S), http.get(path) as answer:
         body = await answer.read()
         assert answer.status == status, (path, answer.status, body[:300])
         responses = HTTP["paths"][of]["get"]["responses"]

@@ -15,6 +15,7 @@ from oracle_hub.client import NoPrice, Refusal
 from oracle_hub.server.door import Door
 from tests.charts.charts_stage import SETTINGS, charts_beside
 from tests.client.client_stage import HubStage, turns_until
+from tests.patience import PATIENCE_S
 
 
 @pytest.fixture
@@ -140,7 +141,7 @@ async def test_a_connection_that_never_asks_is_cut(hub: HubStage, database: Path
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(b"GET /livez HTTP/1.1\r\nHost: ")
         with contextlib.suppress(ConnectionError):
-            assert await asyncio.wait_for(reader.read(), 10) == b""
+            assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
         writer.close()
         assert gate.cut_off == 1
         async with aiohttp.ClientSession(charts.url) as http, http.get("/livez") as answer:

@@ -18,6 +18,7 @@ from tests.charts.charts_stage import SECOND_US, ChartsStage, bars_client, chart
 from tests.charts.plain_bars import INSTANCE, point
 from tests.charts.stalled import stalled_reader, tick_on
 from tests.client.client_stage import HubStage, turns_until
+from tests.patience import PATIENCE_S
 
 SOL, BTC = "SOL/USD", "BTC/USD"
 
@@ -165,7 +166,7 @@ async def test_a_reader_that_stalled_finds_little_that_is_old(tmp_path: Path) ->
         await tick_on(hub, charts, range(1, n_ticks + 1))
         transport.resume_reading()
         newest, told = f'"price":"{15_000_000_000 + n_ticks}"', [""]
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while newest not in told[-1]:
                 told.append((await stalled.readline()).decode())
         assert sum(line.startswith("event: update") for line in told) < n_ticks // 2

@@ -17,9 +17,9 @@ from oracle_hub.charts.recorder import hub_url
 from oracle_hub.client import connect as connect_client
 from tests.charts.charts_stage import charts_beside
 from tests.client.client_stage import HubStage, turns_until
+from tests.patience import PATIENCE_S
 
 STREAM = [Subprotocol("oraclehub.v1")]
-PATIENCE_S = 20
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from tests.charts.charts_stage import SECOND_US, ChartsStage
 from tests.charts.described import HTTP, STREAMS, as_described, check, payload
 from tests.charts.hermes_stage import BTC, PREFIXES, SOL, UNKNOWN, chosen_from_pyth
 from tests.client.client_stage import turns_until
+from tests.patience import PATIENCE_S
 
 ETH = PYTH_IDS["ETH/USD"]
 SOLD = "symbol=Crypto.SOL/USD"
@@ -155,7 +156,7 @@ async def _streams(stage: ChartsStage, http: aiohttp.ClientSession) -> set[tuple
     streams |= {f"{prefix}/v2/updates/price/stream": f"?ids[]={SOL}" for prefix in PREFIXES}
     for path, query in streams.items():
         content = HTTP["paths"][path]["get"]["responses"]["200"]["content"]
-        async with http.get(path + query) as answer, asyncio.timeout(10):
+        async with http.get(path + query) as answer, asyncio.timeout(PATIENCE_S):
             assert answer.status == 200 and set(content) == {answer.content_type}
             schema = content[answer.content_type]["x-events"]
             kinds: set[str] = set()
@@ -220,7 +221,7 @@ async def test_messages_of_the_hermes_websocket_are_as_described(stage: ChartsSt
             leave = {"type": "unsubscribe", "ids": [BTC]}
             told: set[tuple[str, str]] = set()
             wanted = {("response", "error"), ("response", "success"), ("price_update", ""), ("price_absent", "")}
-            async with http.ws_connect(f"{prefix}/ws") as ws, asyncio.timeout(10):
+            async with http.ws_connect(f"{prefix}/ws") as ws, asyncio.timeout(PATIENCE_S):
                 for request in requests:
                     check(STREAMS, payload(channel, "client", request), request)
                     await ws.send_json(request)

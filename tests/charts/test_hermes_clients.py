@@ -16,6 +16,7 @@ from tests.charts.charts_stage import SECOND_US, ChartsStage
 from tests.charts.hermes_stage import BTC, SOL, UNKNOWN, chosen_from_pyth
 from tests.client.client_stage import turns_until
 from tests.conftest import ROOT, require
+from tests.patience import PATIENCE_S
 
 JS = ROOT / "tests" / "js"
 IDS = (SOL, BTC)
@@ -29,7 +30,7 @@ class Node:
 
     async def read(self) -> dict[str, Any]:
         assert self.process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             line = await self.process.stdout.readline()
         message: dict[str, Any] = json.loads(line)
         return message

@@ -16,6 +16,7 @@ from oracle_hub.server.service import SignedAnswer, SignedQuery
 from tests.charts.charts_stage import SECOND_US, ChartsStage
 from tests.charts.hermes_stage import BTC, SOL, chosen_from_pyth, get, sign
 from tests.client.client_stage import turns_until
+from tests.patience import PATIENCE_S
 
 LATEST = "/v2/updates/price/latest"
 
@@ -94,7 +95,7 @@ async def test_streams_have_it_too(stage: ChartsStage, charts: Charts, http: aio
     chosen_from_pyth(stage, "SOL/USD")
     await stage.heard(charts)
     async with (
-        asyncio.timeout(10),
+        asyncio.timeout(PATIENCE_S),
         http.ws_connect("/ws") as ws,
         http.get(f"/v2/updates/price/stream?ids[]={SOL}") as events,
     ):

@@ -18,6 +18,7 @@ from oracle_hub.charts.context import Context
 from tests.charts.charts_stage import SECOND_US, ChartsStage
 from tests.charts.hermes_stage import BTC, PREFIXES, SOL, UNKNOWN, get, shape, without_ours
 from tests.client.client_stage import turns_until
+from tests.patience import PATIENCE_S
 
 STREAM = "/v2/updates/price/stream"
 
@@ -44,7 +45,7 @@ async def beside(
 
 async def event(answer: aiohttp.ClientResponse) -> str:
     """The next event or comment, without the empty line that ends it."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         return (await answer.content.readuntil(b"\n\n")).decode().removesuffix("\n\n")
 
 
@@ -56,7 +57,7 @@ async def prices(answer: aiohttp.ClientResponse) -> dict[str, str]:
 
 
 async def message(ws: aiohttp.ClientWebSocketResponse) -> dict[str, Any]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         found: dict[str, Any] = await ws.receive_json()
     return found
 
@@ -173,7 +174,7 @@ async def test_a_reader_that_takes_nothing_is_cut_off(stage: ChartsStage) -> Non
         writer.write(f"GET {STREAM}?ids[]={SOL}&ids[]={BTC} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         await turns_until(lambda: charts.context.listening == 1)
         step = 0
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while charts.context.listening:
                 step += 1
                 stage.tick("SOL/USD", 15_000_000_000 + step)
@@ -195,7 +196,7 @@ async def test_a_websocket_that_takes_nothing_is_cut_off(stage: ChartsStage) -> 
         )
         await turns_until(lambda: charts.context.listening == 1)
         step = 0
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE_S):
             while charts.context.listening:
                 step += 1
                 stage.tick("SOL/USD", 15_000_000_000 + step)
@@ -297,7 +298,7 @@ async def test_the_server_pings_at_once_and_goes_on(stage: ChartsStage) -> None:
     async with (
         beside(stage, hermes.Limits(ping_s=0.02)) as (_, http),
         http.ws_connect("/ws", autoping=False) as ws,
-        asyncio.timeout(10),
+        asyncio.timeout(PATIENCE_S),
     ):
         for _ in range(3):
             frame = await ws.receive()

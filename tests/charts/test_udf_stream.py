@@ -21,6 +21,7 @@ from tests.charts.charts_stage import charts_beside
 from tests.charts.stalled import stalled_reader, tick_on
 from tests.charts.udf_stage import FEED
 from tests.client.client_stage import HubStage, turns_until
+from tests.patience import PATIENCE_S
 from tests.server.stream_service import START_US
 
 SOL = symbol(FEED, -8)
@@ -110,7 +111,7 @@ class Reader:
         self.response = response
 
     async def line(self) -> Any:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             return json.loads(await self.response.content.readline(), parse_float=Decimal)
 
     async def until(self, **wanted: object) -> Any:
@@ -183,7 +184,7 @@ async def test_streams_end_with_the_process(database: Path) -> None:
     async with charts_beside(hub, database) as charts, streaming(charts.url) as reader:
         await reader.line()
         charts.context.stop_listening()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             await reader.response.content.read()
         assert reader.response.content.at_eof()
 
@@ -195,7 +196,7 @@ async def test_a_reader_that_stalled_finds_little_that_is_old(database: Path) ->
         transport.resume_reading()
         newest = f'"p":{decimal_text(15_000_000_000 + n_ticks, -8)},'
         told: list[str] = []
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             while not told or newest not in told[-1]:
                 told.append((await stalled.readline()).decode())
         assert sum('"id":"Crypto.SOL/USD"' in line for line in told) < n_ticks // 2

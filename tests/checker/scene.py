@@ -59,7 +59,13 @@ class HubLife:
     def configure(self, max_divergence_bps: int) -> None:
         """Write the configuration that a start or a reload reads."""
         new = self._config.with_suffix(".new")
-        text = hub_config(self._urls, max_divergence_bps=max_divergence_bps, max_unsent_age_ms=self._max_unsent_age_ms)
+        text = hub_config(
+            self._urls,
+            warmup_ms=1_500,
+            max_age_ms=4_000,
+            max_divergence_bps=max_divergence_bps,
+            max_unsent_age_ms=self._max_unsent_age_ms,
+        )
         new.write_text(text)
         new.replace(self._config)
 

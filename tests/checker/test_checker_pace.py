@@ -9,6 +9,7 @@ from tests.checker.pace import Pace
 from tests.checker.run import Conductor
 from tests.checker.scene import Scene
 from tests.checker.schedule import Event
+from tests.patience import PATIENCE_S
 
 
 async def test_a_wait_ends_with_its_time_or_with_the_run() -> None:
@@ -17,7 +18,7 @@ async def test_a_wait_ends_with_its_time_or_with_the_run() -> None:
     await pace.wait(0.01)
     assert loop.time() - began_s >= 0.01 and not pace.over
     loop.call_soon(pace.end)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         await pace.wait(60.0)
         await pace.until(began_s + 60.0)
         await pace.ended()
@@ -47,7 +48,7 @@ async def test_every_fault_is_undone_also_in_a_run_that_ends_early(early: bool) 
         Event(at_s=0.0, kind="step_clock", target=0, duration_s=length_s, value=3_600),
         Event(at_s=length_s, kind="step_clock", target=0, duration_s=length_s / 2, value=-3_600),
     ]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await conductor.play(events, 2 * length_s)
     assert noted[0] == 3_600 and noted[-1] == 0
     assert sorted(noted) == ([0, 3_600] if early else [-3_600, 0, 0, 3_600])

@@ -7,8 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.checker.proxy import FaultProxy
-
-PATIENCE_S = 20.0
+from tests.patience import PATIENCE_S
 
 
 class Peer:

@@ -10,6 +10,7 @@ from oracle_hub.client import Prices, Update, connect
 from oracle_hub.core.hub import Batch
 from oracle_hub.server.http import Server
 from oracle_hub.server.service import ServerSettings
+from tests.patience import PATIENCE_S
 from tests.server.stream_service import HubService
 
 SETTINGS = ServerSettings(port=0, heartbeat_ms=3_600_000, close_grace_ms=200, retry_after_ms=50)
@@ -60,7 +61,7 @@ async def until(prices: Prices, wanted: Any) -> Update:
 
 
 async def turns_until(true: Callable[[], bool]) -> None:
-    """Let the event loop turn until something is true; fails the test after 10 s."""
-    async with asyncio.timeout(10):
+    """Let the event loop turn until something is true; fails the test when it never is."""
+    async with asyncio.timeout(PATIENCE_S):
         while not true():  # noqa: ASYNC110 - what is awaited has no event of its own
             await asyncio.sleep(0)

@@ -11,6 +11,7 @@ import oracle_hub.client
 from oracle_hub.client import Price, Refusal, Stats, Update, connect
 from tests.client.client_stage import HubStage
 from tests.conftest import ROOT
+from tests.patience import PATIENCE_S
 
 PAGE = (ROOT / "docs" / "client.md").read_text("utf-8")
 README = (ROOT / "README.md").read_text("utf-8")
@@ -61,7 +62,7 @@ async def test_the_keepers_example_is_short_and_runs() -> None:
     names: dict[str, Any] = {"print": take}
     exec(compile(source, "README.md", "exec"), names)
     task = asyncio.create_task(names["main"]())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         await ready.wait()
     task.cancel()
     await asyncio.wait([task])

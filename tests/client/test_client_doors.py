@@ -20,6 +20,7 @@ from oracle_hub.errors import StreamError
 from oracle_hub.server.service import ServerSettings
 from oracle_hub.server.tokens import Token, token_digest
 from tests.client.client_stage import HubStage, turns_until
+from tests.ports import deaf_port
 
 SECRET = "c0ffee-5ca1ab1e-token-of-desk-a"
 GUARDED: dict[str, Any] = {
@@ -165,5 +166,5 @@ async def test_every_address_of_a_host_is_tried_and_a_proxy_is_left_to_others(mo
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
         assert await connected_socket(f"ws://hub.test:{port}/", 8_192) is None
     monkeypatch.undo()
-    with pytest.raises(OSError, match="Connect call failed"):
+    with deaf_port() as port, pytest.raises(OSError, match="Connect call failed"):
         await connected_socket(f"ws://127.0.0.1:{port}/", 8_192)

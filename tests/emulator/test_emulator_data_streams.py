@@ -16,6 +16,7 @@ from feeds.emulator.report_signing import DonSigner
 from oracle_hub.core.source import Condition, Fetch, Frame, Open, PriceUpdate, Status, Unchanged
 from oracle_hub.ingest.http import fetch_frame
 from tests.emulator.conftest import START_US, Stage
+from tests.patience import PATIENCE_S
 
 KEY, SECRET = "simulated-key", "simulated-secret"
 FEEDS = {feed: StreamsFeed(ASSETS[feed].data_streams_id) for feed in ("SOL/USD", "BTC/USD")}
@@ -66,7 +67,7 @@ async def test_the_stream_tells_each_report_to_every_origin(stage: Stage, http: 
     await stage.emulator.streams[0].wait_for_sockets(2)
     stage.advance(3)
     for link, socket in zip(links, sockets, strict=True):
-        message = await asyncio.wait_for(socket.receive(), 5)
+        message = await asyncio.wait_for(socket.receive(), PATIENCE_S)
         assert message.type is aiohttp.WSMsgType.BINARY
         (update,) = link.receive(Frame("websocket", message.data), stage.now_us)
         assert isinstance(update, PriceUpdate) and update.verified

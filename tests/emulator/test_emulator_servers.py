@@ -27,6 +27,7 @@ from feeds.pyth.accumulator import Accumulator, check
 from oracle_hub.errors import ConfigError
 from tests.conftest import require
 from tests.emulator.conftest import START_US, MakeStage, Stage
+from tests.patience import PATIENCE_S
 
 SOL = ASSETS["SOL/USD"]
 NOWHERE = "11111111111111111111111111111112"
@@ -198,7 +199,7 @@ async def test_a_javascript_client_reads_accounts_and_notifications(stage: Stage
     )
     try:
         assert process.stdout is not None
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             genesis = json.loads(await process.stdout.readline())
             snapshot = json.loads(await process.stdout.readline())
             await stage.emulator.rpc[0].wait_for_subscriptions(1)

@@ -5,7 +5,6 @@ web3 stands on the other side: it deploys and transacts as a client that we didn
 
 import asyncio
 import random
-import socket
 import subprocess
 import threading
 import time
@@ -24,20 +23,14 @@ from feeds.chainlink.evm import EvmLink
 from oracle_hub.core.source import Effect, Event, Frame, Link, Malformed, PriceUpdate, Status, Unchanged
 from oracle_hub.ingest.driver import DriverLimits, LinkDriver
 from tests.conftest import ROOT, require
+from tests.patience import PATIENCE_S
+from tests.ports import free_ports
 
 HERE = Path(__file__).parent
 BINARY = ROOT / "tests/js/node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil"
 CHAIN_ID = 31_337
-PATIENCE_S = 20.0
 QUICK = DriverLimits(backoff_first_s=0.02, backoff_max_s=0.1, close_timeout_s=0.05)
 CONTRACTS = orjson.loads((HERE / "feeds.json").read_bytes())["contracts"]
-
-
-def free_port() -> int:
-    """A port that nobody listened on a moment ago."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
 
 
 class Anvil:
@@ -116,7 +109,7 @@ class Anvil:
 @contextmanager
 def anvil(state: Path | None = None) -> Iterator[Anvil]:
     """A node that runs."""
-    node = Anvil(free_port(), state)
+    node = Anvil(free_ports(1)[0], state)
     node.start()
     try:
         yield node

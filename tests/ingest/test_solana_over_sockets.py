@@ -15,6 +15,7 @@ from oracle_hub.ingest.driver import DriverLimits
 from oracle_hub.ingest.rpc_watch import RpcLimits
 from oracle_hub.ingest.solana_rpc import SolanaRpc
 from oracle_hub.ingest.supervisor import Supervisor
+from tests.patience import PATIENCE_S
 
 OWNER = "DoVEsk76QybCEHQGzkvYPWLQu9gzNoZZZt3TPiL597e"
 US_PER_S = 1_000_000
@@ -121,7 +122,7 @@ class Events:
         return [item.condition for item in self.items if isinstance(item, Status)]
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             while not condition():
                 self._news.clear()
                 await self._news.wait()
@@ -153,7 +154,7 @@ async def hub_on(node: Node, **limits: Any) -> AsyncIterator[tuple[Events, Super
         yield events, supervisor
     finally:
         supervisor.stop()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_S):
             await task
         await runner.cleanup()
 

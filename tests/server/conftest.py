@@ -11,6 +11,7 @@ import yarl
 from oracle_hub.core.hub import Batch
 from oracle_hub.server.http import Server
 from oracle_hub.server.service import ServerSettings
+from tests.patience import PATIENCE_S
 from tests.server.stream_service import HubService
 
 
@@ -82,8 +83,8 @@ class Peer:
         await self.ws.send_bytes(b"") if not message else await self.ws.send_str(msgspec.json.encode(message).decode())
 
     async def read(self) -> dict[str, Any]:
-        """The next message; fails the test when the connection ends or nothing comes for 5 s."""
-        message: dict[str, Any] = msgspec.json.decode(await self.ws.receive_str(timeout=5))
+        """The next message; fails the test when the connection ends or nothing comes."""
+        message: dict[str, Any] = msgspec.json.decode(await self.ws.receive_str(timeout=PATIENCE_S))
         return message
 
     async def closed(self) -> int | None:

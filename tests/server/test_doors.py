@@ -11,6 +11,7 @@ import pytest
 from oracle_hub.server import sockets
 from oracle_hub.server.census import Kindred, close_label, standing
 from oracle_hub.stream.session import SessionLimits
+from tests.patience import PATIENCE_S
 from tests.server.conftest import Stage
 from tests.server.test_websocket_server import eventually, stalled
 
@@ -19,7 +20,7 @@ async def answer_to(stage: Stage, request: bytes) -> tuple[int, str, Any]:
     """Status, type and body of what comes back for these bytes; then the connection must have ended."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(stage.base.rpartition(":")[2]))
     writer.write(request)
-    received = await asyncio.wait_for(reader.read(), 5)
+    received = await asyncio.wait_for(reader.read(), PATIENCE_S)
     writer.close()
     head, _, body = received.partition(b"\r\n\r\n")
     lines = head.decode().split("\r\n")

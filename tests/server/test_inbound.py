@@ -1,6 +1,7 @@
 """Frames that no client may send: closed with the code that says why, which arrives."""
 
 import asyncio
+import socket
 
 import pytest
 from hypothesis import given, settings
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 
 from oracle_hub.server.inbound import SMALL_BYTES, SMALL_FRAMES, SMALL_FRAMES_PER_S, FrameGuard
 from oracle_hub.server.tokens import Token, token_digest
+from tests.patience import PATIENCE_S
 from tests.server.conftest import Stage
 from tests.server.test_websocket_server import flood_with, raw_subscriber
 
@@ -100,6 +102,17 @@ def test_small_frames_may_come_as_they_are_asked_for_and_no_flood_of_them() -> N
     assert told == [1008]
 
 
+async def read_to_end(sock: socket.socket, last: bytes) -> bytes:
+    """Read to the end of the connection, and end our half with the last bytes that are due; a reset would raise."""
+    loop, received, open_half = asyncio.get_running_loop(), b"", True
+    while data := await asyncio.wait_for(loop.sock_recv(sock, 1 << 16), PATIENCE_S):
+        received += data
+        if last in received and open_half:
+            sock.shutdown(socket.SHUT_WR)
+            open_half = False
+    return received
+
+
 @pytest.mark.parametrize(
     ("sent", "code"),
     [
@@ -111,16 +124,15 @@ def test_small_frames_may_come_as_they_are_asked_for_and_no_flood_of_them() -> N
 async def test_it_is_closed_with_its_code_and_not_reset_and_nobody_else_notices(
     stage: Stage, sent: bytes, code: int
 ) -> None:
-    await stage.start(close_grace_ms=200)
+    await stage.start(close_grace_ms=60_000)
     other = await stage.subscriber("SOL/USD")
     sock = await raw_subscriber(stage, SUBSCRIBE, receive_buffer_bytes=1 << 20)
     loop, received = asyncio.get_running_loop(), b""
     with sock:
         while b'"type":"snapshot"' not in received:
-            received += await asyncio.wait_for(loop.sock_recv(sock, 1 << 16), 5)
+            received += await asyncio.wait_for(loop.sock_recv(sock, 1 << 16), PATIENCE_S)
         await loop.sock_sendall(sock, sent)
-        while data := await asyncio.wait_for(loop.sock_recv(sock, 1 << 16), 5):  # a reset would raise
-            received += data
+        received += await read_to_end(sock, b"\x88\x02" + code.to_bytes(2, "big"))
     assert received.endswith(b"\x88\x02" + code.to_bytes(2, "big"))
     stage.tick("SOL/USD", 15_010_000_000)
     assert (await other.read())["feeds"][0]["price"] == "15010000000"
@@ -130,7 +142,7 @@ async def test_it_is_closed_with_its_code_and_not_reset_and_nobody_else_notices(
 @pytest.mark.parametrize(("sent", "code"), [(UNMASKED, 1002), (WHOLE, 1009)], ids=["unmasked", "whole"])
 async def test_before_a_token_was_shown_it_is_the_same(stage: Stage, sent: bytes, code: int) -> None:
     await stage.start(
-        close_grace_ms=100,
+        close_grace_ms=60_000,
         require_token=True,
         tokens=(Token(name="keeper", digest=token_digest("a-token-of-a-keeper")),),
     )
@@ -138,8 +150,7 @@ async def test_before_a_token_was_shown_it_is_the_same(stage: Stage, sent: bytes
     loop, received = asyncio.get_running_loop(), b""
     with sock:
         await loop.sock_sendall(sock, sent)
-        while data := await asyncio.wait_for(loop.sock_recv(sock, 1 << 16), 5):
-            received += data
+        received += await read_to_end(sock, b"\x88\x02" + code.to_bytes(2, "big"))
     assert b"\x88\x02" + code.to_bytes(2, "big") in received
     assert b'"type":"hello"' not in received
 
@@ -148,4 +159,4 @@ async def test_who_floods_after_its_fault_is_cut_when_the_grace_is_over(stage: S
     await stage.start(close_grace_ms=50)
     sock = await raw_subscriber(stage, SUBSCRIBE)
     with sock, pytest.raises(ConnectionError):
-        await asyncio.wait_for(flood_with(sock, UNMASKED * 1_000), 5)
+        await asyncio.wait_for(flood_with(sock, UNMASKED * 1_000), PATIENCE_S)

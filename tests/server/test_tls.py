@@ -14,6 +14,7 @@ import pytest
 from oracle_hub.errors import ConfigError
 from oracle_hub.server import tls
 from oracle_hub.server.client import Client
+from tests.patience import PATIENCE_S
 from tests.server.conftest import Peer, Stage
 from tests.server.test_websocket_server import eventually
 
@@ -107,7 +108,7 @@ async def test_who_stalls_behind_encryption_is_noticed_as_early(stage: Stage, pe
     last = str(15_000_000_000 + count).encode()
     received = b""
     while last not in received:
-        received += await asyncio.wait_for(reader.read(1 << 16), 5)
+        received += await asyncio.wait_for(reader.read(1 << 16), PATIENCE_S)
     assert b'"conflated":true' in received
     writer.transport.abort()
 
@@ -123,7 +124,7 @@ async def test_behind_encryption_too_what_waits_of_mode_all_goes_on_in_order(sta
     assert client.waiting_bytes > 100_000
     received, last, answered = b"", str(15_000_000_000 + count).encode(), 0
     while last not in received:
-        received += await asyncio.wait_for(reader.read(1 << 16), 5)
+        received += await asyncio.wait_for(reader.read(1 << 16), PATIENCE_S)
         asked = re.findall(rb"\x89\x08(.{8})", received, re.DOTALL)
         writer.writelines(bytes((0x8A, 0x88, 0, 0, 0, 0)) + offset for offset in asked[answered:])
         answered = len(asked)
@@ -156,7 +157,7 @@ async def test_a_handshake_that_never_ends_is_cut(stage: Stage, pems: Path) -> N
     await secured(stage, pems, handshake_timeout_ms=30)
     reader, writer = await asyncio.open_connection("127.0.0.1", int(stage.base.rpartition(":")[2]))
     writer.write(b"\x16\x03\x01")
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
     writer.close()
 
 
@@ -170,7 +171,7 @@ async def test_who_was_cut_before_the_handshake_ended_does_not_come_in_by_ending
     await eventually(lambda: first not in door._waiting)
     with contextlib.suppress(ConnectionError):
         await writer.start_tls(trusting(pems), server_hostname="127.0.0.1")
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
     for each in (writer, other):
         each.transport.abort()
 

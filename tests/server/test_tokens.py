@@ -12,6 +12,7 @@ import pytest
 from oracle_hub.server.tokens import Token, Tokens, token_digest
 from oracle_hub.stream.messages import Auth, CloseCode
 from oracle_hub.stream.session import SessionLimits
+from tests.patience import PATIENCE_S
 from tests.server.conftest import Peer, Stage
 from tests.server.test_websocket_server import eventually
 
@@ -90,9 +91,9 @@ async def test_without_any_token_configured_the_header_is_nobodys_business(stage
 
 
 async def test_the_first_message_can_show_it(stage: Stage) -> None:
-    await stage.start(**REQUIRED, handshake_timeout_ms=5_000)
+    await stage.start(**REQUIRED, handshake_timeout_ms=60_000)
     peer = await open_stream(stage, "oraclehub.v1")
-    assert await peer.read() == {"type": "auth_required", "timeout_ms": 5_000}
+    assert await peer.read() == {"type": "auth_required", "timeout_ms": 60_000}
     assert stage.server.clients == 0
     stage.tick("SOL/USD", 15_010_000_000)  # nothing of it reaches who is not in
     await peer.send(type="auth", token=SECRET)
@@ -125,14 +126,14 @@ async def test_another_first_message_is_the_last(stage: Stage, first: str | byte
 
 
 async def test_who_says_nothing_is_closed(stage: Stage) -> None:
-    await stage.start(**REQUIRED, handshake_timeout_ms=20)
+    await stage.start(**REQUIRED, handshake_timeout_ms=500)
     peer = await open_stream(stage)
-    assert (await peer.read())["timeout_ms"] == 20
+    assert (await peer.read())["timeout_ms"] == 500
     assert await peer.closed() == CloseCode.UNAUTHORIZED
 
 
 async def test_pings_buy_no_time(stage: Stage) -> None:
-    await stage.start(**REQUIRED, handshake_timeout_ms=50)
+    await stage.start(**REQUIRED, handshake_timeout_ms=500)
     peer = await open_stream(stage)
     await peer.read()
 
@@ -143,7 +144,7 @@ async def test_pings_buy_no_time(stage: Stage) -> None:
             await asyncio.sleep(0)
 
     pinging = asyncio.create_task(ping())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         assert await peer.closed() == CloseCode.UNAUTHORIZED
     pinging.cancel()
     await asyncio.wait([pinging])

@@ -2,9 +2,8 @@
 
 import asyncio
 import shutil
-import socket
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import yaml
@@ -12,18 +11,11 @@ from aiohttp import web
 
 from tests.conftest import require
 from tests.deploy.shipped import DEPLOY, RULES, Tree, tree
+from tests.patience import PATIENCE_S
+from tests.ports import free_ports
 from tests.system.process import Message, patiently
 
 PROMETHEUS, ALERTMANAGER = "prometheus", "prometheus-alertmanager"
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 that nobody listens on."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
 
 
 def prometheus_config(folder: Path, hubs: Sequence[str], alertmanager: int) -> Path:
@@ -85,7 +77,7 @@ async def program(ready: str, *command: object) -> AsyncIterator[None]:
         if process.returncode is None:
             process.terminate()
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE_S):
                 await process.wait()
         except TimeoutError:
             process.kill()

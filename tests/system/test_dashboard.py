@@ -13,6 +13,7 @@ import pytest
 
 from feeds.emulator.emulator import Emulator
 from tests.charts.browser import Page, chromium
+from tests.ports import free_ports
 from tests.system.conftest import Launch
 from tests.system.process import (
     FEEDS,
@@ -171,7 +172,8 @@ async def test_prices_go_at_once_when_sources_stop_and_come_back(
 async def test_a_hub_that_was_killed_and_comes_back(
     chain: Emulator, launch: Launch, charts: LaunchCharts, page: Page
 ) -> None:
-    hub = await launch(config=hub_config(chain.urls))
+    (port,) = free_ports(1)
+    hub = await launch("--port", port, config=hub_config(chain.urls))
     _, url = await charts(hub)
     await page.open(url + "/#resolution=1S&feed=ETH%2FUSD")
     await page.until(
@@ -184,7 +186,7 @@ async def test_a_hub_that_was_killed_and_comes_back(
     await page.until("document.querySelector('#health-badge').textContent === 'hub not reached'")
     held = len(await page.value(BARS))
     await hub.ended()
-    await launch("--port", urlsplit(hub.url).port, config=hub_config(chain.urls))
+    await launch("--port", port, config=hub_config(chain.urls))
     await page.until(f"{SHOWN} && {BARS}.length > {held} && !document.querySelector('#outage').checkVisibility()")
     await drawn_as_kept(page, url, "ETH/USD", "1S")
     assert page.errors == []
@@ -192,7 +194,8 @@ async def test_a_hub_that_was_killed_and_comes_back(
 
 async def test_charts_that_end_and_come_back(chain: Emulator, launch: Launch, charts: LaunchCharts, page: Page) -> None:
     hub = await launch(config=hub_config(chain.urls))
-    process, url = await charts(hub)
+    (port,) = free_ports(1)
+    process, url = await charts(hub, port)
     await page.open(url + "/#resolution=1S")
     await page.until(f"{SHOWN} && {BARS}.length >= 2")
     process.send_signal(signal.SIGSTOP)  # the connection stays, and nothing comes over it
@@ -203,7 +206,7 @@ async def test_charts_that_end_and_come_back(chain: Emulator, launch: Launch, ch
     await page.until(f"{GONE} && document.querySelector('#outage').checkVisibility()")
     await process.wait()
     held = len(await page.value(BARS))
-    await charts(hub, urlsplit(url).port or 0)
+    await charts(hub, port)
     await page.until(f"{SHOWN} && {BARS}.length > {held} && !document.querySelector('#outage').checkVisibility()")
     await drawn_as_kept(page, url, "SOL/USD", "1S")
     unexpected = [error for error in page.errors if "ERR_CONNECTION" not in error]

@@ -10,6 +10,7 @@ from feeds.emulator.emulator import Emulator, EmulatorSettings
 from feeds.evm_addresses import PROXIES
 from oracle_hub.core.source import Condition, Status
 from tests.evm.anvil import CHAIN_ID, Anvil, Listener, anvil, listening
+from tests.patience import PATIENCE_S
 from tests.system.conftest import Launch
 from tests.system.process import command, subscriber
 
@@ -85,7 +86,7 @@ async def test_a_real_node_verifies_dies_and_comes_back_and_the_journal_proves_i
                 while (await evm_input(hub))["price"] != str(second):
                     await client.read()
 
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(PATIENCE_S):
                 await told_again()
         assert await hub.end() == 0
         replayed = await command("replay", hub.state / "journal", "--json")

@@ -6,8 +6,9 @@ from pathlib import Path
 from feeds.emulator.emulator import Emulator
 from feeds.emulator.faults import Fault
 from tests.deploy.shipped import Tree, run
+from tests.ports import free_ports
 from tests.system.conftest import Launch
-from tests.system.monitors import free_ports, monitored
+from tests.system.monitors import monitored
 from tests.system.process import hub_config, subscriber
 
 DIVERGED = "OracleHubSourceDiverged"

@@ -7,6 +7,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from tests.ports import deaf_port
 from tests.system.conftest import Launch
 from tests.system.process import PYTH, ROOT, Finished, command, hub_config
 
@@ -29,7 +30,7 @@ def refused(finished: Finished, *parts: str, silent: bool = True) -> None:
 CONFIGS: dict[str, tuple[str, tuple[str, ...]]] = {
     "unknown section": (GOOD + "[hubb]\n", ("unknown key hubb", "did you mean hub?")),
     "unknown key": (GOOD.replace("warmup_ms", "warmup_s"), ("hub: unknown key warmup_s", "did you mean warmup_ms?")),
-    "wrong type": (GOOD.replace("max_age_ms = 4_000", 'max_age_ms = "4 s"'), ("max_age_ms", "int")),
+    "wrong type": (GOOD.replace("max_age_ms = 8000", 'max_age_ms = "8 s"'), ("max_age_ms", "int")),
     "out of range": (GOOD.replace("max_divergence_bps = 50", "max_divergence_bps = 20_000"), ("10000",)),
     "unknown kind": (GOOD.replace("doves.custody", "dove.custody"), ("dove.custody", "did you mean doves.custody?")),
     "unknown source": (GOOD.replace('primary = "doves"', 'primary = "dovess"'), ("dovess", "did you mean doves?")),
@@ -116,12 +117,11 @@ async def test_a_secret_that_is_not_set(tmp_path: Path, preset: str) -> None:
 
 
 async def test_no_hub_to_ask() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-    for name in ("tail", "explain"):
-        feed = "SOL/USD"
-        refused(await command(name, feed, "--url", f"http://127.0.0.1:{port}"), "no hub there", "oracle-hub run")
-        refused(await command(name, feed, "--url", "nowhere"), "no hub there")
+    with deaf_port() as port:
+        for name in ("tail", "explain"):
+            feed = "SOL/USD"
+            refused(await command(name, feed, "--url", f"http://127.0.0.1:{port}"), "no hub there", "oracle-hub run")
+            refused(await command(name, feed, "--url", "nowhere"), "no hub there")
 
 
 async def test_an_unknown_feed(launch: Launch) -> None:

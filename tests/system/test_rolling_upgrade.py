@@ -7,8 +7,8 @@ from contextlib import suppress
 
 from feeds.emulator.emulator import Emulator
 from oracle_hub.client import NoPrice, Update, connect
+from tests.ports import free_ports
 from tests.system.conftest import Launch
-from tests.system.monitors import free_ports
 from tests.system.process import FEEDS, Subscriber, hub_config, patiently, subscriber
 
 BOUND_S = 1.0

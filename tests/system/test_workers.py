@@ -207,7 +207,7 @@ async def test_a_stuck_worker_holds_up_nobody_and_is_replaced(launch: Launch, ch
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 async def test_no_worker_outlives_its_hub(launch: Launch, chain: Emulator, how: signal.Signals) -> None:
-    config = hub_config(chain.urls).replace("max_age_ms = 4_000", "max_age_ms = 2_500")  # the primary's
+    config = hub_config(chain.urls).replace("max_age_ms = 8000", "max_age_ms = 2_500")  # the primary's
     hub = await launch("--workers", N_WORKERS, config=config)
     async with on(hub, 1, 2, 3) as clients:
         for client in clients:
