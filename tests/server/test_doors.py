@@ -101,7 +101,7 @@ async def test_unsent_bytes_and_merged_entries_are_told(stage: Stage) -> None:
     assert stage.server.conflated == 0
     received, loop = b"", asyncio.get_running_loop()
     while b'"conflated":true' not in received:
-        received += await asyncio.wait_for(loop.sock_recv(sock, 1 << 16), 5)
+        received += await asyncio.wait_for(loop.sock_recv(sock, 1 << 16), PATIENCE_S)
     assert stage.server.conflated == 1
     sock.close()
 
