@@ -59,7 +59,8 @@ class StreamsServer:
         app.router.add_get("/api/v1/ws", self._stream)
 
     def _faults(self, *kinds: Kind) -> list[ActiveFault]:
-        return [fault for fault in self._world.faults.active(self._now_us(), *kinds) if fault.hits_endpoint(self.name)]
+        active = self._world.faults.active(self._now_us(), *kinds)
+        return [fault for fault in active if fault.hits_endpoint(self.name) and CHAINLINK_LEG in fault.oracles]
 
     async def _admit(self, request: web.Request) -> None:
         """Slow down, refuse, and check the signature."""
@@ -160,7 +161,7 @@ class StreamsServer:
 
     def _broken(self, frame: bytes) -> bytes:
         for fault in self._faults("malformed"):
-            if CHAINLINK_LEG in fault.oracles and fault.strike(self.name):
+            if fault.strike(self.name):
                 return frame[: len(frame) // 2]
         return frame
 

@@ -44,7 +44,8 @@ class EdgeServer:
         """Nothing is kept open."""
 
     def _faults(self, *kinds: Kind) -> list[ActiveFault]:
-        return [fault for fault in self._world.faults.active(self._now_us(), *kinds) if fault.hits_endpoint(self.name)]
+        active = self._world.faults.active(self._now_us(), *kinds)
+        return [fault for fault in active if fault.hits_endpoint(self.name) and EDGE in fault.oracles]
 
     async def _admit(self, request: web.Request) -> None:
         for fault in self._faults("slow"):
@@ -93,6 +94,6 @@ class EdgeServer:
 
     def _answer(self, body: bytes) -> web.Response:
         for fault in self._faults("malformed"):
-            if EDGE in fault.oracles and fault.strike(self.name):
+            if fault.strike(self.name):
                 body = body[: len(body) // 2]
         return web.Response(body=body, content_type="application/json")

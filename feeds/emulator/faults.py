@@ -123,6 +123,8 @@ def check_fault(fault: Fault) -> Fault:
     if fault.mode is not None and fault.mode not in modes:
         known = ", ".join(modes) or "none"
         raise ConfigError(f"fault {fault.kind}: mode {fault.mode!r} is unknown here; known: {known}")
+    if fault.kind == "disconnect" and (fault.source or fault.feed or fault.account):
+        raise ConfigError("fault disconnect: cuts servers, not oracles or feeds; select by endpoint")
     if fault.kind == "wide" and fault.bps <= 0:
         raise ConfigError("fault wide: widens nothing; give bps")
     if fault.kind == "spike":

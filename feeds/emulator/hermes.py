@@ -168,7 +168,8 @@ class HermesServer:
             app.router.add_get(f"{prefix}/ready", self._live)
 
     def _faults(self, *kinds: Kind) -> list[ActiveFault]:
-        return [fault for fault in self._world.faults.active(self._now_us(), *kinds) if fault.hits_endpoint(self.name)]
+        active = self._world.faults.active(self._now_us(), *kinds)
+        return [fault for fault in active if fault.hits_endpoint(self.name) and HERMES in fault.oracles]
 
     @property
     def _feeds(self) -> list[str]:
@@ -294,7 +295,7 @@ class HermesServer:
 
     def _broken(self, frame: bytes) -> bytes:
         for fault in self._faults("malformed"):
-            if HERMES in fault.oracles and fault.strike(self.name):
+            if fault.strike(self.name):
                 return frame[: len(frame) // 2]
         return frame
 

@@ -117,7 +117,8 @@ class ProServer:
         app.router.add_get("/v1/prices/stream", self._stream)
 
     def _faults(self, *kinds: Kind) -> list[ActiveFault]:
-        return [fault for fault in self._world.faults.active(self._now_us(), *kinds) if fault.hits_endpoint(self.name)]
+        active = self._world.faults.active(self._now_us(), *kinds)
+        return [fault for fault in active if fault.hits_endpoint(self.name) and LAZER in fault.oracles]
 
     async def _admit(self, request: web.Request) -> None:
         """Slow down, refuse, and check the token: a header, a second subprotocol or a query."""
@@ -242,7 +243,7 @@ class ProServer:
         if not feeds:
             return None
         for fault in self._faults("forged"):
-            if fault.fault.mode == "old" and LAZER in fault.oracles:
+            if fault.fault.mode == "old":
                 key = (fault.number, *subscription.feed_ids, *request.properties)
                 timestamp_us, feeds = self._first_told.setdefault(key, (timestamp_us, feeds))
         update: dict[str, object] = {"type": "streamUpdated", "subscriptionId": request.subscription_id}
@@ -255,7 +256,7 @@ class ProServer:
         return orjson.dumps(update)
 
     def _signed(self, form: Format, timestamp_us: int, channel: int, feeds: Sequence[LazerFeed]) -> bytes:
-        modes = [fault.fault.mode or "signers" for fault in self._faults("forged") if LAZER in fault.oracles]
+        modes = [fault.fault.mode or "signers" for fault in self._faults("forged")]
         if "unsigned" in modes:
             form = "leUnsigned"
         signer = stranger() if "signers" in modes else simulated_signer()
@@ -267,7 +268,7 @@ class ProServer:
 
     def _broken(self, frame: bytes) -> bytes:
         for fault in self._faults("malformed"):
-            if LAZER in fault.oracles and fault.strike(self.name):
+            if fault.strike(self.name):
                 return frame[: len(frame) // 2]
         return frame
 

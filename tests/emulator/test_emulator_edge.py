@@ -10,7 +10,7 @@ from feeds.edge.messages import EVM, SVM, check, decode
 from feeds.edge.rest import EdgeFeed, EdgeLink, EdgeProver
 from feeds.emulator.edge_signing import EdgeSigner
 from feeds.emulator.emulator import EmulatorSettings
-from feeds.emulator.faults import Fault
+from feeds.emulator.faults import Fault, Kind
 from feeds.emulator.oracles import EDGE
 from feeds.verdict import Mode
 from oracle_hub.core.source import Condition, Fetch, PriceUpdate, Status, Unchanged
@@ -99,6 +99,14 @@ async def test_faults_of_the_host(
     stage.emulator.clear()
     told, *prices = await turn(http, link, START_US + waits_us)
     assert told.condition is Condition.OK and len(prices) == 2
+
+
+@pytest.mark.parametrize("kind", ["unauthorized", "not_entitled", "rate_limit", "malformed"])
+async def test_a_fault_of_another_source_leaves_edge_alone(
+    stage: Stage, http: aiohttp.ClientSession, kind: Kind
+) -> None:
+    stage.emulator.inject(Fault(kind=kind, source="hermes"))
+    assert [price.feed for price in await turn(http, link_to(stage))] == ["SOL/USD", "BTC/USD"]
 
 
 async def test_a_feed_that_the_key_does_not_cover_is_left_out(stage: Stage, http: aiohttp.ClientSession) -> None:

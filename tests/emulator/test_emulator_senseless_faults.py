@@ -17,6 +17,10 @@ SENSELESS = [
         {"kind": "spike", "bps": 5, "feed": "NOPE/USD"},
         "fault spike: no feed 'NOPE/USD' is simulated; there are SOL/USD",
     ),
+    (
+        {"kind": "disconnect", "source": "edge"},
+        "fault disconnect: cuts servers, not oracles or feeds; select by endpoint",
+    ),
     ({"kind": "slow", "endpoint": "c"}, "fault slow: no endpoint 'c' is simulated; there are a, b, hermes-1, hermes-2"),
 ]
 

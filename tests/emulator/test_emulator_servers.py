@@ -19,7 +19,7 @@ from zstandard import ZstdDecompressor
 from feeds.addresses import ASSETS, DOVES, GENESIS_HASHES, POOL
 from feeds.doves import AgPriceFeed
 from feeds.emulator.emulator import Emulator, EmulatorSettings
-from feeds.emulator.faults import Fault
+from feeds.emulator.faults import Fault, Kind
 from feeds.emulator.oracles import AGGREGATE, EDGE, HERMES
 from feeds.emulator.pyth_signing import simulated_signer
 from feeds.emulator.world import slot_at
@@ -430,6 +430,18 @@ async def test_hermes_refuses_keys_and_feeds(stage: Stage, http: aiohttp.ClientS
         assert (response.status, await response.text()) == (403, f"Not entitled: feed {SOL.hermes_id}")
     async with http.get(url.replace(SOL.hermes_id, ASSETS["BTC/USD"].hermes_id)) as response:
         assert response.status == 200
+
+
+@pytest.mark.parametrize("kind", ["forged", "unauthorized", "not_entitled", "rate_limit", "malformed"])
+async def test_a_fault_of_another_source_leaves_hermes_alone(
+    stage: Stage, http: aiohttp.ClientSession, kind: Kind
+) -> None:
+    url = f"{hermes_url(stage)}/v2/updates/price/latest?ids[]={SOL.hermes_id}&encoding=hex"
+    stage.emulator.inject(Fault(kind=kind, source="lazer", feed="SOL/USD"))
+    async with http.get(url) as response:
+        assert response.status == 200
+        (blob,) = (await response.json())["binary"]["data"]
+    assert check(Accumulator.decode(bytes.fromhex(blob)), simulated_signer().sets).verified
 
 
 async def test_slow_answers_come_late(stage: Stage, http: aiohttp.ClientSession) -> None:
