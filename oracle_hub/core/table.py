@@ -232,6 +232,8 @@ class Table:
                 return Applied.TAKEN
             if update.slot < self._slot[cell]:
                 return Applied.OLDER
+            if update.account and self.accounts[cell] and update.account != self.accounts[cell]:
+                return Applied.OLDER  # the source has moved to another account, which is no word against the first
         return Applied.CONFLICT
 
     def mark(self, status: Status) -> bool:

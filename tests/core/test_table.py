@@ -162,6 +162,15 @@ def test_a_conflict_is_the_same_whoever_comes_first() -> None:
         assert cell.apply(update(160, T + 1)) is Applied.TAKEN
 
 
+def test_a_source_that_moves_to_another_account_does_not_contradict_itself() -> None:
+    cell = Cell()
+    cell.apply(update(150, T, slot=10, account="old"))
+    assert cell.apply(update(151, T, slot=10, account="new")) is Applied.OLDER
+    assert cell.apply(update(151, T, slot=10, account="old")) is Applied.CONFLICT
+    assert cell.apply(update(151, T, slot=10, account="new", transport="solana/doves:a")) is Applied.CONFLICT
+    assert cell.value == (150, T)
+
+
 class TestVerified:
     """An unverified way never replaces what a verified way brought."""
 
