@@ -163,6 +163,7 @@ class PriceFeedReader(PriceAccountReader):
 
     KIND: ClassVar[str] = PriceFeed.KIND
     OWNERS: ClassVar[frozenset[str]] = frozenset({PROGRAM})
+    CONFIGURED: ClassVar[frozenset[str]] = PriceAccountReader.CONFIGURED | {"_pairs"}
 
     def __init__(
         self,

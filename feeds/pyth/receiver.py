@@ -106,6 +106,7 @@ class PriceUpdateReader(PriceAccountReader):
 
     KIND: ClassVar[str] = PriceUpdateV2.KIND
     OWNERS: ClassVar[frozenset[str]] = RECEIVERS
+    CONFIGURED: ClassVar[frozenset[str]] = PriceAccountReader.CONFIGURED | {"_feed_ids"}
 
     def __init__(
         self,

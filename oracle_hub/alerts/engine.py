@@ -50,6 +50,8 @@ class AlertEngine:
 
     CONFIGURED: ClassVar[frozenset[str]] = frozenset({"settings", "_kinds", "_watches", "_memory", "_glance"})
     """Given by the configuration, or kept by :meth:`watches`."""
+    FLAT: ClassVar[frozenset[str]] = frozenset({"_resting", "_timers", "_armed_us"})
+    """State that is containers, with a member for each feed, of what never changes."""
 
     def __init__(self, settings: AlertSettings | None = None) -> None:
         self.settings = settings or AlertSettings()
@@ -331,7 +333,7 @@ class AlertEngine:
 
     def watches(self) -> WatchesState:
         """What is known of the feeds, for a checkpoint. To be taken after a step and its :meth:`look`."""
-        conflicts_us = {feed: watch.conflicts_us for feed, watch in self._watches.items() if watch.conflicts_us}
+        conflicts_us = {feed: dict(watch.conflicts_us) for feed, watch in self._watches.items() if watch.conflicts_us}
         return WatchesState(list(self._watches), conflicts_us, self._memory.state())
 
     def recall(self, state: WatchesState, hub: Hub) -> None:

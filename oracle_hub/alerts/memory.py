@@ -244,10 +244,11 @@ class Memory:
     # Over a restart of a replay.
 
     def state(self) -> MemoryState:
-        """All of it, copied; without the places of what was forgotten."""
-        rows, cells = (np.array(list(of.values()), np.int64) for of in (self.rows, self.cells))
-        columns = [column[cells] for column in self._of_cells()] + [column[..., rows] for column in self._of_rows()]
-        as_bytes = [column.astype("<i8").tobytes() for column in columns]
+        """All of it, copied."""
+        # Places are given out one after the other and never taken back.
+        cells = [column[: self._n_cells] for column in self._of_cells()]
+        columns = [*cells, *(column[..., : self._n_rows] for column in self._of_rows())]
+        as_bytes = [column.astype("<i8", copy=False).tobytes() for column in columns]
         return MemoryState(list(self.rows), [(feed, source) for feed, source in self.cells], self.window_us, as_bytes)
 
     @classmethod

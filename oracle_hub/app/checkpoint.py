@@ -4,96 +4,48 @@ A segment that begins with a checkpoint needs none of the segments before it. Th
 ones from a run that never ends, and what makes a proof of one price a matter of seconds.
 
 The state is everything that links, readers, hub and engine do not have from the configuration (``CONFIGURED`` names
-that part, which may hold keys and is never written). It is pickled, because links share the objects of what they
-watch; it is read back by an unpickler that knows our classes of plain data and nothing else. A checkpoint is derived,
-never evidence: a replay that passes one compares it with its own state.
+that part, which may hold keys and is never written). How it is turned into bytes: :mod:`oracle_hub.app.capture`. A
+checkpoint is derived, never evidence: a replay that passes one compares it with its own state.
 """
 
 import io
-import pickle
-from collections import Counter, deque
 from collections.abc import Mapping
-from enum import Enum
-from hashlib import blake2b
-from typing import Any, Protocol
+from itertools import chain
+from typing import Any
 
 import msgspec
 import zstandard
 
 import oracle_hub
-from oracle_hub.alerts.former import FormerSeen, FormerWatch, watches_of
+from oracle_hub.alerts.former import watches_of
+from oracle_hub.alerts.memory import WatchesState
+from oracle_hub.app.capture import Capture, Flat, Stateful, digest, state_of
 from oracle_hub.app.engine import Engine, Lineup
-from oracle_hub.core.catalog import Catalog
+from oracle_hub.app.plain_pickle import PlainUnpickler, Shapes, check_shapes
+from oracle_hub.app.state_sections import MAGIC, Entries, read_sections
 from oracle_hub.core.hub import Decision
 from oracle_hub.core.table import TableState
 from oracle_hub.core.ways import WayRecord
 from oracle_hub.errors import JournalError
+from oracle_hub.ingest.rpc_watch import put_together
 from oracle_hub.journal.records import Checkpoint, RunStart
 
-_PROTOCOL = 5
-_LEVEL = 1  # written on the hub's loop
 MAX_STATE_BYTES = 2**28
 """A state that unpacks to more than this is no state of ours."""
-_ROOMS = ("oracle_hub.core.", "oracle_hub.ingest.", "oracle_hub.alerts.", "feeds.")
-_CONTAINERS: dict[tuple[str, str], type] = {
-    ("collections", "Counter"): Counter,
-    ("collections", "deque"): deque,
-    ("builtins", "set"): set,
-    ("builtins", "frozenset"): frozenset,
-}
-
-
-_FORMER: dict[tuple[str, str], type] = {
-    ("oracle_hub.alerts.detectors", "FeedWatch"): FormerWatch,
-    ("oracle_hub.alerts.detectors", "_Seen"): FormerSeen,
-}
-"""Classes that checkpoints of earlier versions name."""
 _LATER = {"Engine": frozenset({"published"}), "AlertEngine": frozenset({"_resting"})}
 """Attributes that checkpoints of earlier versions lack, and that stay as they are made then."""
 
 
-class _Stateful(Protocol):
-    @property
-    def CONFIGURED(self) -> frozenset[str]: ...
-
-
-def _state(part: _Stateful) -> dict[str, Any]:
-    return {name: value for name, value in vars(part).items() if name not in part.CONFIGURED}
-
-
 def checkpoint(engine: Engine, run: RunStart, now_us: int) -> Checkpoint:
-    """What to write at the beginning of a segment, right after a step.
+    """What to write at the beginning of a segment, right after a step: all at once.
 
     Raises:
         JournalError: a part holds something that is no plain data. A defect of ours.
     """
-    lineup = engine.lineup
-    parts = {
-        "hub": _packed(_state(engine.hub), "decisions"),
-        "table": engine.hub.table.state(),
-        "engine": _packed(_state(engine), "ways"),
-        "alerts": _state(engine.alerts),
-        "watches": engine.alerts.watches(),
-        "links": {name: _state(link) for name, link in lineup.links.items()},
-        "readers": {name: _state(reader) for name, reader in lineup.readers.items()},
-    }
-    buffer = io.BytesIO()
-    try:
-        _Pickler(buffer, lineup).dump(parts)
-    except (pickle.PicklingError, TypeError, AttributeError) as error:
-        raise JournalError(f"the state can't be written as a checkpoint: {error}") from error
-    return Checkpoint(
-        now_us=now_us,
-        epoch=engine.hub.epoch,
-        seq=engine.hub.seq,
-        simulated=run.simulated,
-        digest=digest(engine),
-        instance=run.instance,
-        version=run.version,
-        config_hash=lineup.config_hash,
-        config_text=lineup.config_text,
-        state=zstandard.compress(buffer.getvalue(), _LEVEL),
-    )
+    capture = Capture(engine, run, now_us)
+    for _ in capture.digested():
+        pass
+    return msgspec.structs.replace(capture.record, state=b"".join(capture.state()))
 
 
 def restore(written: Checkpoint, lineup: Lineup) -> Engine:
@@ -103,21 +55,9 @@ def restore(written: Checkpoint, lineup: Lineup) -> Engine:
         JournalError: damaged, of a version that kept its state otherwise, or not what its digest says.
     """
     try:
-        data = zstandard.ZstdDecompressor().decompress(written.state, max_output_size=MAX_STATE_BYTES)
-        parts = _Unpickler(io.BytesIO(data), lineup).load()
-        engine = Engine(lineup, epoch=written.epoch, started_us=written.now_us, warmup_us=parts["hub"]["warmup_us"])
-        table: TableState = parts["table"]
-        engine.hub.table.restore(table)
-        _fill(engine, _unpacked(parts["engine"], "ways"))
-        engine.limit_again()
-        _fill(engine.hub, _unpacked(parts["hub"], "decisions"))
-        alerts: dict[str, Any] = parts["alerts"]
-        former = alerts.pop("_watches", {})
-        _fill(engine.alerts, alerts)
-        watches = parts["watches"] if "watches" in parts else watches_of(former, engine.alerts.settings)
-        engine.alerts.recall(watches, engine.hub)
-        _fill_all(lineup.links, parts["links"])
-        _fill_all(lineup.readers, parts["readers"])
+        data = unpacked(written.state)
+        reading = _Reading(data, lineup) if data.startswith(MAGIC) else _Former(data, lineup)
+        engine = _restored(written, reading, lineup)
     except Exception as error:  # whatever bytes can do to an unpickler
         raise JournalError(
             f"the checkpoint at batch {written.epoch}, {written.seq} was written by version {written.version} and "
@@ -131,102 +71,140 @@ def restore(written: Checkpoint, lineup: Lineup) -> Engine:
     return engine
 
 
-def digest(engine: Engine) -> bytes:
-    """16 bytes (BLAKE2b) over what decides: held updates, decisions in force, warm-up, sequence."""
-    hub = engine.hub
-    state = {
-        "epoch": hub.epoch,
-        "seq": hub.seq,
-        "config_hash": hub.config_hash,
-        "decisions": list(hub.decisions.values()),
-        "blocked": hub.blocked,
-        "table": hub.table.state(),
-    }
-    return blake2b(msgspec.msgpack.encode(state), digest_size=16).digest()
+def unpacked(state: bytes) -> bytes:
+    """What is in a state, no longer compressed.
+
+    Raises:
+        ValueError: more than :data:`MAX_STATE_BYTES`.
+        zstandard.ZstdError: damaged.
+    """
+    # Written piece by piece, so its size is not in front.
+    reader = zstandard.ZstdDecompressor().stream_reader(state)
+    data: bytes = reader.read(MAX_STATE_BYTES + 1)
+    if len(data) > MAX_STATE_BYTES:
+        raise ValueError(f"a state of more than {MAX_STATE_BYTES} bytes")
+    return data
 
 
-def _packed(state: dict[str, Any], name: str) -> dict[str, Any]:
-    """With thousands of records of one kind as one text: pickle would take ten times as long."""
-    return state | {name: _encode(list(state[name].items()))}
+class _Former:
+    """A state of format versions 1 and 2 of the journal: one pickle."""
+
+    def __init__(self, data: bytes, lineup: Lineup) -> None:
+        self._lineup = lineup
+        self.parts: dict[str, Any] = PlainUnpickler(io.BytesIO(data), _named(lineup)).load()
+
+    def part(self, name: str, part: Flat) -> dict[str, Any]:
+        """The state of hub, engine or alerts, by name."""
+        state: dict[str, Any] = self.parts[name]
+        for field, decoder in _RECORDS.items():
+            packed = state.get(field)
+            if isinstance(packed, bytes):
+                state[field] = dict(decoder.decode(packed))
+        return state
+
+    def table(self) -> TableState:
+        """What the table held."""
+        table: TableState = self.parts["table"]
+        return table
+
+    def watches(self) -> WatchesState:
+        """What alerts remember. To be asked for before the state of alerts."""
+        former = self.parts["alerts"].pop("_watches", {})
+        found = self.parts.get("watches")
+        return found if found is not None else watches_of(former, self._lineup.alerts)
+
+    def link(self, name: str) -> dict[str, Any]:
+        """The state of a link."""
+        state: dict[str, Any] = self.parts["links"][name]
+        return state
 
 
-def _unpacked(state: dict[str, Any], name: str) -> dict[str, Any]:
-    """The opposite; checkpoints of earlier versions have the records themselves."""
-    packed = state[name]
-    return state | {name: dict(_DECODERS[name].decode(packed))} if isinstance(packed, bytes) else state
+class _Reading(_Former):
+    """A state in sections."""
+
+    def __init__(self, data: bytes, lineup: Lineup) -> None:
+        self._lineup = lineup
+        sections = read_sections(data)
+        check_shapes(msgspec.msgpack.decode(sections[max(sections)][0], type=Shapes))
+        self._named = _named(lineup) | {("section", number): entries for number, entries in sections.items()}
+        for number in range(max(sections)):  # one without entries stands nowhere
+            self._named.setdefault(("section", number), Entries())
+        self.parts = self._unpickled(sections[0][0])
+
+    def _unpickled(self, data: bytes) -> Any:
+        return PlainUnpickler(io.BytesIO(data), self._named).load()
+
+    def part(self, name: str, part: Flat) -> dict[str, Any]:
+        state: dict[str, Any] = self.parts[name]
+        for field in part.FLAT & state.keys():
+            members = chain.from_iterable(map(self._unpickled, state[field]))
+            state[field] = type(vars(part)[field])(members)
+        if name == "hub":
+            decisions = chain.from_iterable(map(_DECISIONS.decode, state["decisions"]))
+            state["decisions"] = {decision.feed: decision for decision in decisions}
+        elif name == "engine":
+            state["ways"] = dict(chain.from_iterable(map(_WAYS.decode, state["ways"])))
+        return state
+
+    def table(self) -> TableState:
+        return msgspec.msgpack.decode(self.parts["table"][0], type=TableState)
+
+    def watches(self) -> WatchesState:
+        watches = msgspec.msgpack.decode(self.parts["watches"][0], type=WatchesState)
+        memory = msgspec.structs.replace(watches.memory, columns=list(self.parts["columns"]))
+        return msgspec.structs.replace(watches, memory=memory)
+
+    def link(self, name: str) -> dict[str, Any]:
+        state: dict[str, Any] = self.parts["links"][name]
+        if "watched" in state:
+            rows = {
+                table: list(chain.from_iterable(map(msgspec.msgpack.decode, entries)))
+                for table, entries in state.pop("watched").items()
+            }
+            state |= put_together(state.pop("fields"), rows, self._lineup.readers)
+        return state
 
 
-_encode = msgspec.msgpack.Encoder().encode
-_DECODERS: dict[str, msgspec.msgpack.Decoder[Any]] = {
-    "decisions": msgspec.msgpack.Decoder(list[tuple[str, Decision]]),
-    "ways": msgspec.msgpack.Decoder(list[tuple[tuple[str, str], WayRecord]]),
-}
+def _restored(written: Checkpoint, reading: _Former, lineup: Lineup) -> Engine:
+    warmup_us = reading.parts["hub"]["warmup_us"]
+    engine = Engine(lineup, epoch=written.epoch, started_us=written.now_us, warmup_us=warmup_us)
+    engine.hub.table.restore(reading.table())
+    _fill(engine, reading.part("engine", engine))
+    engine.limit_again()
+    _fill(engine.hub, reading.part("hub", engine.hub))
+    watches = reading.watches()
+    _fill(engine.alerts, reading.part("alerts", engine.alerts))
+    engine.alerts.recall(watches, engine.hub)
+    parts = reading.parts
+    if parts["links"].keys() != lineup.links.keys() or parts["readers"].keys() != lineup.readers.keys():
+        raise ValueError("links or readers of another configuration")
+    for name, link in lineup.links.items():
+        _fill(link, reading.link(name))
+    for name, reader in lineup.readers.items():
+        _fill(reader, parts["readers"][name])
+    return engine
 
 
-def _fill(part: _Stateful, state: Mapping[str, Any]) -> None:
-    expected = set(_state(part))
+def _named(lineup: Lineup) -> dict[tuple[str, str | int], object]:
+    """What stands for the names that a pickle has in place of what the configuration gives."""
+    named: dict[tuple[str, str | int], object] = {("catalog", ""): lineup.catalog}
+    named |= {("reader", name): reader for name, reader in lineup.readers.items()}
+    return named | {("link", name): link for name, link in lineup.links.items()}
+
+
+def _fill(part: Stateful, state: Mapping[str, Any]) -> None:
+    """Give a part its state. What it has from the configuration today stays so, if it was state once."""
+    state = {name: value for name, value in state.items() if name not in part.CONFIGURED}
+    expected = set(state_of(part))
     if not expected - _LATER.get(type(part).__name__, frozenset()) <= set(state) <= expected:
         different = ", ".join(sorted(expected ^ set(state)))
         raise ValueError(f"{type(part).__name__} holds other things: {different}")
     vars(part).update(state)
 
 
-def _fill_all(parts: Mapping[str, _Stateful], states: Mapping[str, Mapping[str, Any]]) -> None:
-    if set(parts) != set(states):
-        raise ValueError("links or readers of another configuration")
-    for name, part in parts.items():
-        _fill(part, states[name])
-
-
-class _Pickler(pickle.Pickler):
-    """Names what the configuration gives instead of writing it."""
-
-    def __init__(self, file: io.BytesIO, lineup: Lineup) -> None:
-        super().__init__(file, _PROTOCOL)
-        self._names: dict[int, tuple[str, str]] = {id(lineup.catalog): ("catalog", "")}
-        self._names |= {id(reader): ("reader", name) for name, reader in lineup.readers.items()}
-        self._names |= {id(link): ("link", name) for name, link in lineup.links.items()}
-
-    def persistent_id(self, part: object) -> tuple[str, str] | None:
-        return self._names.get(id(part))
-
-
-class _Unpickler(pickle.Unpickler):
-    """Makes plain data only: a journal from elsewhere can name nothing that does anything."""
-
-    def __init__(self, file: io.BytesIO, lineup: Lineup) -> None:
-        super().__init__(file)
-        self._lineup = lineup
-
-    def persistent_load(self, name: tuple[str, str]) -> object:
-        kind, key = name
-        if kind == "catalog":
-            catalog: Catalog = self._lineup.catalog
-            return catalog
-        return self._lineup.readers[key] if kind == "reader" else self._lineup.links[key]
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) == ("msgspec._utils", "rebuild"):  # how records with keyword arguments only are pickled
-            return _rebuilt
-        former = _FORMER.get((module, name))
-        if former is not None:
-            return former
-        container = _CONTAINERS.get((module, name))
-        if container is not None:
-            return container
-        if module.startswith(_ROOMS) and not module.startswith("feeds.emulator"):
-            found = super().find_class(module, name)
-            if isinstance(found, type) and found.__module__ == module and _is_plain(found):
-                return found
-        raise pickle.UnpicklingError(f"{module}.{name} is no class of a state")
-
-
-def _rebuilt(kind: type[msgspec.Struct], fields: dict[str, Any]) -> msgspec.Struct:
-    if not issubclass(kind, msgspec.Struct):
-        raise pickle.UnpicklingError(f"{kind!r} is no record of a state")
-    return kind(**fields)
-
-
-def _is_plain(kind: type) -> bool:
-    """Records, enumerations, and classes that are nothing but their slots."""
-    return issubclass(kind, msgspec.Struct | Enum) or ("__slots__" in vars(kind) and not kind.__dictoffset__)
+_RECORDS: dict[str, msgspec.msgpack.Decoder[Any]] = {
+    "decisions": msgspec.msgpack.Decoder(list[tuple[str, Decision]]),
+    "ways": msgspec.msgpack.Decoder(list[tuple[tuple[str, str], WayRecord]]),
+}
+"""As they stood in states of format version 2."""
+_DECISIONS, _WAYS = msgspec.msgpack.Decoder(list[Decision]), _RECORDS["ways"]

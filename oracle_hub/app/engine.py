@@ -97,6 +97,8 @@ class Engine:
     """The deterministic middle of the program."""
 
     CONFIGURED: ClassVar[frozenset[str]] = frozenset({"lineup", "hub", "alerts", "received", "watching", "chain"})
+    FLAT: ClassVar[frozenset[str]] = frozenset({"statuses", "published"})
+    """State that is dicts, with an entry for each feed, of what never changes."""
 
     def __init__(self, lineup: Lineup, *, epoch: int, started_us: int, warmup_us: int) -> None:
         self.lineup = lineup

@@ -10,13 +10,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from oracle_hub.alerts.alert import Transition
-from oracle_hub.app.checkpoint import checkpoint
+from oracle_hub.app.checkpoints import Checkpoints
 from oracle_hub.app.engine import Engine, Lineup
 from oracle_hub.clock import AnchoredClock
 from oracle_hub.core.hub import Batch, batch_digest
 from oracle_hub.core.selector import Reason
 from oracle_hub.core.source import Effect, Frame, Link
-from oracle_hub.errors import JournalError
 from oracle_hub.ingest.solana_rpc import SolanaRpc
 from oracle_hub.journal.records import ClockReading, Config, LinkEvent, Published, RunStart, Step
 from oracle_hub.journal.writer import JournalWriter
@@ -63,11 +62,7 @@ class Pump:
         self._stepped_us = clock.clock.monotonic_us()
         self._publish = publish
         self._journal_good = True
-        self._run: RunStart | None = None
-        self._checkpointed = 0
-        """Number of the latest segment that needs no checkpoint: the first one begins with the run."""
-        self._checkpoint_interval_us = checkpoint_interval_us
-        self._checkpoint_us = 0
+        self._checkpoints = None if journal is None else Checkpoints(journal, clock.clock, checkpoint_interval_us)
         self._link_ids: dict[str, int] = {}
         self._first_received_us: int | None = None
         self._scheduled: asyncio.Handle | None = None
@@ -79,7 +74,8 @@ class Pump:
 
     def begin(self, run: RunStart, started_us: int) -> None:
         """Write down that the run begins, and with what configuration. To be called first."""
-        self._run, self._checkpoint_us = run, started_us
+        if self._checkpoints is not None:
+            self._checkpoints.begin(run, started_us)
         if self.journal is not None:
             lineup = self.engine.lineup
             self.journal.append(run)
@@ -169,11 +165,10 @@ class Pump:
         self._first_received_us = None
         if self.engine.transitions:
             self._tell()
-        if self.journal is not None:
+        if self._checkpoints is not None:
             if self.journal_required:
                 self._demand_journal(journaled)
-            if self.journal.number > self._checkpointed:
-                self._write_checkpoint(self.journal, now_us)
+            self._checkpoints.after_step(self.engine, now_us)
         self._stepped_us = self.clock.clock.monotonic_us()
         self._arm()
 
@@ -188,20 +183,6 @@ class Pump:
         if batch is not None:
             self.journal.append(Published(batch.epoch, batch.seq, batch_digest(batch)))
         return self.journal.commit()
-
-    def _write_checkpoint(self, journal: JournalWriter, now_us: int) -> None:
-        """A segment began: say where we stand, so that it can be read alone. It goes to disk with the next step.
-
-        Where segments are short because there is much to write, not each of them: it takes time from the prices.
-        """
-        self._checkpointed = journal.number
-        if self._run is None or now_us - self._checkpoint_us < self._checkpoint_interval_us:
-            return
-        self._checkpoint_us = now_us
-        try:
-            journal.append(checkpoint(self.engine, self._run, now_us))
-        except JournalError as error:
-            log.error("journal: segment %d has no checkpoint: %s", journal.number, error)
 
     def _demand_journal(self, journaled: bool) -> None:
         if journaled is self._journal_good:
@@ -296,6 +277,8 @@ class Pump:
     def stop(self) -> None:
         """Decide no more, whatever links that are being ended still bring. The journal is closed by its owner."""
         self._stopped = True
+        if self._checkpoints is not None:
+            self._checkpoints.stop()
         if self._scheduled is not None:
             self._scheduled.cancel()
             self._scheduled = None

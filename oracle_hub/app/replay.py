@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from oracle_hub.alerts.alert import Transition
-from oracle_hub.app.checkpoint import digest, restore
+from oracle_hub.app.capture import digest
+from oracle_hub.app.checkpoint import restore
 from oracle_hub.app.engine import Engine, Lineup
 from oracle_hub.config import parse_canonical
 from oracle_hub.core.hub import DIGEST_BYTES, Batch, batch_digest

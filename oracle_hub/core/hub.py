@@ -114,6 +114,10 @@ class Hub:
         | {"_columns", "_told"}
     )
     """Attributes that follow from the catalog, and the table. Everything else is state, made of plain data."""
+    FLAT: ClassVar[frozenset[str]] = frozenset(
+        {"touched", "_removed", "_awaited", "_warm_until_us", "_deadlines", "_armed_us", "_dirty"}
+    )
+    """State that is lists and sets, with a member for each feed, of what never changes."""
 
     def __init__(
         self, catalog: Catalog, *, epoch: int, config_hash: str, started_us: int, warmup_us: int = 10_000_000

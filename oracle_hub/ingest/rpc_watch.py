@@ -1,6 +1,8 @@
 """What one Solana link knows of one account and of the requests that are under way. Plain state, no behaviour."""
 
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+from typing import Any, Literal
 
 import msgspec
 
@@ -66,6 +68,57 @@ class Watch:
         """The newest state seen; None before the first one, empty while the account does not exist."""
         self.suspect_us = NEVER
         """When a snapshot first showed a change that no notification told."""
+
+
+WATCHED = frozenset({"_watches", "_by_subscription", "_by_request"})
+"""State of a link that is tables of watches: thousands of objects, each in two or three of them."""
+FIELDS = tuple(sorted(Watch.__slots__))
+_row = attrgetter(*FIELDS)
+_Rows = dict[str, list[Any]]
+
+
+def taken_apart(state: Mapping[str, Any]) -> tuple[dict[str, Any], _Rows]:
+    """A link's state without its tables of watches, and these as rows: a copy that takes a microsecond for a watch.
+
+    Returns:
+        What is left, and rows by name. ``watches``: the values of :data:`FIELDS`. ``subscriptions``, ``requests``:
+        number and address.
+    """
+    watches, subscriptions, requests = (state[name] for name in ("_watches", "_by_subscription", "_by_request"))
+    rows: _Rows = {
+        "watches": list(map(_row, watches.values())),
+        "subscriptions": [(number, watch.pubkey) for number, watch in subscriptions.items()],
+        "requests": [(number, watch.pubkey) for number, watch in requests.items()],
+    }
+    return {name: value for name, value in state.items() if name not in WATCHED}, rows
+
+
+def put_together(
+    fields: Sequence[str], rows: Mapping[str, Sequence[Sequence[Any]]], readers: Mapping[str, AccountReader]
+) -> dict[str, Any]:
+    """The opposite: the tables of watches. In the rows readers are by name.
+
+    Raises:
+        ValueError: a watch holds other things today.
+        KeyError: an address or a reader that nobody has.
+    """
+    if tuple(fields) != FIELDS:
+        raise ValueError(f"Watch holds other things: {', '.join(sorted(set(fields) ^ set(FIELDS)))}")
+    watches: dict[str, Watch] = {}
+    for row in rows["watches"]:
+        watch = Watch.__new__(Watch)
+        for name, value in zip(FIELDS, row, strict=True):
+            setattr(watch, name, value)
+        watch.readers, watch.sources = tuple(readers[name] for name in row[_READERS]), tuple(row[_SOURCES])
+        watches[watch.pubkey] = watch
+    return {
+        "_watches": watches,
+        "_by_subscription": {number: watches[pubkey] for number, pubkey in rows["subscriptions"]},
+        "_by_request": {number: watches[pubkey] for number, pubkey in rows["requests"]},
+    }
+
+
+_READERS, _SOURCES = FIELDS.index("readers"), FIELDS.index("sources")
 
 
 class Request(msgspec.Struct, frozen=True):

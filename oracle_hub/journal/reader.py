@@ -16,6 +16,7 @@ import zstandard
 
 from oracle_hub.core.source import Frame
 from oracle_hub.errors import JournalError
+from oracle_hub.journal.deferred import in_place
 from oracle_hub.journal.records import (
     CRC,
     MAX_PAYLOAD_BYTES,
@@ -23,12 +24,15 @@ from oracle_hub.journal.records import (
     PREFIX,
     REFERENCE_MIN_BYTES,
     REFERENCE_WINDOW_BYTES,
+    Appended,
+    Cut,
     FrameIn,
     FrameRef,
     Gap,
     LinkName,
     Record,
     RecordType,
+    StatePart,
     Step,
     decode_plain,
     decode_record,
@@ -51,7 +55,7 @@ class RecordParser:
 
     Call :meth:`feed` with every chunk in order, then :meth:`finish`. How the bytes are cut never changes the records.
     When a damaged place follows good records in one chunk, the good ones are returned and the error is raised by the
-    next call.
+    next call. A checkpoint that was written in parts comes as it stands: :class:`SegmentReader` puts it in its place.
     """
 
     def __init__(self, *, strict: bool = True, name: str = "journal") -> None:
@@ -62,6 +66,8 @@ class RecordParser:
         """Offset in the segment of the first byte that is not yet part of a record."""
         self.records = 0
         """Records on disk so far, names of links and gaps of the writer included."""
+        self.parts = 0
+        """How many of them are cuts, or parts of a checkpoint."""
         self.torn_bytes = 0
         """After :meth:`finish`: bytes behind the last whole record."""
         self.damaged_bytes = 0
@@ -80,7 +86,7 @@ class RecordParser:
         """Data of frames that may be referred to, by offset, in the order of offsets."""
         self._last_us = 0
 
-    def feed(self, chunk: bytes) -> list[Record]:
+    def feed(self, chunk: bytes) -> list[Appended]:
         """Take the next bytes and return the records that they complete.
 
         Raises:
@@ -89,7 +95,7 @@ class RecordParser:
         self._buffer += chunk
         return self._parse()
 
-    def finish(self) -> list[Record]:
+    def finish(self) -> list[Appended]:
         """Say that no bytes follow. Returns the records that stand behind a damaged place at the end, if any.
 
         Raises:
@@ -102,10 +108,10 @@ class RecordParser:
         self.torn_bytes = len(self._buffer) - self._at
         return records
 
-    def _parse(self) -> list[Record]:
+    def _parse(self) -> list[Appended]:
         if self._error is not None:
             raise self._error
-        out: list[Record] = []
+        out: list[Appended] = []
         try:
             while self._advance(out):
                 if self._bad is None and not self._in_header:
@@ -121,7 +127,7 @@ class RecordParser:
         self._at = 0
         return out
 
-    def _advance(self, out: list[Record]) -> bool:
+    def _advance(self, out: list[Appended]) -> bool:
         """Do one thing; return whether it is worth trying again with the bytes at hand."""
         if self._in_header:
             return self._read_header(out)
@@ -139,7 +145,7 @@ class RecordParser:
         self._take(size, out)
         return True
 
-    def _take_whole(self, out: list[Record]) -> None:
+    def _take_whole(self, out: list[Appended]) -> None:
         """Take whole records up to the first that is not, in one loop.
 
         The three types that are nearly all records are taken here, at a microsecond each; any other goes through
@@ -180,7 +186,7 @@ class RecordParser:
         elif isinstance(last, Step):
             self._last_us = last.now_us
 
-    def _read_header(self, out: list[Record]) -> bool:
+    def _read_header(self, out: list[Appended]) -> bool:
         length = header_length(self._buffer, self.name)
         if length is None or len(self._buffer) < length:
             return False
@@ -211,7 +217,7 @@ class RecordParser:
             good = crc32(view[at : at + size - CRC.size], self._seed) == CRC.unpack_from(view, at + size - CRC.size)[0]
         return size if good else 0
 
-    def _take(self, size: int, out: list[Record]) -> None:
+    def _take(self, size: int, out: list[Appended]) -> None:
         record = bytes(self._buffer[self._at : self._at + size])
         at = self.offset
         try:
@@ -232,6 +238,8 @@ class RecordParser:
         self._last_us = record_time_us(record) or self._last_us
         if isinstance(decoded, FrameIn) and record[4] == RecordType.FRAME:
             self._remember(at, decoded.frame.data)
+        elif isinstance(decoded, Cut | StatePart):
+            self.parts += 1
         out.append(decoded)
 
     def _remember(self, at: int, data: bytes) -> None:
@@ -256,7 +264,7 @@ class RecordParser:
         self._bad = what
         self._scan = self._at + 1
 
-    def _find_next_whole(self, out: list[Record]) -> bool:
+    def _find_next_whole(self, out: list[Appended]) -> bool:
         """Look for a whole record behind the bad place. A candidate that is not complete yet is waited for."""
         while True:
             match = _PREFIX_TAIL.search(self._buffer, self._scan + 3)
@@ -273,7 +281,7 @@ class RecordParser:
                 return False
             self._scan = candidate + 1
 
-    def _skip_to(self, at: int, out: list[Record]) -> None:
+    def _skip_to(self, at: int, out: list[Appended]) -> None:
         lost = at - self._at
         message = f"{self.name} at offset {self.offset}: {self._bad}; {lost} bytes are unreadable, then records go on"
         if self._strict:
@@ -294,7 +302,7 @@ class SegmentReader(Iterator[Record]):
     def __init__(self, source: Path | str | bytes, *, strict: bool = True) -> None:
         self.path = None if isinstance(source, bytes) else Path(source)
         self.parser = RecordParser(strict=strict, name=str(self.path or "journal"))
-        self._lists = self._read(source, strict)
+        self._lists = in_place(self._read(source, strict), self.parser)
         self._records = chain.from_iterable(self._lists)
 
     def __iter__(self) -> Iterator[Record]:
@@ -317,7 +325,7 @@ class SegmentReader(Iterator[Record]):
         """Bytes behind the last whole record; final when the reader is exhausted."""
         return self.parser.torn_bytes
 
-    def _read(self, source: Path | str | bytes, strict: bool) -> Iterator[list[Record]]:
+    def _read(self, source: Path | str | bytes, strict: bool) -> Iterator[list[Appended]]:
         chunks = _chunks(source, self.parser.name)
         while True:
             try:

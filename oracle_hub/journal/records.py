@@ -42,6 +42,9 @@ class RecordType(IntEnum):
     REWATCH = 11
     CHECKPOINT = 12
     """From format version 2 on."""
+    CUT = 13
+    """With ``STATE``, from format version 3 on."""
+    STATE = 14
 
 
 LinkEventKind: TypeAlias = Literal["connect", "disconnect", "timer"]
@@ -147,6 +150,27 @@ class Checkpoint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Compressed (zstd)."""
 
 
+class Cut(msgspec.Struct, frozen=True, gc=False):
+    """Here stands a checkpoint that was still being made when what follows was written: the state after the last step.
+
+    Readers put the :class:`Checkpoint` in its place (:mod:`oracle_hub.journal.deferred`).
+    """
+
+    now_us: int
+
+
+class StatePart(msgspec.Struct, frozen=True, gc=False):
+    """A part of the checkpoint that belongs to a :class:`Cut` before, in the same segment."""
+
+    cut_us: int
+    """``now_us`` of the cut."""
+    index: int
+    """From 0."""
+    last: bool
+    data: bytes
+    """All together are the payload of a ``CHECKPOINT``."""
+
+
 Record: TypeAlias = (
     RunStart | Config | LinkEvent | FrameIn | Step | Published | ClockReading | Gap | Rewatch | Checkpoint
 )
@@ -169,7 +193,9 @@ class FrameRef(msgspec.Struct, frozen=True, gc=False):
     """From the first byte of this record back to the first byte of the frame that holds the data."""
 
 
-RecordOnDisk: TypeAlias = Record | LinkName | FrameRef
+Appended: TypeAlias = Record | Cut | StatePart
+"""What a writer takes."""
+RecordOnDisk: TypeAlias = Appended | LinkName | FrameRef
 
 PREFIX = struct.Struct("<IB")
 CRC = struct.Struct("<I")
@@ -187,6 +213,7 @@ _PUBLISHED = struct.Struct("<QQ")
 _CLOCK = struct.Struct("<qqB")
 _GAP = struct.Struct("<qqQQ")
 _CHECKPOINT = struct.Struct("<qQQB16sHHHI")
+_STATE = struct.Struct("<qIB")
 _FRAME_HEAD = struct.Struct("<IBqHBHqHH")  # PREFIX and _FRAME in one call
 
 _Channel: TypeAlias = Literal["websocket", "sse", "http"]
@@ -282,7 +309,7 @@ def encode_link_name(link_id: int, name: str, seed: int) -> bytes:
     return seal_record(RecordType.LINK_NAME, _LINK_NAME.pack(link_id) + _utf8(name), seed)
 
 
-def encode_record(record: Record, link_id: int, seed: int) -> bytes:
+def encode_record(record: Appended, link_id: int, seed: int) -> bytes:
     """Return the bytes of any record; ``link_id`` is used by those that have a link.
 
     Raises:
@@ -297,7 +324,7 @@ def encode_record(record: Record, link_id: int, seed: int) -> bytes:
     return seal_record(kind, payload, seed)
 
 
-def _payload(record: Record, link_id: int) -> tuple[RecordType, bytes]:
+def _payload(record: Appended, link_id: int) -> tuple[RecordType, bytes]:
     match record:
         case Step(now_us):
             return RecordType.STEP, _TIME.pack(now_us)
@@ -315,7 +342,11 @@ def _payload(record: Record, link_id: int) -> tuple[RecordType, bytes]:
         case Gap(from_us, to_us, records_lost, bytes_lost, reason):
             return RecordType.GAP, _GAP.pack(from_us, to_us, records_lost, bytes_lost) + _utf8(reason)
         case Checkpoint():
-            return RecordType.CHECKPOINT, _checkpoint_payload(record)
+            return RecordType.CHECKPOINT, checkpoint_head(record) + record.state
+        case Cut(now_us):
+            return RecordType.CUT, _TIME.pack(now_us)
+        case StatePart(cut_us, index, last, data):
+            return RecordType.STATE, _STATE.pack(cut_us, index, last) + data
         case RunStart(instance, epoch, version, simulated, wall_us, monotonic_us, first):
             name = _utf8(instance)
             flags = (_SIMULATED if simulated else 0) | (_FIRST if first else 0)
@@ -325,12 +356,29 @@ def _payload(record: Record, link_id: int) -> tuple[RecordType, bytes]:
             raise JournalError(f"{type(record).__name__} is not a record of the journal")
 
 
-def _checkpoint_payload(record: Checkpoint) -> bytes:
+def checkpoint_head(record: Checkpoint) -> bytes:
+    """The payload of a checkpoint up to its state.
+
+    Raises:
+        struct.error: a text is too long for its length.
+    """
     texts = [_utf8(text) for text in (record.instance, record.version, record.config_hash, record.config_text)]
     head = _CHECKPOINT.pack(
         record.now_us, record.epoch, record.seq, record.simulated, record.digest, *(len(text) for text in texts)
     )
-    return b"".join((head, *texts, record.state))
+    return b"".join((head, *texts))
+
+
+def decode_checkpoint(payload: bytes) -> Checkpoint:
+    """The checkpoint that a payload holds.
+
+    Raises:
+        JournalError: it does not follow its layout.
+    """
+    try:
+        return _decode_checkpoint(payload)
+    except (struct.error, UnicodeDecodeError, ValueError) as error:
+        raise JournalError(f"a checkpoint in parts does not follow its layout: {error}") from error
 
 
 def _decode_checkpoint(payload: bytes) -> Checkpoint:
@@ -419,7 +467,7 @@ def _decode_frame(payload: bytes, links: dict[int, str], *, is_ref: bool) -> Fra
     return FrameIn(links[link_id], received_us, frame)
 
 
-def _decode_other(kind: RecordType, payload: bytes, links: dict[int, str]) -> Record | LinkName:
+def _decode_other(kind: RecordType, payload: bytes, links: dict[int, str]) -> Appended | LinkName:
     match kind:
         case RecordType.STEP:
             return Step(*_TIME.unpack(payload))
@@ -444,6 +492,11 @@ def _decode_other(kind: RecordType, payload: bytes, links: dict[int, str]) -> Re
             return Config(_text(payload[text_at:]), _text(payload[_CONFIG.size : text_at]), now_us)
         case RecordType.CHECKPOINT:
             return _decode_checkpoint(payload)
+        case RecordType.CUT:
+            return Cut(*_TIME.unpack(payload))
+        case RecordType.STATE:
+            cut_us, index, last = _STATE.unpack_from(payload)
+            return StatePart(cut_us, index, bool(last), payload[_STATE.size :])
         case RecordType.GAP:
             from_us, to_us, records, lost = _GAP.unpack_from(payload)
             return Gap(from_us, to_us, records, lost, _text(payload[_GAP.size :]))

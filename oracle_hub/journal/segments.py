@@ -18,9 +18,9 @@ from oracle_hub.errors import JournalError
 
 MAGIC = b"\x8dOHJ\r\n\x1a\n"
 """Not text, and broken by any tool that rewrites line ends."""
-FORMAT_VERSION = 2
-READABLE_VERSIONS = frozenset({1, 2})
-"""Version 1 has no checkpoints; it is the same otherwise."""
+FORMAT_VERSION = 3
+READABLE_VERSIONS = frozenset({1, 2, 3})
+"""Version 1 has no checkpoints, version 2 none in parts; they are the same otherwise."""
 PLAIN_SUFFIX = ".ohj"
 SEALED_SUFFIX = ".ohj.zst"
 TEMPORARY_SUFFIX = ".tmp"
@@ -90,7 +90,8 @@ def header_length(data: bytes | bytearray, where: str) -> int | None:
         return None
     version = int.from_bytes(data[len(MAGIC) : VERSION_END], "little")
     if version not in READABLE_VERSIONS:
-        readable = " and ".join(map(str, sorted(READABLE_VERSIONS)))
+        *others, newest = map(str, sorted(READABLE_VERSIONS))
+        readable = f"{', '.join(others)} and {newest}"
         raise JournalError(
             f"{where} has journal format {version} but this release reads {readable}: use the one that wrote it"
         )

@@ -20,10 +20,10 @@ from oracle_hub.journal.files import OsSegmentFile, SegmentFile, lock_directory,
 from oracle_hub.journal.records import (
     REFERENCE_MIN_BYTES,
     REFERENCE_WINDOW_BYTES,
+    Appended,
     FrameIn,
     Gap,
     LinkEvent,
-    Record,
     RecordType,
     encode_frame,
     encode_frame_ref,
@@ -211,7 +211,7 @@ class JournalWriter:
             self._remembered.append((here, data))
         self._push(record)
 
-    def append(self, record: Record) -> None:
+    def append(self, record: Appended) -> None:
         """Append any record. A frame goes the way of :meth:`frame`.
 
         Raises:

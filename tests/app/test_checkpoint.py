@@ -11,8 +11,9 @@ import zstandard
 from feeds.pyth.hermes import HermesFeed, HermesLink
 from oracle_hub.alerts.former import watches_of
 from oracle_hub.alerts.memory import Memory
-from oracle_hub.app.checkpoint import _Unpickler, checkpoint, restore
+from oracle_hub.app.checkpoint import checkpoint, restore, unpacked
 from oracle_hub.app.lineup import lineup_from_text
+from oracle_hub.app.plain_pickle import PlainUnpickler
 from oracle_hub.app.replay import Replayer, ReplayReport, replay
 from oracle_hub.config import Config
 from oracle_hub.core.hub import Batch
@@ -118,7 +119,12 @@ async def test_watches_of_before_they_were_columns_can_be_read(tmp_path: Path) -
     assert isinstance(written, Checkpoint)
     lineup = lineup_from_text(written.config_text)
     state = zstandard.ZstdDecompressor().decompress(written.state)
-    former = _Unpickler(io.BytesIO(state), lineup).load()["alerts"]["_watches"]
+    named: dict[tuple[str, str | int], object] = {
+        ("catalog", ""): lineup.catalog,
+        **{("reader", name): one for name, one in lineup.readers.items()},
+    }
+    named |= {("link", name): one for name, one in lineup.links.items()}
+    former = PlainUnpickler(io.BytesIO(state), named).load()["alerts"]["_watches"]
     memory = Memory.restored(watches_of(former, lineup.alerts).memory)
     assert sorted(former) == [BTC, SOL]
     seen = memory.seen(memory.cell(BTC, "chainlink"))
@@ -164,7 +170,7 @@ async def test_no_key_and_no_address_of_an_endpoint_is_written(long_run: Rig) ->
     links["hermes:1"] = HermesLink("hermes:1", url, feeds, key=secret)
     for link in links.values():
         link.connect(0)
-    state = zstandard.decompress(checkpoint(engine, RUN, 5).state)
+    state = unpacked(checkpoint(engine, RUN, 5).state)
     assert secret.encode() not in state
     assert b"hermes:1" in state
 

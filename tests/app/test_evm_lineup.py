@@ -9,7 +9,8 @@ import zstandard
 from feeds.chainlink.evm import EvmLink
 from feeds.emulator.evm import EvmNode
 from feeds.evm_addresses import PROXIES, SEQUENCERS
-from oracle_hub.app.checkpoint import checkpoint, digest, restore
+from oracle_hub.app.capture import digest
+from oracle_hub.app.checkpoint import checkpoint, restore
 from oracle_hub.app.engine import Engine
 from oracle_hub.app.hosted import Host
 from oracle_hub.app.lineup import build_lineup, catalog_of, endpoints_of, lineup_from_text

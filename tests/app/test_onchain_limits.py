@@ -7,7 +7,8 @@ import msgspec
 import pytest
 
 from feeds.addresses import ASSETS
-from oracle_hub.app.checkpoint import _state, checkpoint, restore
+from oracle_hub.app.capture import state_of
+from oracle_hub.app.checkpoint import checkpoint, restore
 from oracle_hub.app.explain import explain_feed
 from oracle_hub.app.lineup import build_lineup, journaled_endpoints, lineup_from_text
 from oracle_hub.app.replay import Replayer
@@ -186,7 +187,7 @@ async def test_a_checkpoint_of_before_they_were_followed_is_read(
     engine = rig.pump.engine
     earlier = {"CONFIGURED": engine.CONFIGURED | {"published"}}
     monkeypatch.setattr(type(engine), "CONFIGURED", earlier["CONFIGURED"])
-    assert "published" not in _state(engine)
+    assert "published" not in state_of(engine)
     written = checkpoint(engine, RunStart("test", 1, "0.0.9", True, 0, 0), rig.clock.now_us())
     monkeypatch.undo()
     restored = restore(written, lineup_from_text(written.config_text))

@@ -11,7 +11,7 @@ from oracle_hub.core.hub import Batch, Decision
 from oracle_hub.core.source import Frame
 from oracle_hub.errors import JournalError
 from oracle_hub.journal.reader import RecordParser, read_journal
-from oracle_hub.journal.records import Published, Step
+from oracle_hub.journal.records import Cut, Published, StatePart, Step
 from tests.app.rig import Rig, hermes_event
 
 SOL, BTC = "SOL/USD", "BTC/USD"
@@ -168,6 +168,7 @@ async def test_replay_is_the_same_however_the_file_is_read(rig: Rig, tmp_path: P
         parser, replayer = RecordParser(), Replayer(lineup_from_text)
         for start in range(0, len(data), size):
             for record in parser.feed(data[start : start + size]):
+                assert not isinstance(record, Cut | StatePart)
                 replayer.take(record)
         report = replayer.finish()
         assert (report.digest, report.published) == (whole.digest, whole.published)

@@ -12,6 +12,7 @@ from oracle_hub.core.source import Frame
 from oracle_hub.errors import JournalError
 from oracle_hub.journal.reader import RecordParser, read_journal, read_segment
 from oracle_hub.journal.records import (
+    Appended,
     Config,
     FrameIn,
     Gap,
@@ -97,9 +98,9 @@ def test_chunking_does_not_matter_for_damaged_bytes_either(at: int, flip: int, c
     assert parse_in_chunks(bytes(damaged), list(range(len(DATA))), False) == once
 
 
-def parse_in_chunks(data: bytes, cuts: list[int], strict: bool) -> tuple[list[Record], int, int]:
+def parse_in_chunks(data: bytes, cuts: list[int], strict: bool) -> tuple[list[Appended], int, int]:
     parser = RecordParser(strict=strict)
-    out: list[Record] = []
+    out: list[Appended] = []
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
     for start, stop in pairwise(edges):
         out += parser.feed(data[start:stop])
@@ -191,8 +192,8 @@ def test_damaged_compression_is_named() -> None:
 
 
 def test_unknown_format_version_is_one_clear_line() -> None:
-    newer = DATA[:8] + b"\x03\x00" + DATA[10:]
-    with pytest.raises(JournalError, match="journal has journal format 3 but this release reads 1 and 2") as caught:
+    newer = DATA[:8] + b"\x04\x00" + DATA[10:]
+    with pytest.raises(JournalError, match="journal has journal format 4 but this release reads 1, 2 and 3") as caught:
         list(read_segment(newer))
     assert "\n" not in str(caught.value)
 

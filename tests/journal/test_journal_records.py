@@ -11,19 +11,21 @@ from oracle_hub.journal.records import (
     MAX_PAYLOAD_BYTES,
     OVERHEAD_BYTES,
     PREFIX,
+    Appended,
     Checkpoint,
     ClockReading,
     Config,
+    Cut,
     FrameIn,
     FrameRef,
     Gap,
     LinkEvent,
     LinkName,
     Published,
-    Record,
     RecordType,
     Rewatch,
     RunStart,
+    StatePart,
     Step,
     decode_record,
     encode_frame,
@@ -46,7 +48,7 @@ FRAMES = st.builds(
     retry_after_ms=st.integers(0, 2**40),
     event=st.text(max_size=20),
 )
-RECORDS: st.SearchStrategy[Record] = st.one_of(
+RECORDS: st.SearchStrategy[Appended] = st.one_of(
     st.builds(RunStart, st.text(max_size=40), UINT64, st.text(max_size=10), st.booleans(), INT64, INT64),
     st.builds(Config, st.text(max_size=300), st.text(max_size=64), INT64),
     st.builds(LinkEvent, st.just("solana:a"), st.sampled_from(["connect", "disconnect", "timer"]), INT64, st.text()),
@@ -56,6 +58,8 @@ RECORDS: st.SearchStrategy[Record] = st.one_of(
     st.builds(ClockReading, INT64, INT64, st.sampled_from(["reading", "reanchor", "skew", "ok"])),
     st.builds(Gap, INT64, INT64, UINT64, UINT64, st.text(max_size=80)),
     st.builds(Rewatch, INT64),
+    st.builds(Cut, INT64),
+    st.builds(StatePart, INT64, st.integers(0, 2**32 - 1), st.booleans(), st.binary(max_size=300)),
     st.builds(
         Checkpoint,
         now_us=INT64,
@@ -78,7 +82,7 @@ def decode(data: bytes) -> object:
 
 @settings(deadline=None, max_examples=300)
 @given(RECORDS, st.integers(0, 2**32 - 1))
-def test_any_record_comes_back_the_same(record: Record, seed: int) -> None:
+def test_any_record_comes_back_the_same(record: Appended, seed: int) -> None:
     data = encode_record(record, 7, seed)
     assert decode(data) == record
     assert PREFIX.unpack_from(data)[0] == len(data) - OVERHEAD_BYTES
