@@ -80,7 +80,7 @@ class ServerSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=T
     requests_per_second: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 20
     request_burst: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 100
     conflate_above_bytes: Annotated[int, msgspec.Meta(ge=512, le=1_048_576)] = 4_096
-    max_unsent_bytes: Annotated[int, msgspec.Meta(ge=16_384, le=268_435_456)] = 1_048_576
+    max_unsent_bytes: Annotated[int, msgspec.Meta(ge=16_384, le=268_435_456)] | None = None
     max_unsent_age_ms: Positive = 10_000
     max_unanswered_bytes: Annotated[int, msgspec.Meta(ge=0, le=268_435_456)] = 65_536
     history_batches: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 8_192
@@ -304,7 +304,9 @@ def load_config(path: Path, *, base: str = "") -> Config:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
+    except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error})") from None
     return parse_config(text, origin=str(path), base=base)
 
@@ -312,7 +314,7 @@ def load_config(path: Path, *, base: str = "") -> Config:
 def parse_config(text: str, *, origin: str, base: str = "") -> Config:
     """Validate the text of a configuration. Raises ConfigError as :func:`load_config` does."""
     try:
-        raw = tomllib.loads(text)
+        raw = tomllib.loads(text.removeprefix("\ufeff"))  # the mark that editors of Windows put first
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{origin}: not TOML: {error}") from None
     if not raw:

@@ -234,6 +234,15 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
         load_config(tmp_path / "absent.toml")
 
 
+def test_a_byte_order_mark_is_passed_over_and_another_encoding_named(tmp_path: Path) -> None:
+    path = tmp_path / "hub.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.replace("\n", "\r\n").encode())
+    assert config_hash(load_config(path)) == config_hash(parse(GOOD))
+    path.write_bytes(GOOD.encode("utf-16"))
+    with pytest.raises(ConfigError, match=r"hub.toml: not UTF-8 \(invalid start byte at byte 0\); save it as UTF-8$"):
+        load_config(path)
+
+
 def test_every_key_and_kind_is_documented() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text()
     named = set(re.findall(r"^\| `([a-z_.]+)`", page, re.MULTILINE))

@@ -162,7 +162,7 @@ def load_script(path: Path) -> tuple[Fault, ...]:
         ConfigError: one line that names the file and what is wrong.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: not a script of faults: {error}") from None
     unknown = sorted(set(raw) - {"fault"})

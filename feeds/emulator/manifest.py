@@ -75,7 +75,7 @@ def load_manifest(path: Path, feeds: Collection[str] = tuple(ASSETS)) -> Manifes
         ConfigError: one line that names the file, the key, and what it accepts.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
         manifest = msgspec.convert(raw, Manifest)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such manifest") from None

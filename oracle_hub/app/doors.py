@@ -10,6 +10,8 @@ from oracle_hub.stream.session import SessionLimits
 
 MIN_TOKEN_LENGTH = 16
 """Whoever can try a token ten times a second finds a shorter one some day."""
+UNSENT_BYTES_PER_FEED = 4_096
+"""A feed in full detail takes about 1 KiB: who hears of all of them once a second may stand still for some seconds."""
 
 
 def server_settings(config: Config) -> ServerSettings:
@@ -46,10 +48,18 @@ def server_settings(config: Config) -> ServerSettings:
             requests_per_second=section.requests_per_second,
             request_burst=section.request_burst,
             conflate_above_bytes=section.conflate_above_bytes,
-            max_unsent_bytes=section.max_unsent_bytes,
+            max_unsent_bytes=_max_unsent_bytes(config),
             max_unsent_age_ms=section.max_unsent_age_ms,
         ),
     )
+
+
+def _max_unsent_bytes(config: Config) -> int:
+    """What is configured, else enough for every feed: thousands in one batch are megabytes, and nobody's slowness."""
+    configured = config.server.max_unsent_bytes
+    if configured is not None:
+        return configured
+    return max(SessionLimits().max_unsent_bytes, UNSENT_BYTES_PER_FEED * len(config.feeds))
 
 
 def _tokens(section: ServerSection) -> tuple[Token, ...]:

@@ -31,6 +31,8 @@ HARVEST_INTERVAL_S = 0.2
 WATERMARK_INTERVAL_US = 5_000_000
 """How often the store learns how far it was heard while nothing happens."""
 REFUSED_RETRY_S = 10.0
+MAX_SAID = 32
+"""So many ways to lose a hub are told, each once."""
 LAST_US = 2**62
 
 BarsTap: TypeAlias = Callable[[Sequence[Bar]], None]
@@ -249,14 +251,19 @@ class Recorder:
                 await asyncio.shield(self._writer.flush())
 
     async def _watch(self) -> None:
-        """Say once when the hub is not there, and once when it is again."""
+        """Say once when the hub is not there, and once when it is again; and once of each other way to lose it."""
         told: str | None = None  # the hub that was said to be followed; empty: that there is none
+        said: set[str | None] = {None}
         while True:
             status = self._live.status
             if status.connected and status.url is not None and status.url != told:
                 marked = " SIMULATED: not the market." if status.simulated else ""
                 log.info("following the hub at %s (instance %s).%s", status.url, status.instance, marked)
                 told = status.url
+                said.add(status.last_error)
+            elif status.connected and status.last_error not in said and len(said) < MAX_SAID:
+                said.add(status.last_error)  # nobody looked while it was away
+                log.warning("lost the hub for a moment: %s", status.last_error)
             elif not status.connected and told != "" and (status.last_error or told):
                 why = status.last_error or f"{', '.join(self.hubs)}: no answer yet"
                 log.warning("no hub at %s; trying on, and serving history meanwhile", why)

@@ -40,6 +40,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--port", type=int, metavar="N", help="port to listen on (default 8081; 0 takes a free one)")
     parser.add_argument("--state", metavar="DIR", help="directory of the store (default var)")
+    parser.add_argument(
+        "--database", type=Path, metavar="FILE", help="the store itself (default: charts.database in that directory)"
+    )
     parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
     parser.add_argument("--json", action="store_true", help="print what was started as one JSON line")
     parser.add_argument(
@@ -73,7 +76,13 @@ def _config(options: argparse.Namespace) -> Config:
         config = load_config(options.config, base=simulation_text())  # charts read no source
     else:
         config = parse_config(simulation_text(), origin="simulation")
-    charts = {"host": options.host, "port": options.port, "allowed_hosts": options.allowed_host}
+    database = None if options.database is None else str(options.database.absolute())  # from here, not from --state
+    charts = {
+        "host": options.host,
+        "port": options.port,
+        "allowed_hosts": options.allowed_host,
+        "database": database,
+    }
     return with_overrides(config, charts=charts, state={"directory": options.state})
 
 

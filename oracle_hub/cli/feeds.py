@@ -97,7 +97,7 @@ def _show(offers: list[Offer], options: argparse.Namespace, out: Console, *, onl
 def _add(options: argparse.Namespace) -> None:
     path: Path = options.config
     load_config(path)  # says what is wrong with the file
-    text = path.read_bytes().decode()  # line ends as they are
+    text = path.read_bytes().decode("utf-8-sig")  # line ends as they are
     config = parse_config(text, origin=str(path))
     wanted = [_wanted(options, feed) for feed in options.feeds]
     ids = asyncio.run(_look_up(options, config, wanted))

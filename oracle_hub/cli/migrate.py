@@ -66,7 +66,7 @@ def migrate(path: Path, rpc: str | None, *, write: bool) -> Findings:
         SourceError: no endpoint could be read.
     """
     load_config(path)  # says what is wrong with the file
-    text = path.read_bytes().decode()  # line ends as they are
+    text = path.read_bytes().decode("utf-8-sig")  # line ends as they are
     config = parse_config(text, origin=str(path))
     mappings = legacy_accounts(config)
     endpoint, feeds, warnings = asyncio.run(_read(config, rpc))

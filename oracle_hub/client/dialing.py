@@ -16,6 +16,8 @@ from oracle_hub.stream.messages import CloseCode
 RECEIVE_BUFFER_BYTES = 32_768
 """Of the kernel, which doubles it: what a program that stood still finds of old messages, but for the hub's few KiB."""
 
+LEFT_UNREAD = "more waited for us than server.max_unsent_bytes of the hub, or for too long"
+
 
 class _NoHandshakes(logging.LoggerAdapter[logging.Logger]):
     """The log of websockets without its level DEBUG: there it writes every header, the token among them."""
@@ -91,6 +93,8 @@ def why_closed(error: ConnectionClosed) -> Reconnect | GiveUp:
     code = 1006 if error.rcvd is None else error.rcvd.code
     reason = "" if error.rcvd is None else error.rcvd.reason[:100]
     text = f"closed with {code} {reason}".rstrip()
+    if code == CloseCode.TOO_SLOW:
+        return Reconnect(f"{text}: {LEFT_UNREAD}")
     if code == CloseCode.UNAUTHORIZED:
         return GiveUp("unauthorized", f"the hub does not know this token any more ({text})")
     return GiveUp(str(code), f"the hub does not want us back: {text}") if 4500 <= code < 5000 else Reconnect(text)

@@ -26,7 +26,8 @@ verifiers = ["chainlink", "pyth"]
 SECRET = "5ca1ab1e-c0ffee-0f-desk-a"
 TOKEN = '[[server.tokens]]\nname = "a"\ntoken = "env:HUB_TOKEN_A"\n'
 NAMES = {"allowed_origins", "allowed_hosts", "host"}
-ELSEWHERE = {"tls_certificate", "tls_key", "require_token", "tokens", "workers", "max_metric_feeds"} | NAMES
+BY_FEEDS = {"max_unsent_bytes"}
+ELSEWHERE = {"tls_certificate", "tls_key", "require_token", "tokens", "workers", "max_metric_feeds"} | NAMES | BY_FEEDS
 RENAMED = {"history_mib": ("history_bytes", 2**20)}
 
 
@@ -50,6 +51,14 @@ def test_every_number_reaches_the_server(key: str) -> None:
     limits = {field.name for field in msgspec.structs.fields(SessionLimits)}
     assert getattr(given.session if name in limits else given, name) == wanted * factor
     assert given != ServerSettings()
+
+
+@pytest.mark.parametrize(("n_feeds", "allowed"), [(1, 1 << 20), (256, 1 << 20), (257, 257 * 4_096), (2_000, 8_192_000)])
+def test_what_may_be_unsent_grows_with_the_feeds_unless_it_is_configured(n_feeds: int, allowed: int) -> None:
+    for text, expected in (("", allowed), ("max_unsent_bytes = 65536\n", 65_536)):
+        one = config(text)
+        feeds = {f"F{number}/USD": one.feeds["SOL/USD"] for number in range(n_feeds)}
+        assert server_settings(msgspec.structs.replace(one, feeds=feeds)).session.max_unsent_bytes == expected
 
 
 def test_a_token_is_read_from_the_environment_and_known_by_its_digest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Charts beside several hubs, and the names that they answer to."""
 
+import logging
 from pathlib import Path
 
 import aiohttp
@@ -8,6 +9,7 @@ import pytest
 from oracle_hub.app.charts import DOORS
 from oracle_hub.charts.app import Charts
 from oracle_hub.charts.resolutions import Resolution
+from oracle_hub.stream.messages import CloseCode
 from tests.charts.charts_stage import SECOND_US, SETTINGS, ChartsStage, bars_client
 from tests.client.client_stage import HubStage, turns_until
 
@@ -57,6 +59,39 @@ async def test_bars_go_on_with_another_hub(tmp_path: Path) -> None:
         (gap,) = [one for one in charts.store.gaps() if one.from_us > 0]
         assert before_us - SECOND_US <= gap.from_us <= before_us < gap.to_us <= last_us
     await other.server.stop("the test is over")
+
+
+async def test_a_restart_begins_with_the_first_hub_again(tmp_path: Path) -> None:
+    """B was followed while A was away. Charts stay with B; when they are started again they follow A, with a gap."""
+    stage = await ChartsStage(tmp_path / "charts.sqlite").start_hub()
+    other = HubStage(*stage.feeds, instance=OTHER, epoch=stage.hub.service.epoch + 500)
+    await other.start()
+    urls = [stage.hub.url, other.url]
+    for hubs, instance in ((urls[1:], OTHER), (urls, stage.hub.service.instance)):
+        async with Charts(hubs, stage.database, SETTINGS, clock_us=stage.clock_us, doors=DOORS) as charts:
+            await turns_until(lambda: charts.live.status.connected)
+            assert charts.live.status.instance == instance
+            assert charts.live.update(SOL).price is not None
+    await stage.stop()
+    await other.server.stop("the test is over")
+
+
+async def test_why_the_hub_was_lost_is_told_however_short_it_was(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Closed as too slow, charts are back before anybody looks: the key that would help is named all the same."""
+    stage = await ChartsStage(tmp_path / "charts.sqlite").start_hub()
+    async with stage.charts() as charts:
+        subscribers = stage.hub.server._subscribers
+        assert subscribers is not None
+        with caplog.at_level(logging.WARNING, "oracle_hub.charts.recorder"):
+            for client in tuple(subscribers._clients):
+                subscribers._close_soon(client, CloseCode.TOO_SLOW)
+            await turns_until(
+                lambda: "closed with 4001 too_slow: more waited for us than server.max_unsent_bytes" in caplog.text
+            )
+        await turns_until(lambda: charts.live.status.connected)
+    await stage.stop()
 
 
 @pytest.mark.parametrize(("allowed", "status"), [((), 421), (("charts.example",), 200), (("*",), 200)])

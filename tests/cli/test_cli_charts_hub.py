@@ -67,3 +67,17 @@ def test_a_wrong_file_for_charts_is_refused_by_its_own_name(
     assert main(["charts", str(own), "--state", str(tmp_path / "state")]) != 0
     told = capsys.readouterr().err
     assert str(own) in told and said in told and told.count("\n") == 1
+
+
+def test_the_store_is_named_as_the_other_commands_name_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From where the command was called, wherever ``--state`` is. A file that is no store shows which one is opened."""
+    monkeypatch.chdir(tmp_path)
+    held = tmp_path / "bars.sqlite"
+    held.write_bytes(b"no store" * 100)
+    named = ["--database", "bars.sqlite", "--state", str(tmp_path / "state"), "--port", "0"]
+    assert main(["charts", "--hub", "http://127.0.0.1:1", *named]) != 0
+    told = capsys.readouterr().err
+    assert told.startswith(f"oracle-hub charts: {held}: damaged") and told.count("\n") == 1
+    assert not (tmp_path / "state").exists()

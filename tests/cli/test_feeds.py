@@ -255,6 +255,12 @@ async def test_line_ends_stay(feeds: Feeds, config: Path) -> None:
     assert data.count(b"\n") == data.count(b"\r\n") and load_config(config).feeds.keys() == {"SOL/USD", "BTC/USD"}
 
 
+async def test_a_byte_order_mark_does_not_stand_in_the_way(feeds: Feeds, config: Path) -> None:
+    write(config, b"\xef\xbb\xbf" + read(config))
+    assert (await feeds("add", "BTC/USD", "--config", config, "--write"))[0] == 0
+    assert load_config(config).feeds.keys() == {"SOL/USD", "BTC/USD"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

@@ -237,10 +237,13 @@ async def test_a_full_hub_is_named_and_not_pressed() -> None:
     await hub.server.stop("the test is over")
 
 
+LEFT_UNREAD = "more waited for us than server.max_unsent_bytes of the hub, or for too long"
+
+
 @pytest.mark.parametrize(
     ("code", "ended"),
     [
-        (4001, Reconnect("closed with 4001 too_slow")),
+        (4001, Reconnect(f"closed with 4001 too_slow: {LEFT_UNREAD}")),
         (4003, Reconnect("closed with 4003 too_slow")),
         (4501, GiveUp("unauthorized", "the hub does not know this token any more (closed with 4501 too_slow)")),
         (4499, Reconnect("closed with 4499 too_slow")),
