@@ -5,6 +5,9 @@ that of a server without heartbeats that is asked to do the same in turn. Once n
 another price all the time, so that digests must be made again. Every heartbeat is read by a C program on another core,
 which also counts those that came late. In turn with the servers, a C loop of ``send()`` writes a frame of the same size
 to as many sockets at the same pace: the floor.
+
+On loopback the sender also walks a packet's way up to its reader. Where the system permits it (root), each case is
+measured once more with that part on the reader's core (:mod:`benchmarks.elsewhere`): there it is in production.
 """
 
 import contextlib
@@ -12,12 +15,14 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
 from benchmarks import broadcasters, wire
 from benchmarks.broadcasters import OURS_LIVE
+from benchmarks.elsewhere import Loopback
 from benchmarks.fanout import broadcaster, sink_of
 from benchmarks.report import Figure, Report, Table, Value, main, progress
 from oracle_hub.server.frames import text_frame
@@ -39,12 +44,22 @@ class Case(msgspec.Struct, frozen=True):
     reader_pause_us: int = 5_000
     """The reader sleeps for so long between reads, so that the server does not pay for waking it with every frame: a
     subscriber on another machine is woken at its own cost. 0: it does."""
+    elsewhere: bool = False
+    """Whether the receiving half of the network is on the reader's core."""
+
+    @property
+    def suffix(self) -> str:
+        """Of the names of its figures."""
+        changes = "_while_prices_change" if self.per_second else "" if self.reader_pause_us else "_with_wakes"
+        return changes + "_elsewhere" * self.elsewhere
 
 
 CASES = (
     Case("nothing changes", 0),
     Case("200 prices a second", 200),
     Case("nothing changes, readers woken by the server", 0, reader_pause_us=0),
+    Case("nothing changes, received elsewhere", 0, elsewhere=True),
+    Case("200 prices a second, received elsewhere", 200, elsewhere=True),
 )
 
 
@@ -143,13 +158,25 @@ def kernel_cost(silent: list[Outcome], beating: list[Outcome]) -> float:
     return statistics.median(b.kernel_part - a.kernel_part for a, b in zip(silent, beating, strict=True))
 
 
-def run(repetitions: int, *, n_clients: int = N_CLIENTS, n_feeds: int = N_FEEDS, seconds: float = SECONDS) -> Report:
+def run(
+    repetitions: int,
+    *,
+    n_clients: int = N_CLIENTS,
+    n_feeds: int = N_FEEDS,
+    seconds: float = SECONDS,
+    loopback: Loopback | None = None,
+) -> Report:
+    """``loopback``: where cases that receive elsewhere are to run; without one they are left out."""
     wire.require_file_limit(n_clients + 100)
     rows: list[tuple[Value, ...]] = []
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory() as folder:
         programs = wire.build(Path(folder))
         for case in CASES:
+            if loopback is not None:
+                loopback.receive_elsewhere(case.elsewhere)
+            elif case.elsewhere:
+                continue
             silent, beating, floors = compare(programs, case, repetitions, n_clients, n_feeds, seconds)
             part = cost(silent, beating)
             floor, kernel = statistics.median(floors), kernel_cost(silent, beating)
@@ -171,8 +198,7 @@ def run(repetitions: int, *, n_clients: int = N_CLIENTS, n_feeds: int = N_FEEDS,
                     max(one.longest_gap_us for one in beating) / 1e3,
                 )
             )
-            suffix = "_while_prices_change" if case.per_second else "" if case.reader_pause_us else "_with_wakes"
-            bound = 1.0 if case.reader_pause_us else None
+            suffix, bound = case.suffix, 1.0 if case.reader_pause_us else None
             figures += [
                 Figure(f"heartbeats_cpu{suffix}", part, "% of a core", at_most=bound),
                 Figure(f"heartbeats_floor_cpu{suffix}", floor, "% of a core"),
@@ -188,10 +214,16 @@ def run(repetitions: int, *, n_clients: int = N_CLIENTS, n_feeds: int = N_FEEDS,
         f"{repetitions} turns of {seconds:g} s with and without, medians. Processor time of the whole process.",
         "Floor: send() in C of a frame as large, to as many sockets, once each heartbeat; only the sweep is measured. "
         "Kernel and user as the system tells them apart, which is by samples where it has nothing better.",
+        "Received elsewhere: the way up to the reader's socket is walked on the reader's core, as with a subscriber on "
+        "another machine; else by the sender." + ("" if loopback else " Not measured: it takes root and two cores."),
         f"Late: a client read nothing for more than {LATE_MS} ms, over all turns.",
     )
     return Report("heartbeats", tuple(figures), (Table("Cost of heartbeats", columns, tuple(rows)),), notes)
 
 
 if __name__ == "__main__":
+    try:
+        run = partial(run, loopback=Loopback())
+    except OSError as error:
+        progress(f"heartbeats: without the cases that receive elsewhere: {error}")
     sys.exit(main("heartbeats", "What heartbeats to a thousand subscribers cost.", run, repetitions=3))

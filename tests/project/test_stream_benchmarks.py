@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ import pytest
 from benchmarks import broadcasters, connections, fanout, heartbeats, latency, stall, throttled, tick_to_send, workers
 from benchmarks.report import Figure, Report, Table, main
 
+ROOT = Path(__file__).resolve().parents[2]
 needs_cc = pytest.mark.skipif(shutil.which("cc") is None, reason="the sink is in C, and there is no C compiler (cc)")
 
 
@@ -94,6 +98,35 @@ def test_heartbeats(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     assert 0 < changing["frames/s"] <= 30
     assert changing["floor %"] > 0
     assert changing["kernel us"] + changing["user us"] == pytest.approx(changing["us each"], abs=0.2, rel=0.01)
+
+
+ELSEWHERE = """
+import os, socket
+from benchmarks.elsewhere import Loopback
+try:
+    loopback = Loopback()
+except OSError:
+    raise SystemExit("not permitted")
+steering = "/sys/class/net/lo/queues/rx-0/rps_cpus"
+masks = []
+for elsewhere in (True, False):
+    loopback.receive_elsewhere(elsewhere)
+    masks.append(int(open(steering).read().replace(",", ""), 16))
+assert masks == [1 << sorted(os.sched_getaffinity(0))[1], 0], masks
+loopback.receive_elsewhere(True)
+listener = socket.create_server(("127.0.0.1", 0))
+sender, _ = socket.create_connection(listener.getsockname()), listener.accept()
+"""
+
+
+def test_a_loopback_that_receives_elsewhere_ends_with_its_process() -> None:
+    steering = Path("/sys/class/net/lo/queues/rx-0/rps_cpus")
+    before = steering.read_text()
+    ended = subprocess.run([sys.executable, "-c", ELSEWHERE], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    if "not permitted" in ended.stderr:
+        pytest.skip("a network namespace of one's own takes root and two cores")
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert steering.read_text() == before
 
 
 def test_a_report_as_rows_for_the_documentation(capsys: pytest.CaptureFixture[str]) -> None:
