@@ -65,6 +65,7 @@ class HubLife:
             max_age_ms=4_000,
             max_divergence_bps=max_divergence_bps,
             max_unsent_age_ms=self._max_unsent_age_ms,
+            heartbeat_ms=100,
         )
         new.write_text(text)
         new.replace(self._config)

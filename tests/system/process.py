@@ -32,7 +32,7 @@ HUB = """
 warmup_ms = {warmup_ms}
 max_divergence_bps = {max_divergence_bps}
 [server]
-heartbeat_ms = 100
+heartbeat_ms = {heartbeat_ms}
 max_unsent_age_ms = {max_unsent_age_ms}
 [solana]
 snapshot_interval_ms = 1_000
@@ -57,13 +57,15 @@ def hub_config(
     max_age_ms: int = 8_000,
     max_divergence_bps: int = 50,
     max_unsent_age_ms: int = 10_000,
+    heartbeat_ms: int = 500,
     feeds: Sequence[str] = FEEDS,
 ) -> str:
     """A configuration with short ages. With ``urls`` the hub takes the emulator there for the real chain.
 
     Ages are those of the primary, Pyth's and Chainlink's half a second and a second more. What the emulator writes is
     up to 3 s old before the next is there; the rest is for a machine that is busy: where every price is there, all stay
-    live. So is the warm-up, which lasts that long only where a source says nothing.
+    live. So is the warm-up, which lasts that long only where a source says nothing. Clients leave a hub that has said
+    nothing for two and a half heartbeats.
     """
     text = HUB.format(
         warmup_ms=warmup_ms,
@@ -71,6 +73,7 @@ def hub_config(
         chainlink_max_age_ms=max_age_ms + 1_000,
         max_divergence_bps=max_divergence_bps,
         max_unsent_age_ms=max_unsent_age_ms,
+        heartbeat_ms=heartbeat_ms,
     )
     text += f"{PYTH}max_age_ms = {max_age_ms + 500}\n"
     if urls is None:
@@ -90,6 +93,20 @@ async def patiently(waiting: Any, what: str) -> Any:
             return await waiting
     except TimeoutError:
         raise AssertionError(f"not within {PATIENCE_S:g} s: {what}") from None
+
+
+async def asked(
+    hub: "HubProcess", client: "Subscriber", path: str, wanted: Callable[[Message], bool], what: str
+) -> Message:
+    """Ask a hub, again at every message of its stream, until the answer is as wanted."""
+
+    async def ask() -> Message:
+        while not wanted(answer := await hub.get(path)):
+            await client.read()
+        return answer
+
+    answer: Message = await patiently(ask(), what)
+    return answer
 
 
 class Finished:

@@ -28,6 +28,9 @@ from tests.system.process import (
 )
 from tests.system.test_companion import charts_url
 
+GONE_WITHIN_MS = 5_000
+"""At once, for a page that shares a busy machine with all that it shows. Leases are longer."""
+
 LaunchCharts: TypeAlias = Callable[..., Awaitable[tuple[asyncio.subprocess.Process, str]]]
 
 PRICE = "document.querySelector('#price').textContent"
@@ -152,7 +155,7 @@ async def test_prices_go_at_once_when_sources_stop_and_come_back(
             else:  # also degraded, which can come between
                 first_none.pop(entry["feed"], None)
         for feed, entry in first_none.items():
-            assert gone_ms[feed] - entry["decided_us"] / 1_000 < 1_000, feed
+            assert gone_ms[feed] - entry["decided_us"] / 1_000 < GONE_WITHIN_MS, feed
         assert await page.value("document.querySelector('#ohlc').textContent") == ""
         assert "No price: " in await page.value("document.querySelector('#why-none').textContent")
         assert "no price" in await page.value("document.querySelector('#spoken').textContent")

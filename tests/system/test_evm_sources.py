@@ -17,16 +17,16 @@ from tests.system.process import command, subscriber
 SOL = PROXIES[1]["SOL/USD"]
 LINEUP = """
 [hub]
-warmup_ms = 1_500
+warmup_ms = 10_000
 [roles]
 primary = "doves"
 verifiers = ["pyth", "evm"]
 [sources.doves]
 kind = "doves.custody"
-max_age_ms = 4_000
+max_age_ms = 10_000
 [sources.pyth]
 kind = "pyth.hermes"
-max_age_ms = 4_500
+max_age_ms = 10_000
 [sources.evm]
 kind = "chainlink.evm"
 """

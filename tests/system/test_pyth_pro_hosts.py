@@ -5,12 +5,12 @@ from pathlib import Path
 from feeds.emulator.emulator import Emulator
 from feeds.emulator.faults import Fault
 from tests.system.conftest import Launch
-from tests.system.process import Message, Subscriber, command, subscriber
+from tests.system.process import Message, Subscriber, asked, command, subscriber
 
 SIGNED = Path(__file__).resolve().parents[2] / "deploy" / "simulate-signed.toml"
 LINEUP = """
 [hub]
-warmup_ms = 1_500
+warmup_ms = 3_000
 [roles]
 primary = "lazer"
 verifiers = ["edge", "streams"]
@@ -18,12 +18,19 @@ verifiers = ["edge", "streams"]
 kind = "pyth.pro"
 [sources.edge]
 kind = "edge.rest"
+max_age_ms = 9_000
 [sources.streams]
 kind = "chainlink.streams"
+max_age_ms = 9_000
 redistribute = "full"
 [feeds."SOL/USD"]
 [feeds."BTC/USD"]
 """
+
+
+def all_heard(prices: Message) -> bool:
+    """References need not be heard before there are prices."""
+    return {one["status"] for feed in prices["feeds"] for one in feed["inputs"].values()} == {"ok"}
 
 
 async def test_the_simulation_of_signed_sources_is_proved_and_replays(launch: Launch) -> None:
@@ -31,7 +38,8 @@ async def test_the_simulation_of_signed_sources_is_proved_and_replays(launch: La
     async with subscriber(hub) as client:
         for name in ("SOL/USD", "BTC/USD", "ETH/USD", "USDC/USD", "USDT/USD"):
             await client.feed(name, lambda one: one["state"] == "live", f"{name} live by signed sources")
-    for feed in (await hub.get("/v1/prices?detail=full"))["feeds"]:
+        prices = await asked(hub, client, "/v1/prices?detail=full", all_heard, "every source of every feed")
+    for feed in prices["feeds"]:
         assert feed["source"] == "edge" and feed["inputs"]["lazer"]["transport"].startswith("pro:")
         proved = {name: one["verified"] for name, one in feed["inputs"].items()}
         signed = dict.fromkeys(("edge", "streams", "lazer", "hermes"), True)
@@ -61,6 +69,11 @@ def placed(chain: Emulator, *lines: str) -> tuple[str, dict[str, str]]:
     return config, secrets
 
 
+def told_by(ready: Message) -> set[tuple[str, str | None, str]]:
+    """What is told of which way and feed."""
+    return {(one["transport"], one["feed"], one["condition"]) for one in ready["conditions"]}
+
+
 async def test_strangers_and_a_key_without_rights_are_named(launch: Launch, chain: Emulator) -> None:
     config, secrets = placed(chain)
     chain.inject(Fault(kind="not_entitled", source="lazer", feed="BTC/USD"))
@@ -68,22 +81,22 @@ async def test_strangers_and_a_key_without_rights_are_named(launch: Launch, chai
     async with subscriber(hub) as client:
         await client.feed("SOL/USD", lambda one: one["state"] == "live", "live")
         await client.feed("BTC/USD", lambda one: one["state"] == "degraded", "degraded without a right to it")
-        ready = await hub.get("/readyz")
-        told = {(one["transport"], one["feed"], one["condition"]) for one in ready["conditions"]}
-        assert told == {(f"pro:{number}", "BTC/USD", "not_entitled") for number in (1, 2, 3)}
+        refusals = {(f"pro:{number}", "BTC/USD", "not_entitled") for number in (1, 2, 3)}
+        await asked(hub, client, "/readyz", lambda ready: told_by(ready) == refusals, "BTC/USD refused by every host")
         chain.inject(Fault(kind="forged", source="lazer"))
         await client.feed("SOL/USD", lambda one: one["state"] == "degraded", "degraded, strangers being refused")
-        ready = await hub.get("/readyz")
+        strangers = {(f"pro:{number}", "SOL/USD", "unverified") for number in (1, 2, 3)}
+        ready = await asked(hub, client, "/readyz", lambda one: told_by(one) >= strangers, "strangers at every host")
         texts = {one["text"] for one in ready["conditions"] if one["condition"] == "unverified"}
         assert texts and all(text.startswith("not verified: unknown_signer: ") for text in texts)
     assert await hub.end() == 0
     refused = await launch(config=config, env=secrets | {"PRO_KEY": "wrong"}, state="refused")
     async with subscriber(refused) as client:
         await client.feed("SOL/USD", lambda one: one["state"] == "degraded", "degraded without a key")
-        told = {
-            (one["transport"], one["feed"], one["condition"]) for one in (await refused.get("/readyz"))["conditions"]
-        }
-        assert told == {(f"pro:{number}", None, "not_entitled") for number in (1, 2, 3)}
+        refusals = {(f"pro:{number}", None, "not_entitled") for number in (1, 2, 3)}
+        await asked(
+            refused, client, "/readyz", lambda ready: told_by(ready) == refusals, "the key refused by every host"
+        )
     assert await refused.end() == 0
 
 
@@ -101,7 +114,7 @@ async def goes_on(client: Subscriber, what: str) -> None:
 
 
 async def test_hosts_die_in_turn_and_two_of_three_at_once(launch: Launch, chain: Emulator) -> None:
-    config, secrets = placed(chain, "max_age_ms = 3_000")
+    config, secrets = placed(chain, "max_age_ms = 8_000")
     hub = await launch(config=config, env=secrets)
     async with subscriber(hub) as client:
         await client.feed("SOL/USD", lambda one: one["state"] == "live", "live")

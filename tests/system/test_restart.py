@@ -179,7 +179,7 @@ async def test_a_reload_that_moves_the_links(launch: Launch, chain: Emulator, tm
 async def test_a_reload_says_what_it_cannot_change(launch: Launch, tmp_path: Path) -> None:
     config = hub_config()
     hub = await launch(config=config)
-    (tmp_path / "hub.toml").write_text(config.replace("heartbeat_ms = 100", "heartbeat_ms = 200"))
+    (tmp_path / "hub.toml").write_text(config.replace("heartbeat_ms = 500", "heartbeat_ms = 200"))
     hub.send_signal(signal.SIGHUP)
     line = await hub.logged("next start")
     assert "[server]" in line

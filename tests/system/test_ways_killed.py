@@ -12,7 +12,7 @@ from tests.system.process import HubProcess, Message, Subscriber, command, entri
 SOL = "SOL/USD"
 LINEUP = """
 [hub]
-warmup_ms = 3_000
+warmup_ms = 10_000
 [solana]
 snapshot_interval_ms = 1_000
 silence_ms = 2_000
@@ -24,12 +24,12 @@ primary = "edge"
 verifiers = ["chainlink", "pyth"]
 [sources.edge]
 kind = "edge.rest"
-max_age_ms = 5_000
+max_age_ms = 8_000
 signers = "simulated"
 hosts = {edge}
 [sources.chainlink]
 kind = "chainlink.streams"
-max_age_ms = 6_000
+max_age_ms = 9_000
 redistribute = "full"
 signers = "simulated"
 hosts = {streams}
@@ -40,7 +40,7 @@ api_secret = "env:DS_SECRET"
 kind = "doves.chainlink"
 [sources.pyth]
 kind = "pyth.hermes"
-max_age_ms = 6_000
+max_age_ms = 9_000
 signers = "simulated"
 hosts = {hermes}
 [sources.pyth.ways.pushed]

@@ -207,7 +207,8 @@ async def test_a_stuck_worker_holds_up_nobody_and_is_replaced(launch: Launch, ch
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 async def test_no_worker_outlives_its_hub(launch: Launch, chain: Emulator, how: signal.Signals) -> None:
-    config = hub_config(chain.urls).replace("max_age_ms = 8000", "max_age_ms = 2_500")  # the primary's
+    config = hub_config(chain.urls, heartbeat_ms=100)
+    config = config.replace("max_age_ms = 8000", "max_age_ms = 2_500")  # the primary's
     hub = await launch("--workers", N_WORKERS, config=config)
     async with on(hub, 1, 2, 3) as clients:
         for client in clients:
@@ -262,7 +263,7 @@ async def test_tokens_and_their_renewal_reach_every_worker(
 
     def config(name: str) -> str:
         token = f'[[server.tokens]]\nname = "desk"\ntoken = "env:HUB_TOKEN_{name}"\n'
-        return hub_config().replace("heartbeat_ms = 100", "heartbeat_ms = 100\nrequire_token = true") + token
+        return hub_config().replace("[server]\n", "[server]\nrequire_token = true\n") + token
 
     hub = await launch("--workers", 2, config=config("A"))
 
