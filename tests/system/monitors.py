@@ -19,7 +19,7 @@ PROMETHEUS, ALERTMANAGER = "prometheus", "prometheus-alertmanager"
 
 
 def prometheus_config(folder: Path, hubs: Sequence[str], alertmanager: int) -> Path:
-    """The shipped configuration and rules for these hubs, every second; holds outlast two answers that come too late."""
+    """The shipped configuration and rules for these hubs, every second; a hold outlasts two late answers."""
     config, rules = tree(DEPLOY / "prometheus" / "prometheus.yml"), tree(RULES)
     config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "250ms"}
     config["alerting"]["alertmanagers"][0]["static_configs"] = [{"targets": [f"127.0.0.1:{alertmanager}"]}]

@@ -93,9 +93,9 @@ async def test_strangers_and_a_key_without_rights_are_named(launch: Launch, chai
     refused = await launch(config=config, env=secrets | {"PRO_KEY": "wrong"}, state="refused")
     async with subscriber(refused) as client:
         await client.feed("SOL/USD", lambda one: one["state"] == "degraded", "degraded without a key")
-        refusals = {(f"pro:{number}", None, "not_entitled") for number in (1, 2, 3)}
+        wrong_key = {(f"pro:{number}", None, "not_entitled") for number in (1, 2, 3)}
         await asked(
-            refused, client, "/readyz", lambda ready: told_by(ready) == refusals, "the key refused by every host"
+            refused, client, "/readyz", lambda ready: told_by(ready) == wrong_key, "the key refused by every host"
         )
     assert await refused.end() == 0
 
