@@ -56,7 +56,7 @@ class Events:
 async def events(charts: Charts, query: str = "", last_id: str | None = None) -> AsyncIterator[Events]:
     headers = {} if last_id is None else {"Last-Event-ID": last_id}
     async with (
-        aiohttp.ClientSession(charts.url, timeout=aiohttp.ClientTimeout(total=10)) as http,
+        aiohttp.ClientSession(charts.url, timeout=aiohttp.ClientTimeout(total=PATIENCE_S)) as http,
         http.get(f"/v1/sse{query}", headers=headers) as response,
     ):
         assert (response.status, response.content_type) == (200, "text/event-stream")

@@ -18,6 +18,7 @@ from oracle_hub.charts.store import Position, Retention, Store, Written, open_st
 from oracle_hub.charts.store_schema import BAR_COLUMNS
 from oracle_hub.errors import StoreError
 from tests.charts.plain_bars import BEGIN_US, FEED, INSTANCE, histories, plain_bars, point
+from tests.patience import PATIENCE_S
 
 FOREVER_US = 2**62
 ROOT = Path(__file__).resolve().parents[2]
@@ -285,7 +286,12 @@ print(written + 500)
 def test_a_disk_that_takes_no_more_is_one_clear_line_and_the_same_write_works_later(tmp_path: Path) -> None:
     path = tmp_path / "bars.sqlite"
     done = subprocess.run(
-        [sys.executable, "-c", FILLER, str(path)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", FILLER, str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
     message, written = done.stdout.splitlines()
@@ -428,7 +434,7 @@ def test_closing_waits_for_a_write_that_is_under_way(tmp_path: Path) -> None:
 
     def put(db: sqlite3.Connection) -> None:
         writing.set()
-        assert closing.wait(10)
+        assert closing.wait(PATIENCE_S)
         db.execute("SELECT count(*) FROM names").fetchone()
         ended.append("written")
 
@@ -438,12 +444,12 @@ def test_closing_waits_for_a_write_that_is_under_way(tmp_path: Path) -> None:
 
     writer = threading.Thread(target=store._transaction, args=(put,))
     writer.start()
-    assert writing.wait(10)
+    assert writing.wait(PATIENCE_S)
     closer = threading.Thread(target=close)
     closer.start()
     closing.set()
-    writer.join(10)
-    closer.join(10)
+    writer.join(PATIENCE_S)
+    closer.join(PATIENCE_S)
     assert ended == ["written", "closed"]
     with pytest.raises(StoreError, match="closed database"):
         store.write()

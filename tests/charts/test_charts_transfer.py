@@ -23,6 +23,7 @@ from oracle_hub.charts.transfer import Source, read_csv, with_coarser
 from oracle_hub.cli import main
 from oracle_hub.errors import ChartsError
 from tests.charts.plain_bars import BEGIN_US, FEED, histories, point
+from tests.patience import PATIENCE_S
 
 NOW_US = 1_800_000_000 * SECOND_US
 FOREVER_US = 2**62
@@ -152,7 +153,7 @@ class UdfServer:
 
     def __enter__(self) -> "UdfServer":
         self._thread.start()
-        assert self._ready.wait(10)
+        assert self._ready.wait(PATIENCE_S)
         return self
 
     def __exit__(self, *_: object) -> None:
