@@ -89,6 +89,9 @@ class Source:
     def now_us(self) -> int:
         return now_us()
 
+    def current(self, now_us: int) -> bool:
+        return True
+
     async def explain(self, feed: str) -> Mapping[str, Any] | None:
         return None
 

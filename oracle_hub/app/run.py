@@ -347,6 +347,9 @@ class Application:
     def now_us(self) -> int:
         return self.clock.now_us()
 
+    def current(self, now_us: int) -> bool:
+        return True  # it is this program that publishes
+
     async def explain(self, feed: str) -> dict[str, object] | None:
         answer = explain_feed(self.pump.engine, feed, self.clock.now_us())
         return None if answer is None else {**answer, "simulated": self.simulated}

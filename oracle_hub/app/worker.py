@@ -41,6 +41,8 @@ log = logging.getLogger("oracle_hub.worker")
 
 SILENCE_S = 3.0
 """Six ticks of the hub: then it is hung, or we are too far behind, and nobody may trust what is shown here."""
+QUIET_S = 1.0
+"""Two ticks of the hub: what it said last is too old for a heartbeat, which would say that nothing came after it."""
 HUB_LOST = "hub_lost"
 """The reason that subscribers are given."""
 
@@ -60,12 +62,22 @@ class Worker(asyncio.Protocol):
         self._starting: asyncio.Task[None] | None = None
         self._listening = False
         self._offset_us = 0
+        self._word_us = 0
+        """When the hub said what it said last, on the machine's monotonic clock."""
         self._heard_s = asyncio.get_running_loop().time()
         self.failed = False
 
     def now_us(self) -> int:
         """The hub's clock."""
         return time.monotonic_ns() // 1_000 + self._offset_us
+
+    def current(self, now_us: int) -> bool:
+        """Whether the hub spoke so shortly before a time of its clock that a heartbeat may be said then."""
+        return now_us - self._offset_us - self._word_us <= QUIET_S * 1e6
+
+    def _word(self, at_us: int) -> None:
+        """The hub said something, at this time of its clock: all from before it is here."""
+        self._word_us = max(self._word_us, at_us - self._offset_us)
 
     # The pipe.
 
@@ -138,6 +150,7 @@ class Worker(asyncio.Protocol):
         if self.server is None or self._service is None:
             self._past.append(message)
             return
+        self._word(message.batch.now_us)
         self._service.take(message.batch)
         self.server.publish(message.batch, journaled=message.journaled)
 
@@ -150,6 +163,7 @@ class Worker(asyncio.Protocol):
 
     def _tick(self, tick: Tick) -> None:
         self._offset_us = tick.offset_us
+        self._word(tick.sent_us)
         behind_s = (self.now_us() - tick.sent_us) / 1e6
         if behind_s > SILENCE_S and self._listening:
             # Stopped for a while, or no match for its feed: what is shown here is as old. Before it listens nothing is
@@ -176,7 +190,7 @@ class Worker(asyncio.Protocol):
         self._offset_us = start.offset_us
 
     def _go_live(self, live: Live) -> None:
-        self._service = FedService(live, now_us=self.now_us, send=self._send)
+        self._service = FedService(live, now_us=self.now_us, current=self.current, send=self._send)
         self.server = Server(self._service, live.settings)
         self.server.load([(message.batch, message.journaled) for message in self._past])
         self._past.clear()

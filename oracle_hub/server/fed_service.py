@@ -23,6 +23,7 @@ class FedService:
     Args:
         live: how things stood when the hub had said all that was before.
         now_us: the hub's clock.
+        current: whether the hub's last word is young enough, at a time of its clock, for a heartbeat.
         send: sends a question to the hub, whose answer comes back through :meth:`answered`.
     """
 
@@ -31,10 +32,12 @@ class FedService:
         live: Live,
         *,
         now_us: Callable[[], int],
+        current: Callable[[int], bool],
         send: Callable[[Ask], None],
         timeout_s: float = ANSWER_TIMEOUT_S,
     ) -> None:
         self.now_us = now_us
+        self.current = current
         self.seq = live.seq
         self._facts = live.facts
         self._decisions = {decision.feed: decision for decision in live.decisions}

@@ -91,6 +91,10 @@ class Service(Protocol):
         """Our clock: microseconds since 1970, carried by the monotonic clock."""
         ...
 
+    def current(self, now_us: int) -> bool:
+        """Whether all is here that was published until about ``now_us``; where not, no heartbeat may say so."""
+        ...
+
     async def explain(self, feed: str) -> Mapping[str, Any] | msgspec.Raw | None:
         """Why a feed is as it is, as JSON values or as JSON; None for an unknown feed."""
         ...

@@ -406,6 +406,8 @@ class Subscribers:
     def _heartbeats(self, n: int) -> bool:
         """Some of those that are due; False when there are no more."""
         now_us = self._service.now_us()
+        if not self._service.current(now_us):
+            return False
         sweep = self._board.beats.take(n, now_us)
         if sweep is not None:
             self._write_sweep(sweep)

@@ -14,7 +14,8 @@ import msgspec
 import orjson
 
 from feeds.emulator.emulator import Emulator, EmulatorSettings, EmulatorUrls
-from oracle_hub.app.worker import SILENCE_S
+from oracle_hub.app.worker import QUIET_S
+from tests.checker.lineup import FEEDS
 from tests.checker.proxy import FaultProxy
 from tests.checker.recorder import ClientSpec
 from tests.checker.records import ClockAnchor, LogRecord, read_anchors, read_log
@@ -25,9 +26,9 @@ START_TIMEOUT_S = 40.0
 END_TIMEOUT_S = 15.0
 USUAL_BPS = 50
 """``hub.max_divergence_bps``, where no reload says otherwise."""
-HOP_US = int(SILENCE_S * 1_000_000)
-"""A batch that was decided so long before a heartbeat may still be on its way to the worker that sent the heartbeat: a
-worker that is further behind ends."""
+HOP_US = int(QUIET_S * 1_000_000)
+"""A batch that was decided so long before a heartbeat may still be on its way to the worker that sent the heartbeat:
+one that has heard nothing younger than that sends none."""
 
 
 class HubLife:
@@ -42,7 +43,7 @@ class HubLife:
         self._serving = False
         self._n_workers = n_workers
         self._config = directory / "hub.toml"
-        self.configure(USUAL_BPS)
+        self.configure()
         self._plant = plant
         self.proxies: list[FaultProxy] = []
         self.process: asyncio.subprocess.Process | None = None
@@ -56,8 +57,8 @@ class HubLife:
     def anchors(self) -> Path:
         return self.directory / "anchors.jsonl"
 
-    def configure(self, max_divergence_bps: int) -> None:
-        """Write the configuration that a start or a reload reads."""
+    def configure(self, max_divergence_bps: int = USUAL_BPS, without: str | None = None) -> None:
+        """Write the configuration that a start or a reload reads: one feed may be left out."""
         new = self._config.with_suffix(".new")
         text = hub_config(
             self._urls,
@@ -66,13 +67,14 @@ class HubLife:
             max_divergence_bps=max_divergence_bps,
             max_unsent_age_ms=self._max_unsent_age_ms,
             heartbeat_ms=100,
+            feeds=[feed for feed in FEEDS if feed != without],
         )
         new.write_text(text)
         new.replace(self._config)
 
-    def reload(self, max_divergence_bps: int = USUAL_BPS) -> None:
+    def reload(self, max_divergence_bps: int = USUAL_BPS, without: str | None = None) -> None:
         """Let the process go on by another configuration. One that has only begun to start is left alone."""
-        self.configure(max_divergence_bps)
+        self.configure(max_divergence_bps, without)
         if self._serving:
             self.signal(signal.SIGHUP)
 

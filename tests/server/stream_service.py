@@ -34,7 +34,7 @@ class HubService:
         self.hub = Hub(
             Catalog(map(feed_spec, feeds)), epoch=epoch, config_hash="c0ffee", started_us=START_US, warmup_us=1_000_000
         )
-        self.is_ready = True
+        self.is_ready = self.is_current = True
         self.signed_updates: dict[tuple[str, str, int, int], str] = {}
         """Base64 by feed, source, publish time and price."""
         first = self.hub.step(START_US)
@@ -60,6 +60,9 @@ class HubService:
 
     def now_us(self) -> int:
         return self.clock_us
+
+    def current(self, now_us: int) -> bool:
+        return self.is_current
 
     async def explain(self, feed: str) -> Mapping[str, Any] | None:
         held = self.hub.decisions.get(feed)

@@ -20,7 +20,9 @@ class Hub:
         self.hub = HubService("SOL/USD", "BTC/USD")
         self.asked: list[Ask] = []
         live = Live(ServerSettings(), facts_of(self.hub), self.hub.seq, tuple(self.hub.decisions.values()))
-        self.service = FedService(live, now_us=self.hub.now_us, send=self.asked.append, timeout_s=timeout_s)
+        self.service = FedService(
+            live, now_us=self.hub.now_us, current=self.hub.current, send=self.asked.append, timeout_s=timeout_s
+        )
 
 
 def test_it_stands_as_the_hub_does() -> None:
@@ -79,7 +81,7 @@ async def test_a_server_that_starts_late_has_the_past_for_resumes_and_publishes_
     both = Hub()
     past = [Published(both.hub.tick("SOL/USD", 15_000_000_000 + n), n != 2) for n in range(4)]
     live = Live(ServerSettings(), facts_of(both.hub), both.hub.seq, tuple(both.hub.decisions.values()))
-    service = FedService(live, now_us=both.hub.now_us, send=both.asked.append)
+    service = FedService(live, now_us=both.hub.now_us, current=both.hub.current, send=both.asked.append)
     server = Server(service, ServerSettings(port=0, worker=2, reuse_port=True))
     server.load([(one.batch, one.journaled) for one in past])
     server.publish(both.hub.tick("BTC/USD", 6_000_000_000_000))

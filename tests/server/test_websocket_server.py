@@ -174,6 +174,18 @@ async def test_a_session_that_fails_inside_ends_alone(
     assert stage.server.errors == 1
 
 
+async def test_no_heartbeat_is_said_while_not_all_is_here(stage: Stage) -> None:
+    await stage.start()
+    client = await stage.subscriber("SOL/USD")
+    stage.service.is_current = False
+    stage.server.heartbeat()
+    stage.tick("SOL/USD", 15_010_000_000)
+    assert (await client.read())["type"] == "update"  # news is news however late
+    stage.service.is_current = True
+    stage.server.heartbeat()
+    assert (await client.read())["type"] == "heartbeat"
+
+
 async def test_who_subscribes_to_nothing_is_closed(stage: Stage) -> None:
     await stage.start(subscribe_timeout_ms=1_000)
     good, bad = await stage.subscriber("*"), await stage.connect()
