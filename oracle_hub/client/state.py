@@ -173,6 +173,9 @@ class ClientState:
                 return self._on_error(message)
             case wire.AuthRequired():
                 return [GiveUp("unauthorized", "the hub wants a token: pass token=…")]
+            case wire.Config():  # a feed that was refused may be there now
+                there = self._sub is not None and not self.rejected.keys().isdisjoint(message.feeds)
+                return self._resubscribe(now_us, resume=self.wanted.mode == "all") if there else []
             case _:
                 return []
         if not self.offset.heard(sent_us, now_us):
@@ -269,12 +272,10 @@ class ClientState:
         return some and any(feed not in self._mirror.feeds for feed in answer.accepted)
 
     def _resubscribe(self, now_us: int, *, resume: bool) -> list[Effect]:
-        old, effects = self._sub, []
         if self._link != "syncing":
             self._set_link("gap")
-        if old is not None:
-            effects.append(Send(wire.encode(wire.Unsubscribe(sub=old))))
-        return [*effects, self._subscribe(now_us, resume=resume)]
+        leave = [] if self._sub is None else [Send(wire.encode(wire.Unsubscribe(sub=self._sub)))]
+        return [*leave, self._subscribe(now_us, resume=resume)]
 
     def _on_snapshot(self, message: wire.Snapshot, now_us: int) -> list[Effect]:
         if message.sub != self._sub or self.hello is None:

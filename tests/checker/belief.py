@@ -49,6 +49,8 @@ class Belief:
         self.sub, self.instance = message["sub"], instance
         self.recovering = message["recovered"] is True
         self.current = self.recovering
+        for rejected in message["rejected"]:  # one that was removed meanwhile
+            self.feeds.pop(rejected["feed"], None)
 
     def take(self, message: Message) -> None:
         """A snapshot, update or heartbeat for this subscription."""

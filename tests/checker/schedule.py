@@ -5,6 +5,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from tests.checker.lineup import FEEDS
+
 Kind: TypeAlias = Literal[
     "stop_hub",
     "kill_hub",
@@ -45,6 +47,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     or the greatest distance between sources that a reload allows; which worker of its hub."""
     source: str = ""
     feed: str | None = None
+    """Of a source's fault: the only one, or None for all. Of a reload: the one that is left out."""
 
 
 def _lane(
@@ -78,9 +81,8 @@ def _event(rng: random.Random, kind: Kind, at_s: float, whole_s: float, n_target
             step_s = rng.choice((HOUR_S, -HOUR_S))
             return Event(at_s=at_s, kind=kind, target=target, duration_s=rng.uniform(8.0, 14.0), value=step_s)
         case "reload_hub":
-            return Event(
-                at_s=at_s, kind=kind, target=target, duration_s=rng.uniform(3.0, 8.0), value=rng.choice((40, 70))
-            )
+            duration_s, bps, left_out = rng.uniform(3.0, 8.0), rng.choice((40, 70)), rng.choice(FEEDS)
+            return Event(at_s=at_s, kind=kind, target=target, duration_s=duration_s, value=bps, feed=left_out)
         case "delay":
             return Event(at_s=at_s, kind=kind, target=target, duration_s=5.0, value=rng.randrange(5, 150))
         case "throttle":

@@ -9,7 +9,7 @@ from tests.checker.belief import digest_of
 from tests.checker.expected import PRICE_STATES, Entry, differences, held_feed, merge_differences, shown
 from tests.checker.findings import Report
 from tests.checker.records import Believed, HeldFeed
-from tests.checker.truth import Run
+from tests.checker.truth import Decided, Run
 
 Message: TypeAlias = dict[str, Any]
 
@@ -65,6 +65,11 @@ class SubscriptionCheck:
 
     def _follows(self, feed: str) -> bool:
         return self._feeds is None or feed in self._feeds
+
+    def _there(self, seq: int) -> dict[str, Decided]:
+        """What it follows and is in the configuration, after batch ``seq``."""
+        found = ((feed, self._run.at(feed, seq)) for feed in self.feeds)
+        return {feed: one for feed, one in found if one is not None and one.reason != "removed"}
 
     # Snapshots and updates.
 
@@ -134,7 +139,7 @@ class SubscriptionCheck:
         seq = message["seq"]
         if self._held is not None and seq < self._held:
             complain("order", "a snapshot from before what is held", seq=seq, held=self._held)
-        self._feeds_are(message, {feed for feed in self.feeds if self._run.at(feed, seq)}, complain)
+        self._feeds_are(message, set(self._there(seq)), complain)
         for entry in message["feeds"]:
             self._compare(entry, seq, message["sent_us"], complain)
 
@@ -206,8 +211,7 @@ class SubscriptionCheck:
     # Heartbeats, and what the client made of it all.
 
     def _held_feeds(self, seq: int, at_us: int) -> dict[str, HeldFeed]:
-        found = ((feed, self._run.at(feed, seq)) for feed in self.feeds)
-        return {feed: held_feed(one, at_us, self._max_age_us) for feed, one in found if one is not None}
+        return {feed: held_feed(one, at_us, self._max_age_us) for feed, one in self._there(seq).items()}
 
     def heartbeat(self, message: Message, complain: Complain) -> None:
         """It names what was last sent, leaves out nothing that was decided before, and has the digest of all that."""

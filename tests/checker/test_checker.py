@@ -7,6 +7,8 @@ import msgspec
 import orjson
 import pytest
 
+from oracle_hub.core.catalog import Catalog
+from tests.checker.belief import Belief
 from tests.checker.check import check
 from tests.checker.fabricated import FabricatedRun, fabricated_run
 from tests.checker.findings import RULES, Report
@@ -264,6 +266,43 @@ def test_a_config_of_another_epoch_is_found() -> None:
     log = log_of(run, "first")
     alter(log, find(log, "config"), lambda message: message.update(epoch=1))
     assert "config" in rules(check(logs(run), run.truth))
+
+
+def feed_removed_run() -> FabricatedRun:
+    """A feed leaves the configuration and comes back, before clients of every kind and some that come between."""
+    run = FabricatedRun()
+    both, without = run.service.hub.catalog, Catalog(one for one in run.service.hub.catalog.feeds if one.feed[0] == "S")
+    every = [run.join("all", mode="all"), run.join("latest"), run.join("named", feeds=["BTC/USD", "SOL/USD"])]
+    run.join("throttled", max_hz=1)
+    run.tick("BTC/USD", 6_000_000_000_000)
+    held = [Belief(one.belief) for one in every]
+    for catalog, config_hash in ((without, "less"), (both, "more")):
+        run.service.hub.reload(catalog, config_hash)
+        run.tick("SOL/USD", 15_000_000_000)
+        for client in run.clients:
+            client.tell({"type": "config", **run.standing})
+        run.tick("SOL/USD", 15_000_000_001)
+        for one, belief in zip(every, held, strict=True):
+            run.join(f"{one.name} resumes {config_hash}", resume=belief, **one.options)
+            run.join(f"{one.name} joins {config_hash}", **one.options)
+        run.heartbeat()
+    run.tick("BTC/USD", 6_000_000_000_001)
+    run.heartbeat()
+    return run
+
+
+def test_a_feed_that_leaves_the_configuration_and_comes_back_passes() -> None:
+    run = feed_removed_run()
+    report = check(logs(run), run.truth)
+    assert report.findings == []
+    assert all(client.belief.current for client in run.clients)
+
+
+def test_a_removal_that_was_not_told_is_found() -> None:
+    run = feed_removed_run()
+    log = log_of(run, "latest")
+    alter(log, find(log, "update", 2), lambda message: message["feeds"].pop())
+    assert "loss" in rules(check(logs(run), run.truth))
 
 
 def stalled_run(stuck_us: int, **end: Any) -> tuple[FabricatedRun, Report]:

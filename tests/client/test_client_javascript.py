@@ -277,6 +277,34 @@ async def test_a_gap_is_resumed_and_a_wrong_digest_asks_for_a_snapshot() -> None
         await program.end()
 
 
+async def test_a_feed_that_was_refused_is_asked_for_when_a_reload_brings_it() -> None:
+    require(node() is not None, "node")
+    requests: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    sockets: asyncio.Queue[ServerConnection] = asyncio.Queue()
+    keys: dict[str, Any] = {"policy": "strict", "config_hash": "", "simulated": None}
+
+    async def play(socket: ServerConnection) -> None:
+        hello = {"protocol": "oraclehub.v1", "instance": "i", "heartbeat_ms": 3_600_000, "feeds": ["SOL/USD"]}
+        await socket.send(said("hello", START_US, limits={}, **keys, **hello))
+        await sockets.put(socket)
+        async for text in socket:
+            await requests.put(json.loads(text))
+
+    async with serve(play, "127.0.0.1", 0, subprotocols=[Subprotocol("oraclehub.v1")]) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        program = await Program.start([f"ws://127.0.0.1:{port}/"], feeds=["SOL/USD", "BTC/USD"])
+        hub, request = await sockets.get(), await requests.get()
+        rejected = [{"feed": "BTC/USD", "code": "unknown_feed"}]
+        answer = {"id": request["id"], "channel": "prices", "accepted": ["SOL/USD"], "recovered": None}
+        await hub.send(said("subscribed", START_US, rejected=rejected, received_us=START_US, **answer))
+        await hub.send(said("config", START_US, feeds=["SOL/USD"], **keys))
+        await hub.send(said("config", START_US, feeds=["SOL/USD", "BTC/USD"], **keys))
+        assert await requests.get() == {"type": "unsubscribe", "sub": 1}
+        assert (await requests.get())["feeds"] == ["SOL/USD", "BTC/USD"]
+        assert requests.empty()
+        await program.end()
+
+
 SECRET = "c0ffee-5ca1ab1e~token+of/desk?a="
 
 

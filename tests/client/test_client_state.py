@@ -291,6 +291,23 @@ def test_a_feed_that_was_refused_and_exists_now_is_asked_for_again() -> None:
     assert [request.get("resume") for request in link.requests] == [None, None]
 
 
+@pytest.mark.parametrize(("mode", "resume"), [("latest", None), ("all", {"epoch": 7, "seq": 10, "instance": INSTANCE})])
+def test_a_feed_that_was_refused_is_asked_for_when_a_reload_brings_it(mode: str, resume: object) -> None:
+    link = Link(feeds=("SOL/USD", "BTC/USD"), mode=mode)
+    link.hello()
+    link.accept(rejected=("BTC/USD",))
+    link.snapshot(10, entry())
+    link.requests.clear()
+    reload: dict[str, Any] = {"epoch": 7, "seq": 10, "policy": "strict", "config_hash": "c", "simulated": None}
+    assert link.say("config", **reload, feeds=["SOL/USD"]) == [] and not link.requests
+    assert link.say("config", **reload, feeds=["SOL/USD", "BTC/USD"]) == []
+    assert [request["type"] for request in link.requests] == ["unsubscribe", "subscribe"]
+    assert link.requests[1]["resume"] == resume
+    link.accept(sub=2)
+    link.snapshot(11, entry(), entry("7", "BTC/USD"), sub=2)
+    assert (link.price(), link.price("BTC/USD"), link.state.rejected) == (150, 7, {})
+
+
 def test_a_removed_feed_is_unknown() -> None:
     link = Link(feeds=("*",)).start()
     link.news()

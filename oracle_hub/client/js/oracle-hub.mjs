@@ -402,7 +402,7 @@ export class OracleHub extends EventTarget {
       error: () => this.#onError(message),
       goaway: () => this.#drop(`the hub is going away: ${message.reason}`, message.retry_after_ms),
       unsubscribed: () => {},
-      config: () => {},
+      config: () => this.#onConfig(message),
     };
     if (!Object.hasOwn(handlers, message.type)) {
       this.#stats.unknownMessages += 1; // grows by addition: types that we don't know are for others
@@ -416,6 +416,11 @@ export class OracleHub extends EventTarget {
       return;
     }
     handlers[message.type]();
+  }
+
+  #onConfig({ feeds }) {
+    const there = this.#sub !== null && feeds.some((feed) => this.#rejected.has(feed)); // refused before
+    if (there) this.#resubscribe(false);
   }
 
   #onHello(hello, nowUs) {
