@@ -253,6 +253,7 @@ class ClientState:
         self.rejected = {entry.feed: entry.code for entry in answer.rejected}
         self._look_at_all = True
         for feed in self.rejected:
+            self._mirror.feeds.pop(feed, None)
             self._note(feed)
         if answer.sub is None:
             return [Reconnect(f"the hub has none of the feeds {', '.join(self.rejected)[:100]}")]

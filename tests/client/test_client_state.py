@@ -291,6 +291,18 @@ def test_a_feed_that_was_refused_and_exists_now_is_asked_for_again() -> None:
     assert [request.get("resume") for request in link.requests] == [None, None]
 
 
+def test_a_feed_that_was_removed_meanwhile_is_no_longer_held_after_a_resume() -> None:
+    link = Link(feeds=("SOL/USD", "BTC/USD")).start(entry(), entry("7", "BTC/USD"))
+    link.state.disconnected(link.now_us)
+    link.hello()
+    link.accept(recovered=True, rejected=("BTC/USD",))
+    link.update(10, 11, conflated=True)
+    line = digest_line("SOL/USD", "live", "150", HUB_US + 10_000_000, HUB_US)
+    assert link.say("heartbeat", sub=1, epoch=7, seq=11, not_live=[], digest=digest([line])) == []
+    assert (link.price(), link.price("BTC/USD"), link.requests) == (150, Refusal.UNKNOWN_FEED, [])
+    assert link.state.counters.digest_mismatches == 0
+
+
 @pytest.mark.parametrize(("mode", "resume"), [("latest", None), ("all", {"epoch": 7, "seq": 10, "instance": INSTANCE})])
 def test_a_feed_that_was_refused_is_asked_for_when_a_reload_brings_it(mode: str, resume: object) -> None:
     link = Link(feeds=("SOL/USD", "BTC/USD"), mode=mode)

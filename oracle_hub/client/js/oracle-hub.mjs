@@ -471,7 +471,10 @@ export class OracleHub extends EventTarget {
     if (answer.id !== this.#subscribing) return;
     this.#subscribing = null;
     this.#rejected = new Map(answer.rejected.map(({ feed, code }) => [feed, code]));
-    for (const feed of this.#rejected.keys()) this.#note(feed);
+    for (const feed of this.#rejected.keys()) {
+      this.#held.feeds.delete(feed);
+      this.#note(feed);
+    }
     if (answer.sub === null) {
       this.#drop(`the hub has none of the feeds ${[...this.#rejected.keys()].join(", ").slice(0, 100)}`);
       return;
