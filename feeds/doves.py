@@ -4,12 +4,11 @@ Layouts follow the public interface description of the program and mainnet accou
 it says. All integers are little-endian, packed, with no padding.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from struct import Struct
 from struct import error as StructError
-from types import MappingProxyType
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeVar
 
 import msgspec
 
@@ -19,6 +18,7 @@ from feeds.reader import Observation, PriceAccountReader, Refused
 from oracle_hub.core.source import Account, Condition
 
 PROGRAM = addresses.DOVES
+T = TypeVar("T")
 
 _FEED = Struct("<8s32s33sQbqB")  # discriminator, pair, signer, price@73, expo@81, timestamp@82, bump@90
 _FEED_SIZE = 283
@@ -207,6 +207,23 @@ class AgLegs(msgspec.Struct, frozen=True, gc=False):
     redstone: str | None
 
 
+class _Told(Mapping[str, T]):
+    """What aggregates say, by feed. Taken out of a state when asked for: there may be thousands."""
+
+    def __init__(self, seen: Mapping[str, "AgPriceFeed"], taken: Callable[["AgPriceFeed"], T]) -> None:
+        self._seen = seen
+        self._taken = taken
+
+    def __getitem__(self, feed: str) -> T:
+        return self._taken(self._seen[feed])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._seen)
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+
 class AgMemory:
     """The latest state of each feed's aggregate, by its own timestamp: a lagging node takes nothing back."""
 
@@ -228,12 +245,12 @@ class AgMemory:
     @property
     def limits(self) -> Mapping[str, AgLimits]:
         """Limits by feed."""
-        return MappingProxyType({feed: limits_in(seen) for feed, seen in self._seen.items()})
+        return _Told(self._seen, limits_in)
 
     @property
     def legs(self) -> Mapping[str, AgLegs]:
         """Legs by feed."""
-        return MappingProxyType({feed: legs_in(seen) for feed, seen in self._seen.items()})
+        return _Told(self._seen, legs_in)
 
 
 def limits_in(state: AgPriceFeed) -> AgLimits:

@@ -246,6 +246,15 @@ class Latencies:
 
 def render(samples: Iterable[Sample], latencies: Latencies) -> bytes:
     """Prometheus text of these samples and histograms. A sample of an unknown metric is a KeyError: a bug."""
+    return text_of(families_of(samples, latencies))
+
+
+def families_of(samples: Iterable[Sample], latencies: Latencies) -> list[Metric]:
+    """These samples and histograms as they stand: nothing that happens later changes them.
+
+    Raises:
+        KeyError: a sample of an unknown metric, which is a bug.
+    """
     families: dict[str, Metric] = {}
     for spec in SPECS:
         family = CounterMetricFamily if spec.kind == "counter" else GaugeMetricFamily
@@ -255,10 +264,15 @@ def render(samples: Iterable[Sample], latencies: Latencies) -> bytes:
         assert isinstance(metric, CounterMetricFamily | GaugeMetricFamily)
         metric.add_metric(list(labels), value)
 
+    return [*families.values(), *latencies.families()]
+
+
+def text_of(families: Iterable[Metric]) -> bytes:
+    """Prometheus text. May be asked for in a thread: with thousands of samples it takes longer than prices may wait."""
+
     class _Collector:
         def collect(self) -> Iterable[Metric]:
-            yield from families.values()
-            yield from latencies.families()
+            return families
 
     registry = CollectorRegistry()
     registry.register(_Collector())

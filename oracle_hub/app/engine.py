@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import msgspec
+import numpy as np
 
 from oracle_hub.alerts.alert import Key, Kind, Transition
 from oracle_hub.alerts.engine import AlertEngine
 from oracle_hub.alerts.settings import AlertSettings
-from oracle_hub.app.independence import dependent_at_run_time
+from oracle_hub.app.independence import Witnesses
 from oracle_hub.app.onchain import limited, published
 from oracle_hub.app.parity import ParityBook
 from oracle_hub.config import Config
@@ -37,7 +38,7 @@ from oracle_hub.core.source import (
     Unchanged,
 )
 from oracle_hub.core.table import Applied
-from oracle_hub.core.ways import LOOK_INTERVAL_US, Lag, WayRecord, WaySpec, by_source, lag, newest
+from oracle_hub.core.ways import LOOK_INTERVAL_US, Comparison, Int64, Lag, WayRecord, WaySpec, by_source
 from oracle_hub.ingest.solana_rpc import SolanaRpc
 
 LIMITS_WAY = "limits"
@@ -75,6 +76,8 @@ class Lineup(msgspec.Struct, frozen=True):
     config_text: str
     config_hash: str
     alerts: AlertSettings
+    witnesses: Witnesses
+    """Which roles are no independent witnesses for each other, as far as is known by now."""
     ways: tuple[WaySpec, ...] = ()
     """Every way to every source, by every link that carries it."""
 
@@ -82,10 +85,6 @@ class Lineup(msgspec.Struct, frozen=True):
     """Sources whose published limits are followed."""
     legacy: Mapping[str, tuple[str, ...]] = {}
     """Per feed and in words: accounts that were replaced, and what is read in their place."""
-
-    def dependent(self) -> dict[str, tuple[str, ...]]:
-        """Per feed and in words: roles that are no independent witnesses for each other, as far as is known by now."""
-        return dependent_at_run_time(self.config, self.addresses, self.readers)
 
     def describe(self, source: str, feed: str) -> dict[str, object] | None:
         """From which account a source's first way reads a feed; None for one that is no account."""
@@ -250,23 +249,23 @@ class Engine:
                 self.transitions += self.alerts.forget(now_us, self.hub.catalog.feed_index)
         return batch
 
-    def lags(self, source: str, now_us: int, *, tolerated: bool) -> list[tuple[WaySpec, Lag]]:
-        """Ways to a source that are behind its newest one; with ``tolerated`` only those beyond their limit."""
+    def compare_ways(self, source: str, now_us: int) -> tuple[Comparison, Int64]:
+        """The ways to a source beside each other; and per feed of them, how far one may be behind without a word."""
         hub = self.hub
         ways = [spec for spec in self.lineup.ways if spec.source == source]
-        best = newest(ways, self.ways, now_us + hub.catalog.max_future_us)
-        limits_us = {feed: hub.catalog.feeds[hub.catalog.feed_index[feed]].max_age_us[source] for feed in best}
-        found = (
-            (way, lag(way, self.ways, best, self._ways_since_us, limits_us if tolerated else None)) for way in ways
-        )
-        return [(way, behind) for way, behind in found if behind is not None]
+        found = Comparison(ways, self.ways, now_us + hub.catalog.max_future_us, self._ways_since_us)
+        feeds, index = hub.catalog.feeds, hub.catalog.feed_index
+        return found, np.array([feeds[index[feed]].max_age_us[source] for feed in found.feeds], np.int64)
 
     def _look_at_ways(self, now_us: int) -> None:
         """Say which way is silent while another one to its source is not, and which is no longer."""
         self._look_us = now_us + LOOK_INTERVAL_US
         silent: set[tuple[str, str]] = set()
         for source, ways in by_source(self.lineup.ways).items():
-            for way, behind in self.lags(source, now_us, tolerated=True) if len(ways) > 1 else ():
+            if len(ways) == 1:
+                continue
+            compared, limits_us = self.compare_ways(source, now_us)
+            for way, behind in compared.lags(limits_us):
                 if way.link in self._lost:
                     continue  # told as a link without a stream
                 silent.add((source, way.transport))

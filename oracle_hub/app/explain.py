@@ -1,8 +1,8 @@
 """Answers about a running hub, in JSON: why a feed has the price it has, and whether the hub can serve the truth."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from itertools import islice
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain, islice
 
 import msgspec
 
@@ -107,7 +107,7 @@ def _inputs(engine: Engine, index: int, now_us: int) -> dict[str, object]:
 
 def notes(engine: Engine, feed: str, now_us: int) -> list[str]:
     """What a person should know at ``now_us`` about a feed beside its numbers."""
-    lines = [f"not_independent: {line}" for line in engine.lineup.dependent().get(feed, ())]
+    lines = [f"not_independent: {line}" for line in engine.lineup.witnesses.of(feed)]
     lines.extend(f"legacy: {line}" for line in engine.lineup.legacy.get(feed, ()))
     lines.extend(unproved(engine, feed, now_us))
     known = engine.hub.catalog.source_index
@@ -142,10 +142,12 @@ class _Shown:
 
 def _feeds(decisions: Collection[Decision]) -> dict[str, object]:
     """State and reason of each feed; of many, those first that are worse."""
-    worst_first = (State.NONE, State.DEGRADED, State.LIVE)
-    order = list(decisions)
-    if len(order) > READINESS_ENTRIES:
-        order.sort(key=lambda decision: worst_first.index(decision.state))
+    order: Iterable[Decision] = decisions
+    if len(decisions) > READINESS_ENTRIES:
+        by_state: dict[State, list[Decision]] = {State.NONE: [], State.DEGRADED: [], State.LIVE: []}
+        for decision in decisions:
+            by_state[decision.state].append(decision)
+        order = chain.from_iterable(by_state.values())
     return {decision.feed: {"state": decision.state, "reason": decision.reason} for decision in order}
 
 
@@ -186,7 +188,7 @@ def readiness(
         "ways": [msgspec.to_builtins(way) for way in way_health(engine, health, now_us)],
         "conditions": shown.first("conditions", conditions(engine, now_us)),
         "refused": refused(engine),
-        "not_independent": shown.some("not_independent", engine.lineup.dependent()),
+        "not_independent": shown.some("not_independent", engine.lineup.witnesses.all()),
         "legacy": shown.some("legacy", engine.lineup.legacy),
         "omitted": shown.omitted,
         "clock": {"skew_us": pump.skew_us, "skewed": pump.skewed},

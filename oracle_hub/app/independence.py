@@ -53,15 +53,35 @@ Addresses = Mapping[str, Mapping[str, str]]
 """Where each way to each source reads each feed, by the way's name and feed."""
 
 
+class Readings:
+    """Which ways read which feed, of one configuration: looked up for thousands of feeds."""
+
+    def __init__(self, config: Config, addresses: Addresses) -> None:
+        self.config = config
+        self.addresses = addresses
+        self._ways: dict[str, list[Way]] = {}
+        for way in ways_of(config).values():
+            self._ways.setdefault(way.source, []).append(way)
+
+    def ways(self, source: str, feed: str) -> list[Way]:
+        """The ways in which a source reads a feed."""
+        return [way for way in self._ways.get(source, ()) if feed in self.addresses.get(way.name, {})]
+
+    def by_role(self, feed: str) -> list[list[Way]]:
+        """The ways of a feed's primary, and of each of its verifiers."""
+        return [self.ways(source, feed) for source in _roles(self.config, feed)]
+
+
 def refuse_same_reading(config: Config, addresses: Addresses) -> None:
     """Two roles that read the very same account or stream would agree with themselves.
 
     Raises:
         ConfigError: names the feed, both sources, and what they read.
     """
+    readings = Readings(config, addresses)
     for feed in config.feeds:
         read: dict[str, Way] = {}
-        for way in (way for source in _roles(config, feed) for way in _ways(config, source, feed, addresses)):
+        for way in (way for ways in readings.by_role(feed) for way in ways):
             what = _reads(way, feed, addresses)
             if what in read and read[what].source != way.source:
                 raise ConfigError(
@@ -72,36 +92,56 @@ def refuse_same_reading(config: Config, addresses: Addresses) -> None:
 
 def dependent_verifiers(config: Config, addresses: Addresses) -> dict[str, tuple[str, ...]]:
     """Per feed and in words: roles that are no independent witnesses for each other."""
-    found = {feed: tuple(_dependences(config, feed, addresses)) for feed in config.feeds}
+    readings = Readings(config, addresses)
+    found = {feed: tuple(_dependences(readings, feed)) for feed in config.feeds}
     return {feed: lines for feed, lines in found.items() if lines}
+
+
+class Witnesses:
+    """Who is no independent witness for whom in a line-up, with the legs that the aggregates themselves name by now.
+
+    What follows from the configuration alone is worked out once.
+    """
+
+    def __init__(self, config: Config, addresses: Addresses, readers: Mapping[str, object]) -> None:
+        self._readings = Readings(config, addresses)
+        self._readers = readers
+        self._configured = dependent_verifiers(config, addresses)
+        self._of_aggregates = any(way.section.kind in AGGREGATES for way in ways_of(config).values())
+
+    def all(self) -> dict[str, tuple[str, ...]]:
+        """Per feed and in words, of those feeds of which there is something to say."""
+        if not self._of_aggregates:
+            return self._configured
+        found = {feed: self.of(feed) for feed in self._readings.config.feeds}
+        return {feed: lines for feed, lines in found.items() if lines}
+
+    def of(self, feed: str) -> tuple[str, ...]:
+        """Of one feed, which need not be configured."""
+        lines = self._configured.get(feed, ())
+        if feed not in self._readings.config.feeds or not self._of_aggregates:
+            return lines
+        primary, *verifiers = self._readings.by_role(feed)
+        for aggregate in primary:
+            told = getattr(self._readers.get(aggregate.name), "legs", {}).get(feed)
+            named = {} if told is None else {leg: getattr(told, leg) for leg in told.__struct_fields__}
+            for way in (way for ways in verifiers for way in ways) if named else ():
+                address, leg = self._readings.addresses[way.name][feed], CARRIED.get(way.section.kind, "")
+                whole = f"the aggregate that {aggregate.name} reads"
+                if any(one.startswith(f"{way.name} ") and whole in one for one in lines):
+                    continue
+                if address in named.values():
+                    lines = (*lines, f"{way.name} reads {address}, which {whole} names as a leg")
+                elif named.get(leg) is not None:
+                    lines = (*lines, _same_price(way, aggregate, leg))
+        return lines
 
 
 def dependent_at_run_time(
     config: Config, addresses: Addresses, readers: Mapping[str, object]
 ) -> dict[str, tuple[str, ...]]:
     """As :func:`dependent_verifiers`, with the legs that the aggregates themselves name by now."""
-    found = dependent_verifiers(config, addresses)
-    for feed in config.feeds:
-        primary, *verifiers = (_ways(config, source, feed, addresses) for source in _roles(config, feed))
-        for aggregate in primary:
-            told = getattr(readers.get(aggregate.name), "legs", {}).get(feed)
-            named = {} if told is None else {leg: getattr(told, leg) for leg in told.__struct_fields__}
-            for way in (way for ways in verifiers for way in ways):
-                address, leg = addresses[way.name][feed], CARRIED.get(way.section.kind, "")
-                known, whole = found.get(feed, ()), f"the aggregate that {aggregate.name} reads"
-                if any(one.startswith(f"{way.name} ") and whole in one for one in known):
-                    continue
-                if address in named.values():
-                    found[feed] = (*known, f"{way.name} reads {address}, which {whole} names as a leg")
-                elif named.get(leg) is not None:
-                    found[feed] = (*known, _same_price(way, aggregate, leg))
-    return found
-
-
-def _ways(config: Config, source: str, feed: str, addresses: Addresses) -> list[Way]:
-    """The ways in which a source reads a feed."""
-    ways = ways_of(config).values()
-    return [way for way in ways if way.source == source and feed in addresses.get(way.name, {})]
+    return Witnesses(config, addresses, readers).all()
 
 
 def _roles(config: Config, feed: str) -> tuple[str, ...]:
@@ -118,8 +158,8 @@ def _reads(way: Way, feed: str, addresses: Addresses) -> str:
     return f"feed {address} of {oracle}" if address.isdecimal() else address  # a number means another feed elsewhere
 
 
-def _dependences(config: Config, feed: str, addresses: Addresses) -> Iterator[str]:
-    roles = [_ways(config, source, feed, addresses) for source in _roles(config, feed)]
+def _dependences(readings: Readings, feed: str) -> Iterator[str]:
+    roles, addresses = readings.by_role(feed), readings.addresses
     ways = [way for role in roles for way in role]
     for aggregate in ways:
         if aggregate.section.kind not in AGGREGATES or feed not in ASSETS:

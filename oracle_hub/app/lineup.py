@@ -12,7 +12,7 @@ from feeds.registry import default_account, make_reader
 from oracle_hub.app.alert_settings import alert_settings
 from oracle_hub.app.engine import DescribedReader, Lineup
 from oracle_hub.app.hosted import HOSTED, Host, Hosting, carried_by
-from oracle_hub.app.independence import refuse_same_reading
+from oracle_hub.app.independence import Witnesses, refuse_same_reading
 from oracle_hub.app.mapped import successor_of
 from oracle_hub.app.onchain import following
 from oracle_hub.app.trust import settled
@@ -282,15 +282,17 @@ def build_lineup(
         for names, link in _links(config, readers, endpoints):
             links[link.name] = link
             carried += [(name, link.name, carried_by(link, addresses_of(config, name))) for name in names]
+    addresses = all_addresses(config)
     return Lineup(
         catalog=catalog_of(config),
         links=links,
         readers=readers,
         config=config,
-        addresses=all_addresses(config),
+        addresses=addresses,
         config_text=text,
         config_hash=text_hash(text),
         alerts=alert_settings(config),
+        witnesses=Witnesses(config, addresses, readers),
         onchain=following(config),
         ways=tuple(_way_specs(config, carried)),
     )

@@ -43,7 +43,7 @@ from oracle_hub.ingest.supervisor import Supervisor
 from oracle_hub.journal.records import RunStart
 from oracle_hub.journal.segments import last_epoch
 from oracle_hub.journal.writer import JournalWriter
-from oracle_hub.metrics import Latencies, Sample, render
+from oracle_hub.metrics import Latencies, Sample, families_of, text_of
 from oracle_hub.server.service import SignedAnswer, SignedQuery
 from oracle_hub.state import begin_epoch
 
@@ -369,7 +369,8 @@ class Application:
         return ready, evidence
 
     async def metrics(self) -> bytes:
-        return render(self._samples(), self.latencies)
+        families = families_of(self._samples(), self.latencies)
+        return await asyncio.to_thread(text_of, families)
 
     def _samples(self) -> Iterator[Sample]:
         simulated = "true" if self.emulator is not None else "false"

@@ -55,11 +55,7 @@ def of_catalog(engine: Engine, now_us: int) -> Iterator[Sample]:
     states = Counter(decision.state for decision in hub.decisions.values())
     for state in State:
         yield "oraclehub_feeds", (state.value,), states[state]
-    usable = dict.fromkeys(hub.catalog.sources, 0)
-    for index in range(len(hub.catalog.feeds)):
-        for entry in hub.inputs(index, now_us):
-            usable[entry.source] += entry.status is InputStatus.OK
-    for source, count in usable.items():
+    for source, count in hub.usable_counts(now_us).items():
         yield "oraclehub_feeds_usable", (source,), count
 
 

@@ -9,7 +9,7 @@ from oracle_hub.core.catalog import Proof
 from oracle_hub.core.price import decimal_text
 from oracle_hub.core.source import PriceUpdate
 from oracle_hub.core.table import Applied, InputStatus
-from oracle_hub.core.ways import WayRecord, WaySpec, newest
+from oracle_hub.core.ways import WayRecord, WaySpec, newest_of
 from oracle_hub.ingest.driver import LinkHealth
 
 _NOTHING = WayRecord()
@@ -50,8 +50,9 @@ class WayHealth(msgspec.Struct, frozen=True, kw_only=True):
 def way_health(engine: Engine, links: Mapping[str, LinkHealth], now_us: int) -> Iterator[WayHealth]:
     """Every way that is configured, in the order of the configuration; ``links`` is what drivers say of their links."""
     for source in dict.fromkeys(way.source for way in engine.lineup.ways):
-        behind = {way.transport: lag for way, lag in engine.lags(source, now_us, tolerated=False)}
-        silent = {way.transport for way, _ in engine.lags(source, now_us, tolerated=True)}
+        compared, limits_us = engine.compare_ways(source, now_us)
+        behind = {way.transport: lag for way, lag in compared.lags(None)}
+        silent = {way.transport for way, _ in compared.lags(limits_us)}
         for way in (way for way in engine.lineup.ways if way.source == source):
             record = engine.ways.get((source, way.transport), _NOTHING)
             received_us = max((one.received_us for one in record.last.values()), default=None)
@@ -95,7 +96,7 @@ def _disagreement(engine: Engine, source: str, record: WayRecord) -> str | None:
 def feed_ways(engine: Engine, feed: str, source: str, now_us: int) -> dict[str, object]:
     """What each way to a source told last of a feed, whether or not it was taken; None for one that told nothing."""
     ways = [way for way in engine.lineup.ways if way.source == source and feed in way.feeds]
-    best = newest(ways, engine.ways, now_us + engine.hub.catalog.max_future_us).get(feed)
+    best = newest_of(feed, ways, engine.ways, now_us + engine.hub.catalog.max_future_us)
     shown = engine.hub.catalog.feeds[engine.hub.catalog.feed_index[feed]].shows(source)
     return {way.transport: _told(engine, way, feed, best, now_us, shown=shown) for way in ways}
 

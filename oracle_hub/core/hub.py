@@ -18,7 +18,7 @@ from oracle_hub.core.columns import CHOSEN, CODES, NEVER, POLICIES, ColumnSelect
 from oracle_hub.core.price import INT64_MAX
 from oracle_hub.core.selector import Reason, Rule, Selection, State, select
 from oracle_hub.core.source import Event, PriceUpdate, Status
-from oracle_hub.core.table import Applied, InputStatus, Table
+from oracle_hub.core.table import HEARD, Applied, InputStatus, Table
 
 COLUMN_CROSSING = 40
 """From so many feeds in one step on, the columnar form is faster than the scalar one (``benchmarks/selector.py``)."""
@@ -441,6 +441,15 @@ class Hub:
         return None
 
     # What can be asked.
+
+    def usable_counts(self, now_us: int) -> dict[str, int]:
+        """For how many feeds each source is ``ok`` at ``now_us``, the references too."""
+        table, n_sources = self.table, len(self.catalog.sources)
+        cells = np.arange(n_sources * len(self.catalog.feeds)).reshape(-1, n_sources).T
+        standing = table.input_columns(cells, self._max_conf_bps)
+        usable = (standing.usable_from_us == 0) & (standing.usable_until_us >= now_us)
+        counts = (usable & (table.flag_column[cells] & HEARD != 0)).sum(axis=1)
+        return dict(zip(self.catalog.sources, counts.tolist(), strict=True))
 
     def inputs(self, index: int, now_us: int) -> tuple[DecisionInput, ...]:
         """Every source of a feed as it stands at ``now_us``, roles first."""

@@ -301,7 +301,7 @@ class Table:
         """:meth:`input` for many cells at once.
 
         Args:
-            cells: int64 (3, N), cell numbers by role.
+            cells: int64 (3, N), cell numbers by role; or (n_sources, N), by source.
             max_conf_bps: int64 (N,), 0 where there is no limit.
         """
         flags = self.flag_column[cells]

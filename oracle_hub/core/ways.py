@@ -6,12 +6,19 @@ a count for each update; all else is reckoned when somebody asks, or once a seco
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import TypeAlias
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
+from oracle_hub.core.price import INT64_MAX
 from oracle_hub.core.source import PriceUpdate
 from oracle_hub.core.table import Applied, Table
 
+Int64: TypeAlias = npt.NDArray[np.int64]
+_NOT_TOLD = -1
 LOOK_INTERVAL_US = 1_000_000
 """How often ways are compared with each other."""
 
@@ -114,48 +121,71 @@ def by_source(specs: Iterable[WaySpec]) -> dict[str, tuple[WaySpec, ...]]:
     return found
 
 
-def newest(ways: Sequence[WaySpec], records: Records, latest_us: int) -> dict[str, PriceUpdate]:
-    """Per feed of one source, the update with the latest publish time that any way told.
+def newest_of(feed: str, ways: Iterable[WaySpec], records: Records, latest_us: int) -> PriceUpdate | None:
+    """The update of a feed with the latest publish time that any way to one source told; of equals the first way's.
 
     One stamped later than ``latest_us`` is not believed.
     """
-    found: dict[str, PriceUpdate] = {}
+    found: PriceUpdate | None = None
     for way in ways:
         record = records.get((way.source, way.transport))
-        if record is None:
+        update = record.last.get(feed) if record is not None and feed in way.feeds else None
+        if update is None or update.publish_us > latest_us:
             continue
-        for feed in way.feeds:
-            update, held = record.last.get(feed), found.get(feed)
-            if update is None or update.publish_us > latest_us:
-                continue
-            if held is None or update.publish_us > held.publish_us:
-                found[feed] = update
+        if found is None or update.publish_us > found.publish_us:
+            found = update
     return found
 
 
-def lag(
-    way: WaySpec, records: Records, best: Mapping[str, PriceUpdate], since_us: int, limits_us: Mapping[str, int] | None
-) -> Lag | None:
-    """How far a way is behind; None where it is not.
+class Comparison:
+    """The ways to one source beside each other, in columns: once a second, for thousands of feeds.
 
     Args:
-        best: of :func:`newest`.
+        ways: all of one source.
+        records: what came by them.
+        latest_us: an update stamped later is not believed, and no way is behind it.
         since_us: before this nobody was asked: what a way never told counts from here.
-        limits_us: per feed, so far a way may be behind without a word; None to be told of any lag.
     """
-    record = records.get((way.source, way.transport))
-    last: Mapping[str, PriceUpdate] = record.last if record is not None else {}
-    worst: tuple[int, int, str] | None = None
-    n_feeds = 0
-    for feed in way.feeds:
-        ahead, own = best.get(feed), last.get(feed)
-        if ahead is None:
-            continue
-        behind_us = ahead.publish_us - (since_us if own is None else own.publish_us)
-        beyond_us = behind_us - (0 if limits_us is None else max(limits_us.get(feed, 0), way.max_age_us))
-        if behind_us <= 0 or beyond_us <= 0:
-            continue
-        n_feeds += 1
-        if worst is None or beyond_us > worst[0]:
-            worst = (beyond_us, behind_us, feed)
-    return None if worst is None else Lag(worst[2], worst[1], best[worst[2]].transport, n_feeds)
+
+    def __init__(self, ways: Sequence[WaySpec], records: Records, latest_us: int, since_us: int) -> None:
+        self._ways = ways
+        self.feeds: tuple[str, ...] = tuple(dict.fromkeys(chain.from_iterable(way.feeds for way in ways)))
+        """Of all ways; lags of each are looked for in its own order."""
+        places = {feed: place for place, feed in enumerate(self.feeds)}
+        told = np.full((len(ways), len(self.feeds)), _NOT_TOLD, np.int64)
+        self._of: list[Int64 | None] = []
+        """Per way, int64 of its feeds' places; None for all of them in order."""
+        for row, way in enumerate(ways):
+            record = records.get((way.source, way.transport))
+            last: Mapping[str, PriceUpdate] = {} if record is None else record.last
+            own = [_NOT_TOLD if one is None else one.publish_us for one in map(last.get, way.feeds)]
+            if own and not _NOT_TOLD <= min(own) <= max(own) <= INT64_MAX:  # an update that the table refused
+                own = [min(max(one, _NOT_TOLD), INT64_MAX) for one in own]
+            of = None if way.feeds == self.feeds else np.array([places[feed] for feed in way.feeds], np.int64)
+            told[row, slice(None) if of is None else of] = own
+            self._of.append(of)
+        believed = np.where(told <= latest_us, told, _NOT_TOLD)
+        self._ahead = believed.argmax(axis=0)
+        self._behind_us = believed.max(axis=0) - np.where(told == _NOT_TOLD, since_us, told)
+        self._behind_us[:, believed.max(axis=0) == _NOT_TOLD] = 0
+
+    def lags(self, limits_us: Int64 | None) -> list[tuple[WaySpec, Lag]]:
+        """The ways that are behind, in their order.
+
+        Args:
+            limits_us: int64 (n_feeds,), so far a way may be behind for each of :attr:`feeds` without a word (at least
+                its own max age); None to be told of any lag.
+        """
+        found = []
+        for way, of, behind_us in zip(self._ways, self._of, self._behind_us, strict=True):
+            places = np.arange(len(self.feeds)) if of is None else of
+            behind_us = behind_us[places]
+            limit_us = 0 if limits_us is None else np.maximum(limits_us[places], way.max_age_us)
+            beyond_us = np.where(behind_us > 0, behind_us - limit_us, 0)
+            n_feeds = int((beyond_us > 0).sum())
+            if n_feeds:
+                worst = int(beyond_us.argmax())
+                place = int(places[worst])
+                ahead = self._ways[int(self._ahead[place])].transport
+                found.append((way, Lag(self.feeds[place], int(behind_us[worst]), ahead, n_feeds)))
+        return found

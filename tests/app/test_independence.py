@@ -6,7 +6,7 @@ import pytest
 
 from feeds.addresses import ASSETS
 from feeds.doves import AgLegs
-from oracle_hub.app.independence import dependent_at_run_time, dependent_verifiers
+from oracle_hub.app.independence import Witnesses, dependent_at_run_time, dependent_verifiers
 from oracle_hub.app.lineup import all_addresses
 from oracle_hub.config import Config, parse_config
 from oracle_hub.errors import ConfigError
@@ -105,6 +105,37 @@ def test_the_oracle_behind_a_leg_of_an_unknown_asset_counts_once_the_leg_is_name
     line = "b carries Pyth Lazer's price, as Pyth Lazer's leg of the aggregate that p reads does: "
     expected = {"JUP/USD": (line + "in part they are one witness",)} if is_told else {}
     assert dependent_at_run_time(config, addresses, {"p": reader}) == expected
+
+
+def test_of_one_feed_no_other_is_looked_at() -> None:
+    asked: list[str] = []
+
+    class Legs(dict[str, AgLegs]):
+        def get(self, feed: str, default: object = None) -> AgLegs:
+            asked.append(feed)
+            return AgLegs(None, SOL.chainlink_store, None, None, None)
+
+    config = parse_config(
+        """
+        [sources]
+        p = {kind = "doves.custody"}
+        a = {kind = "chainlink.store"}
+        b = {kind = "pyth.hermes"}
+        [roles]
+        primary = "p"
+        verifiers = ["a", "b"]
+        [feeds."SOL/USD"]
+        [feeds."BTC/USD"]
+        [feeds."ETH/USD"]
+        [emulator]
+        """,
+        origin="hub.toml",
+    )
+    witnesses = Witnesses(config, all_addresses(config), {"p": SimpleNamespace(legs=Legs())})
+    assert "names as a leg" in witnesses.of("SOL/USD")[0]
+    assert (asked, witnesses.of("JUP/USD")) == (["SOL/USD"], ())
+    assert witnesses.all().keys() == {"SOL/USD"}
+    assert asked == ["SOL/USD", "SOL/USD", "BTC/USD", "ETH/USD"]
 
 
 def test_what_is_known_beforehand_is_told_once() -> None:

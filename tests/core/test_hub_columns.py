@@ -10,6 +10,7 @@ from oracle_hub.core.catalog import Catalog, FeedSpec, Redistribute
 from oracle_hub.core.hub import Hub, batch_digest
 from oracle_hub.core.selector import Policy
 from oracle_hub.core.source import Condition, PriceUpdate, Status
+from oracle_hub.core.table import InputStatus
 from oracle_hub.errors import ConfigError
 
 NO = Redistribute.NO
@@ -32,6 +33,30 @@ def catalog() -> Catalog:
         )
         for number in range(12)
     )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_usable_sources_are_counted_as_they_stand_one_by_one(seed: int) -> None:
+    rng = random.Random(seed)
+    hub = Hub(catalog(), epoch=1, config_hash="x", started_us=START_US, warmup_us=1_000_000)
+    now_us, seen = START_US, set()
+    for _ in range(60):
+        now_us += rng.choice((0, 1, 400_000, 1_000_000))
+        for _ in range(rng.randrange(20)):
+            feed, source = f"F{rng.randrange(12)}", rng.choice(SOURCES)
+            publish_us = now_us + rng.choice((-2_000_000, -1, 0, 10_000_000))
+            mantissa, conf = 100_00000000, rng.choice((None, 0, 10_000_000, 10_000_001))
+            hub.apply(PriceUpdate(source, "solana:a", feed, mantissa, publish_us, now_us, conf), now_us)
+            if not rng.randrange(10):
+                hub.apply(Status(source, "solana:a", feed, Condition.HALTED, "", now_us), now_us)
+        hub.step(now_us)
+        one_by_one = dict.fromkeys(hub.catalog.sources, 0)
+        for index in range(len(hub.catalog.feeds)):
+            for entry in hub.inputs(index, now_us):
+                one_by_one[entry.source] += entry.status is InputStatus.OK
+        assert hub.usable_counts(now_us) == one_by_one
+        seen.add(sum(one_by_one.values()))
+    assert len(seen) > 5
 
 
 def run(seed: int) -> list[str]:
