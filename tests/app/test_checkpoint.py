@@ -11,7 +11,7 @@ import zstandard
 from feeds.pyth.hermes import HermesFeed, HermesLink
 from oracle_hub.alerts.former import watches_of
 from oracle_hub.alerts.memory import Memory
-from oracle_hub.app.checkpoint import checkpoint, restore, unpacked
+from oracle_hub.app.checkpoint import MAX_STATE_BYTES, checkpoint, restore, unpacked
 from oracle_hub.app.lineup import lineup_from_text
 from oracle_hub.app.plain_pickle import PlainUnpickler
 from oracle_hub.app.replay import Replayer, ReplayReport, replay
@@ -156,6 +156,16 @@ async def test_a_state_from_elsewhere_can_name_nothing_that_does_anything(thing:
     written = checkpoint(long_run.pump.engine, RUN, 5)
     state = zstandard.compress(pickle.dumps(thing, 5))
     with pytest.raises(JournalError, match="is no class of a state"):
+        restore(msgspec.structs.replace(written, state=state), lineup_from_text(written.config_text))
+
+
+@pytest.mark.parametrize("says_its_size", [True, False])
+async def test_a_state_that_unpacks_to_too_much_is_refused(says_its_size: bool, long_run: Rig) -> None:
+    written = checkpoint(long_run.pump.engine, RUN, 5)
+    packer = zstandard.ZstdCompressor(1, write_content_size=says_its_size)
+    state = packer.compress(bytes(MAX_STATE_BYTES + 1))
+    assert len(state) < 2**16
+    with pytest.raises(JournalError, match="can't be read by .*a state of more than 268435456 bytes"):
         restore(msgspec.structs.replace(written, state=state), lineup_from_text(written.config_text))
 
 
