@@ -30,7 +30,8 @@ from oracle_hub.config_sections import (
 )
 from oracle_hub.core.catalog import Redistribute
 from oracle_hub.core.selector import Policy
-from oracle_hub.errors import ConfigError
+from oracle_hub.errors import ConfigError, in_words
+from oracle_hub.hosts import is_pattern
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -307,7 +308,7 @@ def load_config(path: Path, *, base: str = "") -> Config:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8") from None
     except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
+        raise ConfigError(f"{path}: cannot be read ({in_words(error)})") from None
     return parse_config(text, origin=str(path), base=base)
 
 
@@ -430,6 +431,7 @@ def _check(config: Config, origin: str) -> None:
             raise ConfigError(f"{origin}: sources.{name}.limits: only {', '.join(AGGREGATES)} publish limits")
     _check_ways(config, origin)
     _check_server(config.server, origin)
+    check_host_names(config, origin)
     _check_endpoints(config, origin)
     _check_feeds(config, origin)
     _check_channels(config.alerts, origin)
@@ -539,6 +541,15 @@ def _check_server(server: ServerSection, origin: str) -> None:
     if (server.tls_certificate is None) is not (server.tls_key is None):
         missing = "tls_key" if server.tls_key is None else "tls_certificate"
         raise ConfigError(f"{origin}: server.{missing}: certificate and key go together; this one is missing")
+
+
+def check_host_names(config: Config, origin: str | None = None) -> None:
+    """Raise ConfigError for what is no name of a host: an address with port or scheme would match nothing."""
+    for key, names in (("server", config.server.allowed_hosts), ("charts", config.charts.allowed_hosts)):
+        for name in names:
+            if not is_pattern(name):
+                where = f"{origin}: {key}" if origin else key
+                raise ConfigError(f"{where}.allowed_hosts: {name!r} is no name; write hub.example, *.example or *")
 
 
 def _check_channels(section: AlertsSection, origin: str) -> None:

@@ -22,6 +22,11 @@ class OracleHubError(Exception):
     """Root of all errors raised by oracle-hub; the command line prints its message and exits with 1."""
 
 
+def in_words(error: Exception) -> str:
+    """What went wrong, without the number and the path that the system puts beside it."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 class ConfigError(OracleHubError):
     """A configuration that cannot be used. The message names the key and what it accepts."""
 

@@ -5,10 +5,17 @@ server on this machine for one origin, and lets it read everything. What gives i
 """
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 ANY = "*"
+_NAME = re.compile(r"(\*\.)?[\w-]+(\.[\w-]+)*")
+
+
+def is_pattern(text: str) -> bool:
+    """Whether a ``Host`` could ever match it: a name or address, ``*.example``, or ``*``; no port, no scheme."""
+    return text == ANY or _is_address(text) or _NAME.fullmatch(text) is not None
 
 
 def host_name(host: str) -> str | None:

@@ -98,6 +98,11 @@ def test_defaults() -> None:
         (("[roles]", RPC.replace('"a"', '"A B"') + "[roles]"), "solana.rpc.0.name: must match ^[a-z0-9_-]{1,32}$"),
         (("[roles]", "[emulator]\nspeed = 0\n[roles]"), "emulator.speed: is 0, and must be more than 0"),
         (("[roles]", TOKEN.replace("env:HUB_TOKEN_A", "0123-secret") + "[roles]"), 'tokens.a.token: write "env:NAME"'),
+        (
+            ("[roles]", '[server]\nallowed_hosts = ["https://hub.example"]\n[roles]'),
+            "hub.toml: server.allowed_hosts: 'https://hub.example' is no name; write hub.example, *.example or *",
+        ),
+        (("[roles]", '[charts]\nallowed_hosts = ["a.example", "b:80"]\n[roles]'), "charts.allowed_hosts: 'b:80' is no"),
         (("[roles]", TOKEN + TOKEN + "[roles]"), "server.tokens: two have the name a"),
         (("[roles]", TOKEN + "max_conns = 5\n[roles]"), "unknown key max_conns; did you mean max_connections?"),
         (("[roles]", "[server]\nrequire_token = true\n[roles]"), "server.require_token: nobody could come in"),

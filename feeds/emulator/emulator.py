@@ -487,8 +487,10 @@ class Emulator:
 
 def _tape_of(settings: EmulatorSettings, catalogue: Catalogue) -> Tape | None:
     if settings.tape is None:
-        if settings.manifest is not None:
-            raise ConfigError("emulator: a manifest without a tape; give --tape FILE too")
+        alone = {"a manifest": settings.manifest, "a start": settings.start, "a loop": settings.loop or None}
+        for what, given in alone.items():
+            if given is not None:
+                raise ConfigError(f"emulator: {what} without a tape; give --tape FILE too")
         return None
     manifest = Path(settings.manifest) if settings.manifest else None
     return read_tape(Path(settings.tape), manifest, tuple(catalogue.assets))

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 
 from feeds.emulator.oracles import select_oracles
-from oracle_hub.errors import ConfigError
+from oracle_hub.errors import ConfigError, in_words
 
 Kind: TypeAlias = Literal[
     "stall",
@@ -164,7 +164,7 @@ def load_script(path: Path) -> tuple[Fault, ...]:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: not a script of faults: {error}") from None
+        raise ConfigError(f"{path}: not a script of faults: {in_words(error)}") from None
     unknown = sorted(set(raw) - {"fault"})
     if unknown:
         raise ConfigError(f"{path}: unknown key {unknown[0]}; a script has [[fault]] tables only")

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, TypeAlias
 import msgspec
 
 from feeds.addresses import ASSETS
-from oracle_hub.errors import ConfigError
+from oracle_hub.errors import ConfigError, in_words
 
 SHIPPED = Path(__file__).parent / "tapes"
 Unit: TypeAlias = Literal["s", "ms", "us", "ns"]
@@ -80,7 +80,7 @@ def load_manifest(path: Path, feeds: Collection[str] = tuple(ASSETS)) -> Manifes
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such manifest") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
-        raise ConfigError(f"{path}: not a manifest of a tape: {error}") from None
+        raise ConfigError(f"{path}: not a manifest of a tape: {in_words(error)}") from None
     if not manifest.series:
         raise ConfigError(f"{path}: no [[series]]: nothing of the tape would be played")
     for spec in manifest.series:

@@ -22,7 +22,7 @@ from feeds.emulator.manifest import UNIT_DIGITS, Manifest, SeriesSpec, Unit, fee
 from feeds.emulator.oracles import select_oracles
 from feeds.emulator.walk import CONF_CENTIBPS, MANNERS, Point, noise_ppb_of, observed
 from oracle_hub.core.price import rescale, rescale_conf
-from oracle_hub.errors import ConfigError, PriceError
+from oracle_hub.errors import ConfigError, PriceError, in_words
 
 _SECOND_US = 1_000_000
 Row: TypeAlias = tuple[int, int, int, int]
@@ -84,7 +84,7 @@ def read_tape(path: Path, manifest: Path | None = None, feeds: tuple[str, ...] =
         with path.open(encoding="utf-8", newline="") as file:
             return _read(path, file, manifest, feeds)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{path}: cannot be read as a tape ({error})") from None
+        raise ConfigError(f"{path}: cannot be read as a tape ({in_words(error)})") from None
 
 
 def _read(path: Path, file: Iterator[str], named: Path | None, feeds: tuple[str, ...]) -> Tape:
@@ -97,6 +97,8 @@ def _read(path: Path, file: Iterator[str], named: Path | None, feeds: tuple[str,
             continue
         header = tuple(column.strip() for column in next(csv.reader([text]), []))
         break
+    if not header:
+        raise ConfigError(f"{path}: is empty; a tape begins with a header that names its columns")
     manifest, origin = find_manifest(path, header, named, feeds)
     reader = _TapeReader(path.name, comment, header, manifest, feeds)
     for number, values in enumerate(csv.reader(file), line + 1):

@@ -154,10 +154,9 @@ class Replayer:
     def finish(self) -> ReplayReport:
         """The report, after the last record. Raises JournalError where there was nothing to begin with."""
         self._settle()
-        if self._run is None and self.report.skipped:
-            raise JournalError(
-                "there is neither the start of a run nor a checkpoint in it: give an earlier segment too"
-            )
+        if self._run is None:
+            what = "give an earlier segment too" if self.report.skipped else "nothing is proved by it"
+            raise JournalError(f"there is neither the start of a run nor a checkpoint in it: {what}")
         self.report.digest = self._rolling.hexdigest()
         return self.report
 

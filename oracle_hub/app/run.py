@@ -35,7 +35,7 @@ from oracle_hub.app.signed import ChosenUpdates
 from oracle_hub.app.simulation import emulator_settings, pace_warning
 from oracle_hub.app.workers import COMMAND, Workers
 from oracle_hub.clock import AnchoredClock, Clock, SystemClock
-from oracle_hub.config import Config, convert
+from oracle_hub.config import Config, check_host_names, convert
 from oracle_hub.core.hub import Batch, Decision
 from oracle_hub.core.licence import tightened, told_batch, told_decision
 from oracle_hub.errors import ConfigError, OracleHubError, SourceError
@@ -467,4 +467,6 @@ def with_overrides(config: Config, **sections: Mapping[str, object]) -> Config:
             raise ConfigError(f"{', '.join(given)}: only for simulations, and this configuration has no [emulator]")
         if given:
             raw[name].update(given)
-    return convert(raw)
+    overridden = convert(raw)
+    check_host_names(overridden)
+    return overridden

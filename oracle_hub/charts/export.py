@@ -12,7 +12,7 @@ from oracle_hub.charts.points import Point
 from oracle_hub.charts.resolutions import SECOND_US, Resolution
 from oracle_hub.charts.store_reads import Reads
 from oracle_hub.core.price import decimal_text
-from oracle_hub.errors import ChartsError
+from oracle_hub.errors import ChartsError, in_words
 
 ROWS_PER_READ = 20_000
 PARQUET_SCALE = 18
@@ -151,5 +151,5 @@ def write_parquet(path: Path, fields: dict[str, str], pieces: Iterator[list[Row]
                 writer.write_table(arrow.table(columns, schema=schema))
                 written += len(rows)
     except OSError as error:
-        raise ChartsError(f"{path}: cannot be written ({error})") from None
+        raise ChartsError(f"{path}: cannot be written ({in_words(error)})") from None
     return written

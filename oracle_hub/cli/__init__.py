@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import oracle_hub
-from oracle_hub.errors import OracleHubError
+from oracle_hub.errors import OracleHubError, in_words
 
 
 class Command(NamedTuple):
@@ -42,7 +42,28 @@ COMMANDS: dict[str, Command] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit status: 0 done, 1 refused with one line on standard error, 2 usage."""
-    arguments = sys.argv[1:] if argv is None else list(argv)
+    try:
+        status = _called(sys.argv[1:] if argv is None else argv)
+        sys.stdout.flush()  # here, where its failing has a handler
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        _drop_output()
+        return 141
+    except OSError as error:
+        _drop_output()
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"oracle-hub: {where}{in_words(error)}", file=sys.stderr)
+        return 1
+    return status
+
+
+def _drop_output() -> None:
+    """What nobody takes is not offered again when the interpreter ends, which would complain about it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _called(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="oracle-hub", description=oracle_hub.__doc__, allow_abbrev=False)
     parser.add_argument("--version", action="version", version=f"oracle-hub {oracle_hub.__version__}")
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -54,12 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         status: int = importlib.import_module(f"oracle_hub.cli.{COMMANDS[options.command].module}").run(options)
+        return status
     except OracleHubError as error:
         print(f"oracle-hub {options.command}: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that flushing at exit stays quiet
-        return 141
-    return status

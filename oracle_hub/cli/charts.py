@@ -8,19 +8,18 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import orjson
 
 from oracle_hub.app.charts import charts_of, listening
 from oracle_hub.app.run import with_overrides
 from oracle_hub.charts.app import Charts
-from oracle_hub.cli.asking import token_headers
+from oracle_hub.cli.asking import hub_address, token_headers
 from oracle_hub.cli.console import console
 from oracle_hub.cli.run import simulation_text
 from oracle_hub.cli.tail import stream_url
 from oracle_hub.config import Config, load_config, parse_canonical, parse_config
-from oracle_hub.errors import ConfigError, SourceError
+from oracle_hub.errors import SourceError
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,28 +98,13 @@ async def _serve(config: Config, options: argparse.Namespace) -> None:
     host = f"[{config.server.host}]" if ":" in config.server.host else config.server.host
     given = options.hub or config.charts.hubs or (f"http://{host}:{config.server.port}",)
     name = "charts.hubs" if config.charts.hubs and not options.hub else "--hub"
-    hubs = [_checked(hub, name) for hub in given]
+    hubs = [hub_address(hub, name) for hub in given]
     async with listening(charts_of(config, [stream_url(hub) for hub in hubs], token_headers()), config) as charts:
         charts.on_failure = ended.set
         _announce(charts, hubs, as_json=options.json or options.companion)
         await ended.wait()
         if charts.failed:
             raise SourceError("the recorder failed; the log has the reason")
-
-
-def _checked(hub: str, name: str) -> str:
-    """An address that can be connected to, and printed: without a user or password. Raises ConfigError."""
-    try:
-        parts = urlsplit(hub)
-        usable = parts.scheme in ("http", "https", "ws", "wss") and parts.hostname and parts.port != 0
-    except ValueError:  # a port out of range, brackets that do not match
-        usable = False
-    else:
-        if parts.username is not None or parts.password is not None:
-            raise ConfigError(f"{name}: a user or password in an address is not taken; set ORACLE_HUB_TOKEN")
-    if not usable:
-        raise ConfigError(f"{name}: {hub!r} is no address; write http://host:port")
-    return hub
 
 
 def _announce(charts: Charts, hubs: Sequence[str], *, as_json: bool) -> None:

@@ -12,7 +12,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from oracle_hub.cli.asking import WANTED, token_headers
+from oracle_hub.cli.asking import WANTED, hub_address, token_headers
 from oracle_hub.cli.console import console
 from oracle_hub.core.price import decimal_text
 from oracle_hub.errors import SourceError
@@ -37,9 +37,10 @@ def fetch_json(url: str, path: str) -> dict[str, Any]:
     """GET a JSON object from a hub.
 
     Raises:
+        ConfigError: no address.
         SourceError: no hub there, or it refused; one line with the hub's own words.
     """
-    full = url.rstrip("/") + path
+    full = hub_address(url, "--url").rstrip("/") + path
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     headers = token_headers()
     try:

@@ -35,6 +35,8 @@ def run(options: argparse.Namespace) -> int:
         raise ChartsError("Parquet needs a file: give --output FILE")
     if not options.database.exists():
         raise ChartsError(f"{options.database}: no such file; give the store of charts with --database")
+    if options.database.is_file() and not options.database.stat().st_size:  # opening it would make it a store
+        raise ChartsError(f"{options.database}: is empty; give the store of charts with --database")
     resolution = parse_resolution(options.resolution)
     with open_store(options.database) as store:
         held = store.feeds()

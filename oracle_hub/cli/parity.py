@@ -14,8 +14,7 @@ from rich.table import Table
 from oracle_hub.app.parity_table import ParityRow, parity_of
 from oracle_hub.cli.console import console
 from oracle_hub.cli.explain import fetch_json
-from oracle_hub.errors import JournalError
-from oracle_hub.journal.reader import read_journal
+from oracle_hub.cli.journals import open_journal
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,11 +30,7 @@ def run(options: argparse.Namespace) -> int:
     if options.journal is None:
         _live(fetch_json(options.url, "/v1/parity"), as_json=options.json)
         return 0
-    for path in options.journal:
-        if not path.exists():
-            raise JournalError(f"{path}: no such file or directory")
-    places = options.journal[0] if len(options.journal) == 1 else options.journal
-    rows, report = parity_of(read_journal(places, strict=not options.lenient))
+    rows, report = parity_of(open_journal(options.journal, lenient=options.lenient))
     if options.json:
         found = {"proved": report.proved, "gaps": report.gaps, "feeds": msgspec.to_builtins(rows)}
         sys.stdout.buffer.write(orjson.dumps(found) + b"\n")

@@ -11,8 +11,7 @@ import orjson
 from oracle_hub.app.rebuild import rebuild
 from oracle_hub.charts.store import open_store
 from oracle_hub.cli.console import console
-from oracle_hub.errors import JournalError
-from oracle_hub.journal.reader import read_journal
+from oracle_hub.cli.journals import open_journal
 
 PROGRESS_STEPS = 5_000
 
@@ -31,11 +30,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    for path in options.path:
-        if not path.exists():
-            raise JournalError(f"{path}: no such file or directory")
-    source = options.path[0] if len(options.path) == 1 else options.path
-    strict = not options.lenient
     steps = 0
 
     def progress(now_us: int) -> None:
@@ -44,9 +38,9 @@ def run(options: argparse.Namespace) -> int:
         if steps % PROGRESS_STEPS == 0 and sys.stderr.isatty():
             print(f"\r{_moment(now_us)}", end="", file=sys.stderr, flush=True)
 
-    records = read_journal(source, strict=strict)
+    records = open_journal(options.path, lenient=options.lenient)
     with open_store(options.database) as store:
-        report = rebuild(records, store, strict=strict, progress=progress)
+        report = rebuild(records, store, strict=not options.lenient, progress=progress)
     if steps >= PROGRESS_STEPS and sys.stderr.isatty():
         print("\r", end="", file=sys.stderr)
     if options.json:

@@ -12,9 +12,8 @@ from oracle_hub.app.lineup import lineup_from_text
 from oracle_hub.app.replay import Replayer, ReplayReport
 from oracle_hub.app.replay_parts import replay_in_parts
 from oracle_hub.cli.console import console
+from oracle_hub.cli.journals import open_journal
 from oracle_hub.core.hub import Batch
-from oracle_hub.errors import JournalError
-from oracle_hub.journal.reader import read_journal
 from oracle_hub.stream.messages import feed_entry, view
 
 
@@ -34,9 +33,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    for path in options.path:
-        if not path.exists():
-            raise JournalError(f"{path}: no such file or directory")
     # Nearly nothing that lives long is made here, so looking for it often is a waste of time.
     gc.freeze()
     gc.set_threshold(100_000)
@@ -63,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _replayed(options: argparse.Namespace) -> ReplayReport:
-    journal = read_journal(options.path[0] if len(options.path) == 1 else options.path, strict=not options.lenient)
+    journal = open_journal(options.path, lenient=options.lenient)
     if not options.batches:
         return replay_in_parts(journal.paths, strict=not options.lenient, jobs=options.jobs)
     replayer = Replayer(lineup_from_text, on_batch=_print)

@@ -14,13 +14,13 @@ import orjson
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from oracle_hub.cli.asking import WANTED, token_headers
+from oracle_hub.cli.asking import WANTED, hub_address, token_headers
 from oracle_hub.cli.console import console
 from oracle_hub.core.price import decimal_text
-from oracle_hub.errors import SourceError
+from oracle_hub.errors import ConfigError, SourceError
 from oracle_hub.stream.messages import CloseCode
 
 STYLES = {"live": "green", "degraded": "yellow", "none": "red"}
@@ -35,7 +35,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    return asyncio.run(_follow(options))
+    if options.count is not None and options.count < 1:
+        raise ConfigError(f"--count {options.count}: at least one update")
+    if options.svg is not None and options.count is None:
+        raise ConfigError("--svg: goes with --count N, which says when the picture is drawn")
+    asyncio.run(_follow(options))
+    return 0
 
 
 def stream_url(url: str) -> str:
@@ -45,41 +50,55 @@ def stream_url(url: str) -> str:
     return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + "/v1/stream", "", ""))
 
 
-async def _follow(options: argparse.Namespace) -> int:
-    url = stream_url(options.url)
-    subscribe = {"type": "subscribe", "id": 1, "channel": "prices", "feeds": options.feeds or ["*"], "detail": "full"}
+async def _follow(options: argparse.Namespace) -> None:
+    url = stream_url(hub_address(options.url, "--url"))
+    view = _View(live=not options.json)
+    async with await _connected(url) as socket:
+        try:
+            await _show(socket, url, options, view)
+        except ConnectionClosed as closed:
+            if closed.rcvd is not None and closed.rcvd.code == CloseCode.UNAUTHORIZED:
+                raise SourceError(f"{url}: {WANTED}") from None
+            raise SourceError(f"{url}: the hub closed the stream ({closed})") from None
+    if options.svg is not None:
+        try:
+            view.draw(options.svg)
+        except OSError as error:
+            raise ConfigError(f"--svg {options.svg}: cannot be written ({error.strerror})") from None
+
+
+async def _connected(url: str) -> ClientConnection:
+    """Raises SourceError where no hub answers, or one that refuses."""
     try:
-        async with connect(
+        return await connect(
             url,
             subprotocols=["oraclehub.v1"],  # type: ignore[list-item]
             additional_headers=token_headers(),
             compression=None,
             proxy=None,
-        ) as socket:
-            await socket.send(orjson.dumps(subscribe).decode())
-            view = _View(live=not options.json)
-            with view.screen:
-                seen = 0
-                async for text in socket:
-                    message = orjson.loads(text)
-                    _check_subscribed(message, url)
-                    view.take(message, text if isinstance(text, str) else text.decode())
-                    seen += message.get("type") == "update"
-                    if options.count is not None and seen >= options.count:
-                        break
-            if options.svg:
-                view.draw(options.svg)
-    except ConnectionClosed as closed:
-        if closed.rcvd is not None and closed.rcvd.code == CloseCode.UNAUTHORIZED:
-            raise SourceError(f"{url}: {WANTED}") from None
-        raise SourceError(f"{url}: the hub closed the stream ({closed})") from None
+        )
     except InvalidStatus as refusal:
         if refusal.response.status_code == HTTPStatus.UNAUTHORIZED:
             raise SourceError(f"{url}: {WANTED}") from None
         raise SourceError(f"{url}: the hub refused with HTTP {refusal.response.status_code}") from None
     except (OSError, WebSocketException) as error:
         raise SourceError(f"{url}: no hub there ({error}); start one with: oracle-hub run") from None
-    return 0
+
+
+async def _show(socket: ClientConnection, url: str, options: argparse.Namespace, view: "_View") -> None:
+    """Subscribe, and show what comes until there were enough updates."""
+    subscribe = {"type": "subscribe", "id": 1, "channel": "prices", "feeds": options.feeds or ["*"], "detail": "full"}
+    await socket.send(orjson.dumps(subscribe).decode())
+    with view.screen:
+        seen = 0
+        async for text in socket:
+            message = orjson.loads(text)
+            _check_subscribed(message, url)
+            view.take(message, text if isinstance(text, str) else text.decode())
+            seen += message.get("type") == "update"
+            if options.count is not None and seen >= options.count:
+                break
+    view.end()
 
 
 def _check_subscribed(message: dict[str, Any], url: str) -> None:
@@ -120,6 +139,11 @@ class _View:
             offset_us = time.time_ns() // 1_000 - stamp_us
             self._offset_us = offset_us if self._offset_us is None else min(self._offset_us, offset_us)
         self._live.update(self._table())
+
+    def end(self) -> None:
+        """End the last line, which a terminal's table does by itself."""
+        if self._live is not None and not self._console.is_terminal:
+            self._console.line()
 
     def draw(self, path: str) -> None:
         """Write the table as an SVG."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import msgspec
 
-from oracle_hub.errors import IncidentError
+from oracle_hub.errors import IncidentError, in_words
 from oracle_hub.incidents.script import Feed, Point, Script, Series, Tape, decimal
 
 
@@ -41,7 +41,7 @@ def _series(script: Script, one: Series, tape: Tape, directory: Path) -> Series:
     except FileNotFoundError:
         raise IncidentError(f"{path}: no such tape; --tape-dir names the folder of recorded rows") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise IncidentError(f"{path}: cannot be read ({error})") from None
+        raise IncidentError(f"{path}: cannot be read ({in_words(error)})") from None
     except (KeyError, TypeError, ValueError) as error:
         raise IncidentError(f"{path}, line {rows.line_num + 1}: not a row of this tape ({error})") from None
     if not points:

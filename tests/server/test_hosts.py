@@ -3,7 +3,7 @@
 import aiohttp
 import pytest
 
-from oracle_hub.hosts import host_allowed, is_loopback
+from oracle_hub.hosts import host_allowed, is_loopback, is_pattern
 from tests.client.client_stage import HubStage
 
 
@@ -41,6 +41,18 @@ def test_names_that_were_given() -> None:
             assert host_allowed(host, bound, allowed), host
         for host in ("prices.example", "xprices.example", "other.example", "hub.example.evil"):
             assert not host_allowed(host, bound, allowed), host
+
+
+@pytest.mark.parametrize("text", ["*", "*.example", "hub.example", "Hub-1.example", "hub", "10.1.2.3", "::1"])
+def test_what_can_be_given(text: str) -> None:
+    assert is_pattern(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "*.", "*example", "a b", "hub:80", "http://hub", "[::1]", "hub/", "hub.", "u@hub"]
+)
+def test_what_no_host_could_match(text: str) -> None:
+    assert not is_pattern(text)
 
 
 def test_elsewhere_a_server_cannot_know_its_names() -> None:

@@ -69,6 +69,8 @@ async def test_a_configuration_that_cannot_be_used(tmp_path: Path, case: str) ->
         (("--tape", "{tmp}/tape.csv", "--manifest", "{tmp}/none.toml"), ("none.toml: no such manifest",)),
         (("--tape", "{tmp}/tape.csv", "--manifest", "{tmp}/bad.toml"), ("bad.toml", "prize")),
         (("--manifest", "{tmp}/bad.toml"), ("manifest without a tape",)),
+        (("--start", "nonsense"), ("a start without a tape", "--tape FILE")),
+        (("--allowed-host", "hub.example:80"), ("server.allowed_hosts: 'hub.example:80' is no name",)),
         (("--faults", "{tmp}/none.toml"), ("none.toml", "No such file")),
         (("--faults", "{tmp}/bad.toml"), ("bad.toml", "unknown key")),
         (("--host", "host.invalid"), ("server: cannot listen on host.invalid:0",)),
@@ -121,7 +123,7 @@ async def test_no_hub_to_ask() -> None:
         for name in ("tail", "explain"):
             feed = "SOL/USD"
             refused(await command(name, feed, "--url", f"http://127.0.0.1:{port}"), "no hub there", "oracle-hub run")
-            refused(await command(name, feed, "--url", "nowhere"), "no hub there")
+            refused(await command(name, feed, "--url", "nowhere"), "--url: 'nowhere' is no address")
 
 
 async def test_an_unknown_feed(launch: Launch) -> None:
