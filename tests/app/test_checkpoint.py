@@ -165,7 +165,7 @@ async def test_a_state_that_unpacks_to_too_much_is_refused(says_its_size: bool, 
     packer = zstandard.ZstdCompressor(1, write_content_size=says_its_size)
     state = packer.compress(bytes(MAX_STATE_BYTES + 1))
     assert len(state) < 2**16
-    with pytest.raises(JournalError, match="can't be read by .*a state of more than 268435456 bytes"):
+    with pytest.raises(JournalError, match=r"can't be read by .*a state of more than 268435456 bytes"):
         restore(msgspec.structs.replace(written, state=state), lineup_from_text(written.config_text))
 
 
