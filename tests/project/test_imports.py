@@ -32,6 +32,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "oracle_hub.clock": ("oracle_hub.errors", "oracle_hub.core"),
     "oracle_hub.config": (
         "oracle_hub.errors",
+        "oracle_hub.hosts",
         "oracle_hub.core",
         "oracle_hub.config_errors",
         "oracle_hub.config_secrets",
