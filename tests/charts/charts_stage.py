@@ -18,6 +18,7 @@ from oracle_hub.core.hub import Batch
 from oracle_hub.stream.messages import View, feed_entry
 from tests.client.client_stage import HubStage, turns_until
 from tests.patience import PATIENCE_S
+from tests.ports import free_ports
 
 SETTINGS = Settings(port=0)
 SECOND_US = 1_000_000
@@ -36,7 +37,7 @@ class ChartsStage:
     async def start_hub(self, port: int = 0) -> "ChartsStage":
         """Listen, with a first price of each feed."""
         first_us = self.hub.service.clock_us
-        await self.hub.start(port=port)
+        await self.hub.start(port=port or free_ports(1)[0])  # to be had again after a restart
         for feed in self.feeds:  # start() has published one price of each, a millisecond apart
             first_us += 1_000
             self._note(self.hub.service.decisions[feed])

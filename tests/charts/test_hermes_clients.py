@@ -17,6 +17,7 @@ from tests.charts.hermes_stage import BTC, SOL, UNKNOWN, chosen_from_pyth
 from tests.client.client_stage import turns_until
 from tests.conftest import ROOT, require
 from tests.patience import PATIENCE_S
+from tests.ports import free_ports
 
 JS = ROOT / "tests" / "js"
 IDS = (SOL, BTC)
@@ -111,8 +112,8 @@ async def test_hermes_client_reads_everything(stage: ChartsStage, client: str) -
 
 async def test_hermes_client_streams_and_comes_back(stage: ChartsStage) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        async with stage.charts() as charts:
-            port = int(charts.url.rsplit(":", 1)[1])
+        (port,) = free_ports(1)
+        async with stage.charts(port=port) as charts:
             both = [charts.url, f"{charts.url}/hermes"]
             started = await stack.enter_async_context(programs("stream", *both))
             started += await stack.enter_async_context(programs("stream2", both[1]))
@@ -152,8 +153,8 @@ async def test_price_service_client_reads_everything(stage: ChartsStage) -> None
 
 async def test_price_service_client_follows_the_websocket(stage: ChartsStage) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        async with stage.charts() as charts:
-            port = int(charts.url.rsplit(":", 1)[1])
+        (port,) = free_ports(1)
+        async with stage.charts(port=port) as charts:
             # Without a slash at the end this client goes to /ws of the root.
             urls = [charts.url, f"{charts.url}/hermes/", f"{charts.url}/hermes"]
             started = await stack.enter_async_context(programs("socket", *urls))

@@ -157,7 +157,7 @@ async def test_a_price_that_is_over_is_told_in_a_comment(stage: ChartsStage) -> 
 
 
 async def test_silence_is_filled_and_a_day_is_the_end(stage: ChartsStage) -> None:
-    limits = hermes.Limits(keepalive_s=0.02, connection_s=0.2)
+    limits = hermes.Limits(keepalive_s=0.02, connection_s=1.0)
     async with beside(stage, limits) as (charts, http), http.get(f"{STREAM}?ids[]={SOL}") as answer:
         seen = (await answer.content.read()).decode().split("\n\n")
         assert seen[0].startswith("data:{")

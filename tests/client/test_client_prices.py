@@ -231,7 +231,7 @@ async def test_mode_all_stops_reading_rather_than_growing_and_loses_nothing(hub:
 async def test_a_full_hub_is_named_and_not_pressed() -> None:
     hub = await HubStage().start(max_clients=0)
     with pytest.raises(HubUnreachable, match="refused with HTTP 503"):
-        async with connect(hub.url, ["SOL/USD"], open_timeout_s=0.3):
+        async with connect(hub.url, ["SOL/USD"], open_timeout_s=0.9):  # it is to wait for a second
             pass
     assert hub.server.refused == 1
     await hub.server.stop("the test is over")
