@@ -34,12 +34,10 @@ one that has heard nothing younger than that sends none."""
 class HubLife:
     """One instance, with a state directory that outlives its processes."""
 
-    def __init__(
-        self, directory: Path, urls: EmulatorUrls, plant: str | None, n_workers: int, max_unsent_age_ms: int
-    ) -> None:
+    def __init__(self, directory: Path, urls: EmulatorUrls, plant: str | None, n_workers: int, server: str) -> None:
         self.directory = directory
         self._urls = urls
-        self._max_unsent_age_ms = max_unsent_age_ms
+        self._server = server
         self._serving = False
         self._n_workers = n_workers
         self._config = directory / "hub.toml"
@@ -65,7 +63,7 @@ class HubLife:
             warmup_ms=1_500,
             max_age_ms=4_000,
             max_divergence_bps=max_divergence_bps,
-            max_unsent_age_ms=self._max_unsent_age_ms,
+            server=self._server,
             heartbeat_ms=100,
             feeds=[feed for feed in FEEDS if feed != without],
         )
@@ -211,11 +209,12 @@ class Scene:
         seed: int,
         plants: Sequence[str | None] = (None, None),
         n_workers: int = 0,
-        max_unsent_age_ms: int = 10_000,
+        server: str = "",
     ) -> None:
-        """``plants`` has one for each hub: the name of a fault that is put into it, or None."""
+        """``plants`` has one for each hub: the name of a fault that is put into it, or None. ``server`` is
+        more lines of that section of their configuration."""
         self._n_workers = n_workers
-        self._max_unsent_age_ms = max_unsent_age_ms
+        self._server = server
         self._directory = directory
         self._plants = plants
         self.world = Emulator(settings=EmulatorSettings(seed=seed), now_us=lambda: time.time_ns() // 1_000)
@@ -234,7 +233,7 @@ class Scene:
             for number, plant in enumerate(self._plants):
                 directory = self._directory / f"hub-{number}"
                 directory.mkdir(parents=True)
-                hub = HubLife(directory, urls, plant, self._n_workers, self._max_unsent_age_ms)
+                hub = HubLife(directory, urls, plant, self._n_workers, self._server)
                 for proxies in (self.steady, self.faulty):
                     proxies.append(await FaultProxy().start())
                     stack.push_async_callback(proxies[-1].stop)

@@ -28,8 +28,8 @@ UPDATES_AFTER_RELOAD = 4
 BEHIND = ("honest", "mute")
 """Hubs that also have a client of mode ``all`` that stops reading …"""
 STUCK_FOR_S = 6.0
-"""… for so long: beyond the patience of a hub, and what the buffers on the way hold."""
-MAX_UNSENT_AGE_MS = 2_000
+"""… for so long: beyond the patience of a hub with a client that leaves a few messages, or heartbeats, unanswered."""
+IMPATIENT = "max_unanswered_bytes = 2_048\nmax_unsent_age_ms = 2_000\n"
 
 
 class WatchedLog(Log):
@@ -94,7 +94,7 @@ async def reload_all(scene: Scene, log: WatchedLog) -> None:
 
 async def test_an_honest_hub_passes_and_every_planted_fault_is_found(tmp_path: Path) -> None:
     plants: list[str | None] = [None, *PLANTS]
-    scene = Scene(tmp_path, seed=1, plants=plants, max_unsent_age_ms=MAX_UNSENT_AGE_MS)
+    scene = Scene(tmp_path, seed=1, plants=plants, server=IMPATIENT)
     async with asyncio.timeout(PATIENCE_S), scene:
         names = [plant or "honest" for plant in plants]
         urls = dict(zip(names, scene.steady_urls, strict=True))

@@ -33,8 +33,7 @@ warmup_ms = {warmup_ms}
 max_divergence_bps = {max_divergence_bps}
 [server]
 heartbeat_ms = {heartbeat_ms}
-max_unsent_age_ms = {max_unsent_age_ms}
-[solana]
+{server}[solana]
 snapshot_interval_ms = 1_000
 silence_ms = 2_000
 [roles]
@@ -56,7 +55,7 @@ def hub_config(
     warmup_ms: int = 10_000,
     max_age_ms: int = 8_000,
     max_divergence_bps: int = 50,
-    max_unsent_age_ms: int = 10_000,
+    server: str = "",
     heartbeat_ms: int = 500,
     feeds: Sequence[str] = FEEDS,
 ) -> str:
@@ -65,14 +64,14 @@ def hub_config(
     Ages are those of the primary, Pyth's and Chainlink's half a second and a second more. What the emulator writes is
     up to 3 s old before the next is there; the rest is for a machine that is busy: where every price is there, all stay
     live. So is the warm-up, which lasts that long only where a source says nothing. Clients leave a hub that has said
-    nothing for two and a half heartbeats.
+    nothing for two and a half heartbeats. ``server`` is more lines of its section.
     """
     text = HUB.format(
         warmup_ms=warmup_ms,
         max_age_ms=max_age_ms,
         chainlink_max_age_ms=max_age_ms + 1_000,
         max_divergence_bps=max_divergence_bps,
-        max_unsent_age_ms=max_unsent_age_ms,
+        server=server,
         heartbeat_ms=heartbeat_ms,
     )
     text += f"{PYTH}max_age_ms = {max_age_ms + 500}\n"
