@@ -19,7 +19,7 @@ from tests.checker.recorder import ClientSpec, record
 from tests.checker.records import ClockAnchor, Closed, Log, LogRecord, Received
 from tests.checker.scene import Scene
 
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 WATCHED_US = 6_000_000
 """By the hub's clock, from the first price on. Leases are shorter."""
 
@@ -27,7 +27,7 @@ WATCHED_US = 6_000_000
 UPDATES_AFTER_RELOAD = 4
 BEHIND = ("honest", "mute")
 """Hubs that also have a client of mode ``all`` that stops reading …"""
-STUCK_FOR_S = 6.0
+STUCK_FOR_S = 12.0
 """… for so long: beyond the patience of a hub with a client that leaves a few messages, or heartbeats, unanswered."""
 IMPATIENT = "max_unanswered_bytes = 2_048\nmax_unsent_age_ms = 2_000\n"
 
