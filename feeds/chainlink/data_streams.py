@@ -11,9 +11,9 @@ proved once; a link tells each second of a feed once.
 
 import hmac
 import re
-from collections import OrderedDict
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from hashlib import sha256
 from typing import ClassVar
 from urllib.parse import urlsplit
@@ -22,7 +22,7 @@ import msgspec
 
 from feeds.chainlink.report import Report, in_force, unaged
 from feeds.host_link import LONGEST_PATIENCE_US, NEVER, PLAUSIBLE_US, HostLink, Output, Verify
-from feeds.signers import SignerSet, SignerSets
+from feeds.signers import SignerSets
 from feeds.verdict import Verdict
 from oracle_hub.core.source import (
     Condition,
@@ -90,21 +90,16 @@ class ReportProver:
     """Decodes reports and checks who signed them, each once however many links bring it."""
 
     def __init__(self, sets: SignerSets) -> None:
-        self._sets = sets
-        self._kept: OrderedDict[bytes, tuple[Verdict, SignerSet | None]] = OrderedDict()
-        self.checked = 0
+        self._known = lru_cache(_KEPT_VERDICTS)(lambda data: unaged(Report.decode(data), sets))
+
+    @property
+    def checked(self) -> int:
         """Reports whose signatures were looked at."""
+        return self._known.cache_info().misses
 
     def prove(self, report: Report, at_us: int) -> Verdict:
         """Whether a report is signed by those who may, and in time. That it is ahead of our clock is for the table."""
-        key = report.encode()
-        found = self._kept.get(key)
-        if found is None:
-            found = self._kept[key] = unaged(report, self._sets)
-            self.checked += 1
-            if len(self._kept) > _KEPT_VERDICTS:
-                self._kept.popitem(last=False)
-        return in_force(report, *found, max(at_us, report.publish_us))
+        return in_force(report, *self._known(report.encode()), max(at_us, report.publish_us))
 
 
 class _Feed:

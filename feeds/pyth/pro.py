@@ -15,8 +15,8 @@ What is read is the signed payload. ``parsed``, the JSON beside it, is not asked
 
 import binascii
 from base64 import b64decode
-from collections import OrderedDict
 from collections.abc import Mapping
+from functools import lru_cache, partial
 from typing import ClassVar, Literal, TypeAlias
 from urllib.parse import urlsplit
 
@@ -90,13 +90,12 @@ class ProProver:
     """
 
     def __init__(self, sets: SignerSets | None, *, capacity: int = _KEPT_MESSAGES) -> None:
-        self._sets = sets
-        self._capacity = capacity
-        self._kept: OrderedDict[bytes, tuple[Lazer, Verdict | None, SignerSet | None]] = OrderedDict()
-        self.decoded = 0
-        """Messages that were new."""
-        self.checked = 0
-        """Messages whose signature was looked at."""
+        self._known = lru_cache(capacity)(partial(_looked_at, sets=sets))
+
+    @property
+    def checked(self) -> int:
+        """Messages that were looked at, not remembered."""
+        return self._known.cache_info().misses
 
     def prove(self, data: bytes, at_us: int) -> Proved:
         """Decode and judge a message; its key must be in force at ``at_us``.
@@ -104,17 +103,13 @@ class ProProver:
         Raises:
             DecodeError: it is none.
         """
-        found = self._kept.get(data)
-        if found is None:
-            message = Lazer.decode(data)
-            self.decoded += 1
-            verdict, signer_set = (None, None) if self._sets is None else unaged(message, self._sets)
-            self.checked += self._sets is not None
-            found = self._kept[data] = (message, verdict, signer_set)
-            if len(self._kept) > self._capacity:
-                self._kept.popitem(last=False)
-        message, verdict, signer_set = found
+        message, verdict, signer_set = self._known(data)
         return Proved(message, None if verdict is None else in_force(message, verdict, signer_set, at_us))
+
+
+def _looked_at(data: bytes, sets: SignerSets | None) -> tuple[Lazer, Verdict | None, SignerSet | None]:
+    message = Lazer.decode(data)
+    return message, *((None, None) if sets is None else unaged(message, sets))
 
 
 class _Signed(msgspec.Struct, gc=False):

@@ -4,8 +4,7 @@ import binascii
 from base64 import b64decode
 from collections import OrderedDict
 from collections.abc import Iterator
-from hashlib import blake2b
-from typing import TypeAlias
+from functools import lru_cache, partial
 
 import msgspec
 
@@ -16,6 +15,8 @@ from oracle_hub.errors import DecodeError
 
 _MOST_BLOBS = 64
 """A host sends one for each 255 prices; what is beyond is not looked at."""
+_KEPT_BYTES = 2**17
+"""A longer update is not remembered: 255 prices are 70 kB, and what a host makes up must not fill the memory."""
 _KEPT_PER_FEED = 16
 """Signed prices of a feed that can be handed on: so many seconds of them, as a rule."""
 
@@ -43,7 +44,6 @@ class Proved(msgspec.Struct, frozen=True):
     """One for each update that is not verified."""
 
 
-_Known: TypeAlias = tuple[Accumulator | None, Verdict, SignerSet | None]
 _binary = msgspec.json.Decoder(Binary).decode
 
 
@@ -59,14 +59,14 @@ class Prover:
     """
 
     def __init__(self, sets: SignerSets, mode: Mode = Mode.STRICT, *, capacity: int = 512) -> None:
-        self._sets = sets
-        self._mode = mode
-        self._capacity = capacity
-        self._known: OrderedDict[bytes, _Known] = OrderedDict()
+        self._known = lru_cache(capacity)(partial(_looked_at, sets=sets, mode=mode))
         self._kept: dict[bytes, OrderedDict[tuple[int, int], tuple[bytes, Update]]] = {}
         """By feed id, then publish time (s) and price: the update that proved it, and its place in there."""
-        self.checked = 0
-        """Updates that were proved, not remembered."""
+
+    @property
+    def checked(self) -> int:
+        """Updates that were looked at, not remembered."""
+        return self._known.cache_info().misses
 
     def keep(self, feed_id: str) -> None:
         """Keep the newest proved prices of this feed (64 hex digits), for :meth:`signed`."""
@@ -130,20 +130,14 @@ class Prover:
                 yield b""
 
     def _one(self, data: bytes, at_us: int) -> tuple[Accumulator | None, Verdict]:
-        digest = blake2b(data, digest_size=16).digest()
-        known = self._known.get(digest)
-        if known is None:
-            known = self._check(data)
-            self._known[digest] = known
-            if len(self._known) > self._capacity:
-                self._known.popitem(last=False)
-        update, verdict, signer_set = known
+        look = self._known if len(data) <= _KEPT_BYTES else self._known.__wrapped__
+        update, verdict, signer_set = look(data)
         return update, in_force(verdict, signer_set, at_us)
 
-    def _check(self, data: bytes) -> _Known:
-        self.checked += 1
-        try:
-            update = Accumulator.decode(data)
-        except DecodeError as error:
-            return None, Verdict(Why.MALFORMED, str(error)), None
-        return update, *unaged(update, self._sets, self._mode)
+
+def _looked_at(data: bytes, sets: SignerSets, mode: Mode) -> tuple[Accumulator | None, Verdict, SignerSet | None]:
+    try:
+        update = Accumulator.decode(data)
+    except DecodeError as error:
+        return None, Verdict(Why.MALFORMED, str(error)), None
+    return update, *unaged(update, sets, mode)

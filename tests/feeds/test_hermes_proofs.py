@@ -166,6 +166,14 @@ def test_a_refused_update_is_remembered_too() -> None:
     assert prover.checked == 2
 
 
+def test_what_a_host_makes_long_does_not_stay_in_memory() -> None:
+    prover, long = Prover(SIGNER.sets), GOOD + bytes(2**17)
+    for _ in range(2):
+        ((_, reason),) = reasons(make(prover).receive(frame([long], entry(BTC, 5)), T0))
+        assert "trailing_bytes" in reason
+    assert prover._known.cache_info().currsize == 0
+
+
 def test_a_price_that_was_signed_and_is_none_is_invalid() -> None:
     output = make().receive(frame(SIGNER.updates([price(BTC, 0)], T_S), entry(BTC, 5)), T0)
     assert updates(output) == []
