@@ -168,11 +168,13 @@ class World:
     def _apply(self, key: Key, point: Point, changes: list[Change]) -> None:
         feed, oracle = key
         at_us = point.emit_us
+        leg_oracle: str | None = None
         derived = oracle == AGGREGATE and self._derive_aggregate and self.catalogue.has_legs(feed)
         if derived:
-            leg = self._winning_leg(feed, at_us)
-            if leg is None:
+            leg_oracle = self._winning_leg(feed, at_us)
+            if leg_oracle is None:
                 return
+            leg = self._held[feed, leg_oracle]
             point = Point(leg.mantissa, leg.conf, leg.publish_us, at_us)
         if any(fault.hits(oracle, feed) for fault in self.faults.active(at_us, "stall", "kill")):
             return
@@ -180,7 +182,7 @@ class World:
             self.refused += not derived
             return
         self._honest_us[key] = point.publish_us
-        held = self._next_state(key, self._faulty(key, point))
+        held = self._next_state(key, self._faulty(key, point, leg_oracle))
         if key in self._held:
             self._previous[key] = self._held[key]
         self._held[key] = held
@@ -193,8 +195,10 @@ class World:
         unit_us = _SECOND_US if key[1] in STRICT_SECONDS else 1
         return publish_us // unit_us > last_us // unit_us
 
-    def _faulty(self, key: Key, point: Point) -> Point:
+    def _faulty(self, key: Key, point: Point, leg_oracle: str | None) -> Point:
         for fault in self._struck("spike", key, point):
+            if leg_oracle is not None and fault.hits(leg_oracle, key[0]):
+                continue  # the leg was moved, and the aggregate with it
             moved = min(max(1, int(point.mantissa * spike_factor(fault.fault))), INT64_MAX)
             point = msgspec.structs.replace(point, mantissa=moved)
         last = self._held.get(key)
@@ -241,19 +245,19 @@ class World:
             round_id=last.round_id % (2**32 - 1) + 1,
         )
 
-    def _winning_leg(self, feed: str, at_us: int) -> Held | None:
+    def _winning_leg(self, feed: str, at_us: int) -> str | None:
         """The youngest leg that another one confirms, under the limits that the aggregate publishes (60 s, 50 bps).
 
         The program's own choice is not public: this is a stand-in with the same inputs and limits.
         """
-        legs = [self._held[key] for oracle in (EDGE, LAZER, CHAINLINK_LEG) if (key := (feed, oracle)) in self._held]
-        fresh = [leg for leg in legs if 0 <= at_us - leg.publish_us <= _LEG_MAX_AGE_US]
+        legs = {oracle: self._held.get((feed, oracle)) for oracle in (EDGE, LAZER, CHAINLINK_LEG)}
+        fresh = {oracle: leg for oracle, leg in legs.items() if leg and 0 <= at_us - leg.publish_us <= _LEG_MAX_AGE_US}
         confirmed = [
-            leg
-            for leg in fresh
-            if any(other is not leg and near(leg.mantissa, other.mantissa, _LEG_MAX_BPS) for other in fresh)
+            oracle
+            for oracle, leg in fresh.items()
+            if any(other is not leg and near(leg.mantissa, other.mantissa, _LEG_MAX_BPS) for other in fresh.values())
         ]
-        return max(confirmed, key=lambda leg: leg.publish_us, default=None)
+        return max(confirmed, key=lambda oracle: fresh[oracle].publish_us, default=None)
 
     def _told(self, key: Key, held: Held | None, at_us: int, slot: int | None = None) -> Iterator[Change]:
         feed, oracle = key

@@ -135,6 +135,14 @@ def test_the_aggregate_follows_legs_that_confirm_each_other() -> None:
     assert alone.held("SOL/USD", AGGREGATE) is None
 
 
+@pytest.mark.parametrize("source", [None, "doves", AGGREGATE])
+def test_an_aggregate_is_moved_once_though_its_leg_is_moved_too(source: str | None) -> None:
+    plain, world = make_world(noise_bps=0), make_world(Fault(kind="spike", source=source, bps=140), noise_bps=0)
+    for now in (plain, world):
+        now.advance(START + 10 * SECOND)
+    assert mantissa(world, AGGREGATE) == mantissa(plain, AGGREGATE) * 10_140 // 10_000
+
+
 def test_stall_stops_one_source_of_one_feed_and_ends() -> None:
     world = make_world(Fault(kind="stall", source="chainlink", feed="SOL/USD", at_s=5, duration_s=10))
     world.advance(START + 14 * SECOND)
