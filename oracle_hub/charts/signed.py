@@ -18,6 +18,7 @@ import msgspec
 
 from oracle_hub.charts.context import Context
 from oracle_hub.charts.resolutions import SECOND_US
+from oracle_hub.charts.signed_together import together
 
 MAX_KEPT = 8_192
 """Prices of which it is known what is behind them: a few hundred bytes each."""
@@ -88,9 +89,9 @@ class Signed:
         return None if key is None else self._known.get(key)
 
     def all_of(self, told: Sequence[Told]) -> list[bytes]:
-        """The signed updates of all of these prices; none at all where one is missing."""
+        """The signed updates of all these prices, one for each message that was signed; none where one is missing."""
         found = [update for one in told if (update := self.of(one)) is not None]
-        return found if len(found) == len(told) else []
+        return together(found) if len(found) == len(told) else []
 
     async def learn(self, told: Callable[[], Iterable[Told]]) -> None:
         """Ask the hub about those of these prices of which it is not known; at most for ``PATIENCE_S``.

@@ -6,8 +6,9 @@ from typing import Any
 import aiohttp
 
 from feeds.emulator.pyth_signing import simulated_signer
-from feeds.pyth.accumulator import PriceMessage
+from feeds.pyth.accumulator import Accumulator, PriceMessage, excerpt
 from oracle_hub.charts.hermes_ids import PYTH_IDS
+from oracle_hub.core.hub import Decision
 from tests.charts.charts_stage import SECOND_US, ChartsStage
 
 SOL, BTC = PYTH_IDS["SOL/USD"], PYTH_IDS["BTC/USD"]
@@ -43,17 +44,28 @@ def chosen_from_pyth(stage: ChartsStage, *feeds: str) -> dict[str, bytes]:
     return signed
 
 
-def sign(stage: ChartsStage, feed: str) -> bytes:
-    """Have the hub know a signed update of the price of a feed that was chosen last."""
-    decision = stage.hub.service.decisions[feed]
-    assert decision.source == "pyth" and decision.mantissa is not None and decision.publish_us is not None
-    publish_s = decision.publish_us // SECOND_US
-    price_id, mantissa = bytes.fromhex(PYTH_IDS[feed]), decision.mantissa
-    price = PriceMessage(price_id, mantissa, 7, decision.expo, publish_s, publish_s - 1, mantissa, 8)
-    (update,) = simulated_signer().updates([price], publish_s)
-    key = feed, decision.source, decision.publish_us, decision.mantissa
-    stage.hub.service.signed_updates[key] = b64encode(update).decode()
-    return update
+def sign(stage: ChartsStage, *feeds: str) -> bytes:
+    """Have the hub know signed updates of the prices of these feeds that were chosen last: one each, of one message.
+
+    Returns the update of all of them.
+    """
+    decisions = [stage.hub.service.decisions[feed] for feed in feeds]
+    whole = simulated_signer().updates([_message(decision) for decision in decisions], _publish_s(decisions[0]))[0]
+    for decision, one in zip(decisions, Accumulator.decode(whole).updates, strict=True):
+        key = decision.feed, str(decision.source), int(decision.publish_us or 0), int(decision.mantissa or 0)
+        stage.hub.service.signed_updates[key] = b64encode(excerpt(whole, [one])).decode()
+    return whole
+
+
+def _message(decision: Decision) -> PriceMessage:
+    assert decision.source == "pyth" and decision.mantissa is not None
+    price_id, mantissa, publish_s = bytes.fromhex(PYTH_IDS[decision.feed]), decision.mantissa, _publish_s(decision)
+    return PriceMessage(price_id, mantissa, 7, decision.expo, publish_s, publish_s - 1, mantissa, 8)
+
+
+def _publish_s(decision: Decision) -> int:
+    assert decision.publish_us is not None
+    return decision.publish_us // SECOND_US
 
 
 async def get(http: aiohttp.ClientSession, path: str) -> tuple[int, Any]:

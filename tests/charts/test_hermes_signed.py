@@ -1,7 +1,7 @@
 """Hermes' ``binary`` and ``vaa``: the signed update of the very price that is told, or nothing."""
 
 import asyncio
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,24 @@ async def test_all_prices_of_an_answer_are_signed_or_none(
     assert (await get(http, f"/api/latest_vaas?{both}"))[0] == 404
     _, feeds = await get(http, f"/api/latest_price_feeds?{both}&binary=true")
     assert [one["vaa"] != "" for one in feeds] == [True, False]
+
+
+async def test_prices_of_one_signed_message_are_one_update(
+    stage: ChartsStage, charts: Charts, http: aiohttp.ClientSession
+) -> None:
+    """As Hermes has it: many a program submits the first of ``binary.data`` only."""
+    chosen_from_pyth(stage, "SOL/USD", "BTC/USD")
+    whole = sign(stage, "SOL/USD", "BTC/USD")
+    await stage.heard(charts)
+    both = f"ids[]={SOL}&ids[]={BTC}"
+    _, body = await get(http, f"{LATEST}?{both}")
+    assert body["binary"]["data"] == [whole.hex()]
+    update = Accumulator.decode(whole)
+    assert [price.feed_id.hex() for price in update.prices] == [one["id"] for one in body["parsed"]] == [SOL, BTC]
+    assert check(update, simulated_signer().sets).verified
+    assert await get(http, f"/api/latest_vaas?{both}") == (200, [b64encode(whole).decode()])
+    async with asyncio.timeout(PATIENCE_S), http.get(f"/v2/updates/price/stream?{both}") as events:
+        assert f'"data":["{whole.hex()}"]' in (await events.content.readuntil(b"\n\n")).decode()
 
 
 async def test_an_older_update_never_goes_with_a_newer_price(
