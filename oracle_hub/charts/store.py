@@ -20,6 +20,7 @@ import msgspec
 from oracle_hub.charts.bars import LONG_AGO_US, Bar, Builder, Gap, Harvest, Mark
 from oracle_hub.charts.points import Point
 from oracle_hub.charts.resolutions import DAY_US, RESOLUTIONS, SECOND_US, Resolution
+from oracle_hub.charts.seams import RECORDED_BEFORE, put_bars
 from oracle_hub.charts.store_reads import BUSY_TIMEOUT_MS, Reads
 from oracle_hub.charts.store_reads import Position as Position
 from oracle_hub.charts.store_schema import (
@@ -29,14 +30,11 @@ from oracle_hub.charts.store_schema import (
     IS_FEED,
     NEWEST_POINT,
     PUT_GAP,
-    PUT_IMPORTED,
     PUT_MARK,
     PUT_POINT,
-    PUT_RECORDED,
     SCHEMA_VERSION,
     TABLES,
     Row,
-    bar_row,
 )
 from oracle_hub.errors import StoreError
 
@@ -137,13 +135,7 @@ class Store(Reads):
         """
 
         def put(db: sqlite3.Connection) -> Written:
-            recorded = [bar_row(self._id(bar.feed), bar) for bar in bars if not bar.imported]
-            imported = [bar_row(self._id(bar.feed), bar) for bar in bars if bar.imported]
-            changed = 0
-            if recorded:
-                changed += db.executemany(PUT_RECORDED, recorded).rowcount
-            if imported:
-                changed += db.executemany(PUT_IMPORTED, imported).rowcount
+            changed = put_bars(db, bars, self._id)
             if instead_of_us is not None:
                 db.execute("DELETE FROM points WHERE decided_us >= ? AND decided_us < ?", instead_of_us)
                 db.execute("DELETE FROM marks WHERE at_us >= ? AND at_us < ?", instead_of_us)
@@ -335,6 +327,9 @@ class Store(Reads):
 
             def parents(resolution: Resolution, parent: Resolution, bucket_us: int, feed: str = feed) -> Iterable[Bar]:
                 held = self.bars(feed, parent, bucket_us, parent.start_us(start_us))
+                key = self._name_id(feed), CODES[parent], bucket_us // SECOND_US
+                if held and held[0].imported and not self._query(RECORDED_BEFORE, key):
+                    return held  # the recording began in this bucket, behind what was imported
                 return [bar for bar in held if not bar.imported]
 
             builder.resume_feed(points, parents)

@@ -253,10 +253,15 @@ def _ceil_s(at_us: int) -> int:
 
 
 def _joined(stored: list[Bar], tail: list[Bar]) -> list[Bar]:
-    """Stored bars, then those of the builder that are not stored. A stored one knows its revision."""
+    """Stored bars, then those of the builder that are not stored. A stored one knows its revision.
+
+    Of a bucket that is still open only its imported part can be stored: the builder's bar stands for it.
+    """
     if not tail:
         return stored
     if stored and tail[0].start_us <= stored[-1].start_us:
+        if not tail[-1].closed:
+            stored = [bar for bar in stored if not (bar.imported and bar.start_us == tail[-1].start_us)]
         known = {bar.start_us for bar in stored}
         return sorted([*stored, *(bar for bar in tail if bar.start_us not in known)], key=lambda bar: bar.start_us)
     return stored + tail

@@ -10,7 +10,7 @@ SCHEMA_VERSION = 1
 
 Row: TypeAlias = tuple[Any, ...]
 
-GAP_FLAG, IMPORTED_FLAG = 1, 2
+GAP_FLAG, IMPORTED_FLAG, MIXED_FLAG = 1, 2, 4
 
 CODES: dict[Resolution, int] = {
     resolution: (resolution.length_us or 30 * 86_400 * SECOND_US) // SECOND_US for resolution in RESOLUTIONS
@@ -76,10 +76,11 @@ _PUT = f"""INSERT INTO bars VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0) ON CO
     {", ".join(f"{column} = excluded.{column}" for column in _CONTENT)}, revision = bars.revision + 1
     WHERE ({_CHANGED})"""
 
-PUT_RECORDED = (
-    f"{_PUT} AND (bars.flags & {IMPORTED_FLAG} OR NOT (excluded.flags & {GAP_FLAG} > bars.flags & {GAP_FLAG}))"
-)
-"""A bar that differs from the stored one is its next revision; one with a gap does not replace one without."""
+PUT_RECORDED = f"{_PUT} AND NOT (excluded.flags & {GAP_FLAG} > bars.flags & {GAP_FLAG})"
+"""A bar that differs from the stored one is its next revision; one with a gap does not replace one without, whoever
+that is from."""
+PUT_FOLDED = _PUT
+"""What finer bars of both origins make (:mod:`oracle_hub.charts.seams`)."""
 PUT_IMPORTED = f"{_PUT} AND bars.flags & {IMPORTED_FLAG}"
 """Somebody else's history replaces only such."""
 
@@ -94,8 +95,8 @@ IS_FEED = f"(EXISTS (SELECT 1 FROM bars WHERE feed_id = names.id) OR {HAS_POINTS
 NEWEST_POINT = "SELECT max(decided_us) FROM points WHERE feed_id = ?"
 
 
-def bar_row(feed_id: int, bar: Bar) -> Row:
-    """Parameters of :data:`PUT_RECORDED` and :data:`PUT_IMPORTED`."""
+def bar_row(feed_id: int, bar: Bar, *, mixed: bool = False) -> Row:
+    """Parameters of the statements that put bars."""
     return (
         feed_id,
         CODES[bar.resolution],
@@ -108,7 +109,7 @@ def bar_row(feed_id: int, bar: Bar) -> Row:
         bar.updates,
         bar.degraded_us,
         bar.none_us,
-        (GAP_FLAG if bar.gap else 0) | (IMPORTED_FLAG if bar.imported else 0),
+        (GAP_FLAG if bar.gap else 0) | (IMPORTED_FLAG if bar.imported else 0) | (MIXED_FLAG if mixed else 0),
     )
 
 

@@ -133,7 +133,8 @@ def test_a_correction_is_a_numbered_revision_and_what_was_told_is_kept(tmp_path:
         ({"gap"}, set(), "later"),
         (set(), {"gap"}, "held"),
         ({"gap"}, {"gap"}, "later"),
-        ({"imported"}, {"gap"}, "later"),
+        ({"imported"}, {"gap"}, "held"),
+        ({"imported", "gap"}, {"gap"}, "later"),
     ],
 )
 def test_which_of_two_bars_of_a_bucket_stays(tmp_path: Path, held: set[str], later: set[str], winner: str) -> None:
