@@ -78,10 +78,13 @@ class FeedWatch:
     def _glanced(self, before: Facts, now_us: int) -> Facts:
         inputs = []
         for entry in before.inputs:
-            assert entry.held is not None  # it was calm, and has no references
+            if entry.held is None:  # a reference that told nothing, then and now
+                inputs.append(entry)
+                continue
             mantissa, publish_us, received_us, conf = self._memory.update(self._cell(entry.source))
             held = replace(entry.held, mantissa=mantissa, publish_us=publish_us, received_us=received_us, conf=conf)
-            inputs.append(replace(entry, held=held))
+            young = now_us - min(publish_us, received_us) <= before.spec.max_age_us[entry.source]
+            inputs.append(replace(entry, held=held, status=InputStatus.OK if young else InputStatus.STALE))
         first = inputs[0].held
         assert first is not None
         decision = replace(
@@ -104,9 +107,9 @@ class FeedWatch:
         before = () if self._facts is None else self._facts.inputs
         self._facts, memory = facts, self._memory
         memory.told(self._row, facts.now_us)
-        for position, entry in enumerate(facts.inputs[:3]):
+        for position, entry in enumerate(facts.inputs):
             held = entry.held
-            if held is not None and not (before and held is before[position].held):
+            if held is not None and not (position < len(before) and held is before[position].held):
                 memory.see(self._cell(held.source), held.mantissa, held.publish_us)
         if facts.decision.mantissa is not None:
             memory.move(self._row, facts.now_us, facts.decision.mantissa)
@@ -175,17 +178,20 @@ class FeedWatch:
         peg = settings.pegs.get(facts.spec.feed)
         if peg is not None and abs(price - peg) * 20_000 > peg * settings.peg_bps:
             return False
-        if references and not all(self._in_parity(entry, price) for entry in references):
+        if references and not all(self._in_parity(entry, price, facts) for entry in references):
             return False
         if settings.aggregates and not all(self._executable(entry, facts.now_us) for entry in facts.inputs):
             return False
         return self._memory.span(self._row) * 20_000 <= price * settings.velocity_bps
 
-    def _in_parity(self, entry: DecisionInput, price: int) -> bool:
+    def _in_parity(self, entry: DecisionInput, price: int, facts: Facts) -> bool:
         """Whether a reference gives no detector anything to say of the chosen price. Of one out of use none does."""
-        if entry.status is not InputStatus.OK or entry.held is None:
+        held = entry.held
+        if held is None or entry.status not in BY_AGE:
             return entry.status is not InputStatus.FUTURE
-        return abs(entry.held.mantissa - price) * 20_000 <= min(entry.held.mantissa, price) * self.settings.parity_bps
+        if facts.now_us - min(held.publish_us, held.received_us) > facts.spec.max_age_us[entry.source]:
+            return True
+        return abs(held.mantissa - price) * 20_000 <= min(held.mantissa, price) * self.settings.parity_bps
 
     def _executable(self, entry: DecisionInput, now_us: int) -> bool:
         """Whether an input is no aggregate, or one that is young enough for the exchange."""

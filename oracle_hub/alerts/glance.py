@@ -4,12 +4,14 @@ What :meth:`oracle_hub.alerts.detectors.FeedWatch.calm` is for one feed. Both ma
 time and nothing else; neither may do the opposite.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
 from oracle_hub.alerts.memory import Int64, Memory, Said
 from oracle_hub.alerts.settings import AlertSettings
-from oracle_hub.core.catalog import Catalog
+from oracle_hub.core.catalog import Catalog, FeedSpec
 from oracle_hub.core.price import INT64_MAX
 from oracle_hub.core.table import HEARD, HELD, VERIFIED, Table
 
@@ -19,10 +21,7 @@ look."""
 
 
 class Glance:
-    """Limits of a catalog and a configuration, in columns by the catalog's numbers of feeds.
-
-    A feed with references gets no quick look: of those there is more to say than the three roles show.
-    """
+    """Limits of a catalog and a configuration, in columns by the catalog's numbers of feeds."""
 
     def __init__(self, catalog: Catalog, settings: AlertSettings, memory: Memory) -> None:
         self.catalog, self.settings, self._memory = catalog, settings, memory
@@ -58,7 +57,7 @@ class Glance:
             [min(settings.wide_conf_bps, 2 * (spec.max_conf_bps or settings.wide_conf_bps)) for spec in specs], np.int64
         )
         self._pegs = np.array([settings.pegs.get(spec.feed, 0) for spec in specs], np.int64)
-        self._plain = np.array([not spec.references for spec in specs], np.bool_)
+        self._references = [_References(catalog, settings, memory, n) for n in range(_most_references(catalog))]
 
     def calm(self, table: Table, feeds: Int64, now_us: int) -> npt.NDArray[np.bool_]:
         """Note what is held of feeds, and say of which there is nothing else to do.
@@ -72,31 +71,93 @@ class Glance:
             bool (N,). What is not calm is still to be looked at by itself; that it may have been noted changes nothing.
         """
         cells = self._cells.take(feeds, axis=1)
-        said = Said(
-            table.mantissas.take(cells),
-            table.publish_us_column.take(cells),
-            table.received_us_column.take(cells),
-            table.confs.take(cells),
-        )
+        said = _said(table, cells)
         mantissas, confs = said.mantissas, said.confs
         born_us = np.minimum(said.publish_us, said.received_us)
         fit = table.flag_column.take(cells) | VERIFIED == HELD | HEARD | VERIFIED
         fit &= now_us - born_us <= self._max_age_us.take(feeds, axis=1)
         fit &= np.maximum(mantissas, confs) <= NARROW
         fit &= confs * 20_000 <= mantissas * self._max_conf_bps.take(feeds)
-        calm: npt.NDArray[np.bool_] = fit[0] & fit[1] & fit[2] & self._plain.take(feeds)
+        calm: npt.NDArray[np.bool_] = fit[0] & fit[1] & fit[2]
         price, second, third = mantissas
         low, high = np.minimum(np.minimum(price, second), third), np.maximum(np.maximum(price, second), third)
         calm &= (high - low) * 30_000 <= low * self._max_divergence_bps.take(feeds)
         if self.settings.pegs:
             pegs = self._pegs.take(feeds)
             calm &= (pegs == 0) | (np.abs(price - pegs) * 20_000 <= pegs * self.settings.peg_bps)
+        for reference in self._references:
+            calm &= reference.calm(table, feeds, price, self._max_conf_bps.take(feeds), now_us)
         if not calm.all():
             kept = calm.nonzero()[0]
             feeds, price, said = feeds[kept], price[kept], Said._make(column[:, kept] for column in said)
         rows = self._rows.take(feeds)
         self._memory.see_all(self._seen_cells.take(feeds, axis=1), said)
+        for reference in self._references:
+            reference.see(table, feeds)
         self._memory.move_all(rows, now_us, price)
         self._memory.told_all(rows, now_us)
         calm[calm] = self._memory.spans(rows) * 20_000 <= price * self.settings.velocity_bps
         return calm
+
+
+class _References:
+    """The ``n``-th reference of each feed that has so many.
+
+    One is calm that nobody has told anything of, or that is as ordinary as a role must be, old or not, and near the
+    price unless it is too old. One that comes up for the first time is looked at by itself.
+    """
+
+    def __init__(self, catalog: Catalog, settings: AlertSettings, memory: Memory, n: int) -> None:
+        self._memory, self._parity_bps = memory, settings.parity_bps
+        sources = [spec.references[n] if len(spec.references) > n else None for spec in catalog.feeds]
+        self._there = np.array([source is not None for source in sources], np.bool_)
+
+        def column(of: Callable[[FeedSpec, str], int]) -> Int64:
+            pairs = zip(catalog.feeds, sources, strict=True)
+            return np.array([0 if source is None else of(spec, source) for spec, source in pairs], np.int64)
+
+        self._cells = column(
+            lambda spec, source: catalog.feed_index[spec.feed] * len(catalog.sources) + catalog.source_index[source]
+        )
+        self._seen_cells = column(lambda spec, source: memory.cell(spec.feed, source))
+        self._max_age_us = column(lambda spec, source: spec.max_age_us[source])
+        self._chain_max_age_us = column(
+            lambda spec, source: settings.chain_max_age_us if source in settings.aggregates else INT64_MAX
+        )
+
+    def calm(self, table: Table, feeds: Int64, price: Int64, max_conf_bps: Int64, now_us: int) -> npt.NDArray[np.bool_]:
+        """Bool (N,): whether there is nothing to say of it beside the chosen prices, int64 (N,) up to NARROW."""
+        cells = self._cells.take(feeds)
+        said, flags = _said(table, cells), table.flag_column.take(cells)
+        known = self._memory.knows(self._seen_cells.take(feeds))
+        age_us = now_us - np.minimum(said.publish_us, said.received_us)
+        mantissas, confs = said.mantissas, said.confs
+        fit = known & (flags | VERIFIED == HELD | HEARD | VERIFIED) & (age_us <= self._chain_max_age_us.take(feeds))
+        fit &= np.maximum(mantissas, confs) <= NARROW
+        fit &= confs * 20_000 <= mantissas * max_conf_bps
+        # Written so that prices up to NARROW do not overflow; what is beyond it is not fit anyhow.
+        apart = np.abs(np.minimum(mantissas, NARROW) - np.minimum(price, NARROW)) * 20_000
+        near = apart <= np.minimum(mantissas, price) * self._parity_bps
+        fit &= near | (age_us > self._max_age_us.take(feeds))
+        absent = ~known & (flags == 0)
+        calm: npt.NDArray[np.bool_] = fit | absent | ~self._there.take(feeds)
+        return calm
+
+    def see(self, table: Table, feeds: Int64) -> None:
+        """Note what it says of feeds, int64 (N,), that are calm."""
+        cells = self._cells.take(feeds)
+        told = self._there.take(feeds) & (table.flag_column.take(cells) & HELD != 0)
+        self._memory.see_all(self._seen_cells.take(feeds[told]), _said(table, cells[told]))
+
+
+def _most_references(catalog: Catalog) -> int:
+    return max((len(spec.references) for spec in catalog.feeds), default=0)
+
+
+def _said(table: Table, cells: Int64) -> Said:
+    return Said(
+        table.mantissas.take(cells),
+        table.publish_us_column.take(cells),
+        table.received_us_column.take(cells),
+        table.confs.take(cells),
+    )

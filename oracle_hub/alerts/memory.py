@@ -142,13 +142,18 @@ class Memory:
             self._most[cell] = max(self._most[cell], mantissa)
 
     def see_all(self, cells: Int64, said: Said) -> None:
-        """:meth:`see` for int64 (3, N) of cells, none of them twice; and keep what these updates were."""
+        """:meth:`see` for int64 (3, N) or (N,) of cells, none of them twice; and keep what these updates were."""
         new = self._value.take(cells) != said.mantissas
         changed, mantissas = cells[new], said.mantissas[new]
         self._value[changed], self._since_us[changed] = mantissas, said.publish_us[new]
         self._least[changed] = np.minimum(self._least.take(changed), mantissas)
         self._most[changed] = np.maximum(self._most.take(changed), mantissas)
         self._publish_us[cells], self._received_us[cells], self._conf[cells] = said[1:]
+
+    def knows(self, cells: Int64) -> npt.NDArray[np.bool_]:
+        """Bool (N,): of which int64 (N,) of cells something was ever said."""
+        known: npt.NDArray[np.bool_] = self._value.take(cells) != 0
+        return known
 
     def told(self, row: int, now_us: int) -> None:
         """Note when a feed was looked at by itself."""
@@ -188,7 +193,7 @@ class Memory:
         """Note the chosen price of a feed."""
         second = now_us // SECOND_US
         if self._second[row] != second:
-            self._begin_second(np.array([row]), now_us)
+            self._begin_second_of(row, now_us)
         slot = second % self._n_slots
         if mantissa < self._lows[slot, row]:
             self._lows[slot, row] = mantissa
@@ -219,6 +224,17 @@ class Memory:
         seconds[slot] = second
         self._seconds[:, rows], self._lows[:, rows], self._highs[:, rows] = seconds, lows, highs
         self._second[rows], self._low[rows], self._high[rows] = second, lows.min(axis=0), highs.max(axis=0)
+
+    def _begin_second_of(self, row: int, now_us: int) -> None:
+        """:meth:`_begin_second` for one feed, at half the time."""
+        second, slot = now_us // SECOND_US, now_us // SECOND_US % self._n_slots
+        seconds, lows, highs = self._seconds[:, row], self._lows[:, row], self._highs[:, row]
+        past = (seconds < (now_us - self.window_us) // SECOND_US) & (seconds != _NO_SECOND)
+        past[slot] = True
+        for place in past.nonzero()[0].tolist():
+            seconds[place], lows[place], highs[place] = _NO_SECOND, INT64_MAX, 0
+        seconds[slot] = second
+        self._second[row], self._low[row], self._high[row] = second, lows.min(), highs.max()
 
     def spans(self, rows: Int64) -> Int64:
         """:meth:`span` for int64 (N,) of feeds that have prices."""

@@ -17,7 +17,7 @@ SOL = "SOL/USD"
 
 
 def spec(feed: str = SOL, policy: Policy = Policy.STRICT, **more: object) -> FeedSpec:
-    ages = dict.fromkeys((*SOURCES, "aggregate"), 5000000)
+    ages = dict.fromkeys((*SOURCES, "aggregate", "mirror"), 5000000)
     return FeedSpec(
         feed=feed,
         primary="doves",

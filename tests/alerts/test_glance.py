@@ -5,6 +5,7 @@ from random import Random
 
 import msgspec
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ SPECS = (
     spec("A/USD"),
     spec("B/USD", max_conf_bps=30),
     spec("C/USD", references=("aggregate",)),
+    spec("D/USD", references=("mirror", "aggregate"), max_conf_bps=30),
     spec("PEG/USD"),
     spec("E/USD"),
 )
@@ -119,15 +121,16 @@ def test_a_glance_tells_what_looking_one_by_one_tells(seed: int) -> None:
         engine_module.GLANCE_CROSSING = before
 
 
-def test_most_of_a_calm_catalogue_is_only_glanced_at() -> None:
-    catalog = Catalog([spec(f"F{number}/USD") for number in range(40)])
+@pytest.mark.parametrize("references", [(), ("aggregate",), ("mirror", "aggregate")], ids=["none", "one", "two"])
+def test_most_of_a_calm_catalogue_is_only_glanced_at(references: tuple[str, ...]) -> None:
+    catalog = Catalog([spec(f"F{number}/USD", references=references) for number in range(40)])
     hub = Hub(catalog, epoch=1, config_hash="", started_us=START_US, warmup_us=1_000_000)
     engine = AlertEngine()
     for turn in range(3):
         now_us = START_US + turn * 250_000
         for one in catalog.feeds:
             apart = 3 * PRICE // 100 if turn == 2 and one.feed == "F7/USD" else turn
-            for source in SOURCES[: 1 if apart > 2 else 3]:
+            for source in (*SOURCES[: 1 if apart > 2 else 3], *references):
                 hub.apply(PriceUpdate(source, "t:1", one.feed, PRICE + apart, now_us, now_us), now_us)
         hub.step(now_us)
         engine.look(now_us, hub)
@@ -135,6 +138,32 @@ def test_most_of_a_calm_catalogue_is_only_glanced_at() -> None:
         looked_at = [feed for feed, row in memory.rows.items() if memory.glanced_us(row) != now_us]
         # Once each, so that its timer runs; then those that are not calm.
         assert looked_at == ([one.feed for one in catalog.feeds], [], ["F7/USD"])[turn]
+
+
+def test_a_reference_is_glanced_at_whatever_its_age_and_looked_at_when_it_parts() -> None:
+    """Silent ones, old ones and young ones; then one that tells its first price, and one that is no longer near."""
+    references = ("mirror", "aggregate")
+    catalog = Catalog([spec(f"F{number}/USD", references=references) for number in range(40)])
+    hub = Hub(catalog, epoch=1, config_hash="", started_us=START_US, warmup_us=1_000_000)
+    engine = AlertEngine(AlertSettings(aggregates=frozenset({"aggregate"})))
+    for turn in range(4):
+        now_us = START_US + turn * 250_000
+        for number, one in enumerate(catalog.feeds):
+            told = [(source, PRICE + turn) for source in SOURCES]
+            if number < 20:
+                told.append(("aggregate", PRICE * (11 if (number, turn) == (3, 3) else 10) // 10))
+            if turn == 0 and number % 2:
+                hub.apply(PriceUpdate("mirror", "t:1", one.feed, PRICE * 2, now_us - 3_600_000_000, now_us), now_us)
+            if (number, turn) == (30, 2):
+                told.append(("mirror", PRICE))
+            for source, mantissa in told:
+                hub.apply(PriceUpdate(source, "t:1", one.feed, mantissa, now_us, now_us), now_us)
+        hub.step(now_us)
+        engine.look(now_us, hub)
+        memory = engine._memory
+        looked_at = [feed for feed, row in memory.rows.items() if memory.glanced_us(row) != now_us]
+        assert looked_at == ([one.feed for one in catalog.feeds], [], ["F30/USD"], ["F3/USD"])[turn]
+    assert engine.next_deadline() is not None and not engine.open
 
 
 PRICES = st.lists(
