@@ -6,7 +6,7 @@ reader says so. Once the new one had a price there is no way back: an aggregate 
 stale price is no reason to believe another account that the exchange no longer looks at.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import ClassVar, TypeAlias
 
 from feeds.addresses import known_mint, known_pair
@@ -107,7 +107,7 @@ class CustodyReader:
         ConfigError: two feeds name the same custody.
     """
 
-    CONFIGURED: ClassVar[frozenset[str]] = frozenset({"source", "_pairs"})
+    CONFIGURED: ClassVar[frozenset[str]] = frozenset({"source", "_pairs", "_accounts", "_moved"})
 
     def __init__(
         self,
@@ -128,8 +128,13 @@ class CustodyReader:
         self._pairs: dict[str, bytes | None] = {}
         """Pair that an old oracle must hold, by address: deriving it takes too long to be done for each update."""
         self._by_address: dict[str, tuple[_Line, ...]] = {}
-        self._accounts: frozenset[str] = frozenset()
+        self._accounts: frozenset[str] | None = None
+        """Of :meth:`accounts`; None where it has to be worked out again."""
+        self._moved: set[str] = set()
+        """Addresses that came or went since somebody asked; none between two frames."""
         self._index()
+        self._moved.clear()
+        self._accounts = None
 
     @property
     def limits(self) -> Mapping[str, AgLimits]:
@@ -153,7 +158,14 @@ class CustodyReader:
 
     def accounts(self) -> frozenset[str]:
         """Custodies, and the oracle accounts that they led to so far."""
+        if self._accounts is None:
+            self._accounts = self._own_accounts() | self._by_address.keys()
         return self._accounts
+
+    def drain_moved(self) -> set[str]:
+        """Hand over the addresses that came to :meth:`accounts` or went since the last time, for those who watch."""
+        moved, self._moved = self._moved, set()
+        return moved
 
     def read(self, account: Account, transport: str, received_us: int) -> Sequence[Event | Rewatch]:
         """Take a state of a custody or of an oracle account; nothing for an account that was left."""
@@ -214,8 +226,9 @@ class CustodyReader:
             out.append(self._status(line, Condition.INVALID, text, transport, received_us))
             return
         line.custody_slots.note(transport, account.slot)
+        before = tuple(line.watched())
         self._follow(line, custody, transport, received_us, out)
-        self._index(out)
+        self._reindex(line, before, out)
 
     def _custody(self, account: Account) -> Custody:
         if account.owner != PERPS:
@@ -286,6 +299,7 @@ class CustodyReader:
     ) -> None:
         """Hand a price on, changing to the new account when it is the first one from there."""
         promoted = account.pubkey == line.pending
+        before = tuple(line.watched()) if promoted else ()
         if promoted:
             if update.publish_us < line.published_us:
                 reason = f"its price is older than what {line.active} gave"
@@ -303,15 +317,16 @@ class CustodyReader:
             self._memory.note(line.feed, state)
         out.append(update)
         if promoted:
-            self._index(out)
+            self._reindex(line, before, out)
 
     def _not_ready(
         self, line: _Line, reason: str, fault: Event | None, transport: str, received_us: int, out: Out
     ) -> None:
         """The account that custody names has no price: keep the old one, and say so once."""
         if line.active is None and line.fallback is not None and line.pending_is_ag:
+            before = tuple(line.watched())
             line.active = line.fallback
-            self._index(out)
+            self._reindex(line, before, out)
         if isinstance(fault, Malformed) or (fault is not None and line.active is None):
             out.append(fault)
         if line.active is not None:
@@ -329,15 +344,38 @@ class CustodyReader:
             out.append(self._status(line, Condition.CHANGED, text, transport, received_us))
 
     def _index(self, out: Out | None = None) -> None:
-        """Rebuild who watches what; add Rewatch when the set of accounts changed."""
+        """Work out anew who watches what; add Rewatch when the set of accounts changed."""
+        before = self.accounts()
         by_address: dict[str, tuple[_Line, ...]] = {}
         for line in self._lines.values():
             for address in line.watched():
                 by_address[address] = (*by_address.get(address, ()), line)
-        self._by_address = by_address
-        accounts = self._own_accounts() | frozenset(by_address)
-        if accounts != self._accounts:
-            self._accounts = accounts
+        self._by_address, self._accounts = by_address, None
+        self._tell_moved(before ^ self.accounts(), out)
+
+    def _reindex(self, line: _Line, before: tuple[str, ...], out: Out) -> None:
+        """The same for one of thousands, which watched other addresses ``before``."""
+        after = dict.fromkeys(line.watched())
+        moved = set()
+        for address in {*before, *after}:
+            lines = [other for other in self._by_address.get(address, ()) if other is not line]
+            if not lines and (address in after) is not (address in before):
+                moved.add(address)
+            if address in after:
+                lines.append(line)
+            if len(lines) > 1:  # as :meth:`_index` has them
+                order = list(self._lines.values())
+                lines.sort(key=order.index)
+            if lines:
+                self._by_address[address] = tuple(lines)
+            else:
+                del self._by_address[address]
+        self._tell_moved(moved - self._own_accounts(), out)
+
+    def _tell_moved(self, moved: Set[str], out: Out | None) -> None:
+        if moved:
+            self._accounts = None
+            self._moved |= moved
             if out is not None:
                 out.append(Rewatch())
 
@@ -359,7 +397,7 @@ class PoolReader(CustodyReader):
         ConfigError: two feeds name the same token.
     """
 
-    CONFIGURED: ClassVar[frozenset[str]] = frozenset({"source", "_pairs", "_pool"})
+    CONFIGURED: ClassVar[frozenset[str]] = CustodyReader.CONFIGURED | {"_pool"}
 
     def __init__(
         self, source: str, pool: str, mints: Mapping[str, str], expos: Mapping[str, int] | None = None

@@ -7,6 +7,7 @@ Whoever embeds it calls :meth:`Emulator.start` and hands the URLs on. Everything
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import suppress
+from functools import cached_property
 from pathlib import Path
 
 import msgspec
@@ -31,6 +32,10 @@ _LONGEST_SLEEP_S = 0.1
 _SHORTEST_SLEEP_S = 0.001
 _SECOND_US = 1_000_000
 _LONGEST_PAUSE_US = 30_000_000
+
+
+DESCRIBED_FEEDS = 64
+"""So many are named wherever a simulation is marked: with each greeting, explanation and check of readiness."""
 
 
 class EmulatorSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -421,10 +426,17 @@ class Emulator:
 
     # What it says of itself.
 
+    @cached_property
+    def feeds(self) -> list[str]:
+        """All feeds that are played, by name."""
+        return sorted({feed for feed, _ in self.world.keys})
+
     def describe(self) -> dict[str, object]:
-        """Marks the simulation: what is played, and that none of it is the market."""
+        """Marks the simulation: what is played, and that none of it is the market. Of many feeds, the first ones."""
         settings = self.settings
-        out: dict[str, object] = {"simulated": True, "feeds": sorted({feed for feed, _ in self.world.keys})}
+        out: dict[str, object] = {"simulated": True, "feeds": self.feeds[:DESCRIBED_FEEDS]}
+        if len(self.feeds) > DESCRIBED_FEEDS:
+            out["feeds_omitted"] = len(self.feeds) - DESCRIBED_FEEDS
         if self._tape is None or self._playback is None:
             if self.catalogue.further:
                 out["further_feeds_every_ms"] = self.every_us // 1_000
@@ -451,6 +463,7 @@ class Emulator:
         for host in (*urls["hermes"], *urls["edge"]):
             host["key"] = "set" if host["key"] else None
         page = self.describe() | {
+            "feeds": self.feeds,
             "now_us": self._now_us(),
             "urls": urls,
             "ages_ms": self.world.ages_ms(),

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol
 import msgspec
 import numpy as np
 
+from feeds.custody import CustodyReader
 from oracle_hub.alerts.alert import Key, Kind, Transition
 from oracle_hub.alerts.engine import AlertEngine
 from oracle_hub.alerts.settings import AlertSettings
@@ -430,10 +431,14 @@ class Engine:
 
     def _rewatch(self, now_us: int) -> None:
         """Readers are shared by all Solana links: when one learns of a new account, every link must watch it."""
+        moved: set[str] = set()
+        for reader in self.lineup.readers.values():
+            if isinstance(reader, CustodyReader):  # no other reader's accounts change
+                moved |= reader.drain_moved()
         for name, link in self.lineup.links.items():
             if isinstance(link, SolanaRpc):
                 # An entry even where there is nothing to do: whoever carries it out looks at the link's deadline anew.
-                self.others.setdefault(name, []).extend(link.reconcile(now_us))
+                self.others.setdefault(name, []).extend(link.reconcile(now_us, moved))
 
     def drain_others(self) -> Mapping[str, Sequence[Effect]]:
         """Hand over the effects for other links."""

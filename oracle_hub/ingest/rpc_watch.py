@@ -1,6 +1,6 @@
 """What one Solana link knows of one account and of the requests that are under way. Plain state, no behaviour."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, Literal
 
@@ -44,8 +44,7 @@ class Watch:
 
     def __init__(self, pubkey: str, readers: tuple[AccountReader, ...], silence_us: int, now_us: int) -> None:
         self.pubkey = pubkey
-        self.readers = readers
-        self.sources = tuple(dict.fromkeys(reader.source for reader in readers))
+        self.read_by(readers)
         self.silence_us = silence_us
         self.request_id = 0
         """Id of the subscribe request that waits for its answer; 0 for none."""
@@ -68,6 +67,28 @@ class Watch:
         """The newest state seen; None before the first one, empty while the account does not exist."""
         self.suspect_us = NEVER
         """When a snapshot first showed a change that no notification told."""
+
+    def read_by(self, readers: tuple[AccountReader, ...]) -> None:
+        """From now on it is of these readers."""
+        self.readers = readers
+        self.sources = tuple(dict.fromkeys(reader.source for reader in readers))
+
+
+def wanted_by(readers: Iterable[AccountReader], only: Collection[str] | None) -> dict[str, tuple[AccountReader, ...]]:
+    """Who wants which account; of all, or of some addresses."""
+    wanted: dict[str, tuple[AccountReader, ...]] = {}
+    for reader in readers:
+        accounts = reader.accounts()
+        for pubkey in accounts if only is None else (pubkey for pubkey in only if pubkey in accounts):
+            wanted[pubkey] = (*wanted.get(pubkey, ()), reader)
+    return wanted
+
+
+def gone(watches: Mapping[str, Watch], wanted: Collection[str], only: Collection[str] | None) -> list[str]:
+    """What is watched and no longer wanted, in the order in which it came; of all, or of some addresses."""
+    if only is not None and sum(pubkey in watches and pubkey not in wanted for pubkey in only) < 2:
+        return [pubkey for pubkey in only if pubkey in watches and pubkey not in wanted]
+    return [pubkey for pubkey in watches if pubkey not in wanted and (only is None or pubkey in only)]
 
 
 WATCHED = frozenset({"_watches", "_by_subscription", "_by_request"})

@@ -14,7 +14,7 @@ States are handed to the readers as they come, older ones included: which one co
 table, not by slot.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import msgspec
@@ -50,7 +50,7 @@ from oracle_hub.ingest.rpc_messages import (
     secrets_of,
     snapshot_call,
 )
-from oracle_hub.ingest.rpc_watch import CONFIGURED, NEVER, Request, RequestKind, RpcLimits, Watch
+from oracle_hub.ingest.rpc_watch import CONFIGURED, NEVER, Request, RequestKind, RpcLimits, Watch, gone, wanted_by
 
 Output: TypeAlias = Event | Effect
 
@@ -144,17 +144,14 @@ class SolanaRpc:
         effects.extend(effect for effect in watching if not isinstance(effect, Fetch))
         return effects
 
-    def reconcile(self, now_us: int) -> list[Effect]:
+    def reconcile(self, now_us: int, moved: Collection[str] | None = None) -> list[Effect]:
         """Compare what the readers want with what is watched; subscribe and read what is new, drop what is gone.
 
-        Called on every Solana link after any reader returned ``Rewatch``.
+        Called on every Solana link after any reader returned ``Rewatch``; only for addresses that ``moved``, if known.
         """
-        wanted: dict[str, tuple[AccountReader, ...]] = {}
-        for reader in self._transports:
-            for pubkey in reader.accounts():
-                wanted[pubkey] = (*wanted.get(pubkey, ()), reader)
-        effects: list[Effect] = []
-        for pubkey in [pubkey for pubkey in self._watches if pubkey not in wanted]:
+        only = moved if self._watches else None
+        wanted, effects = wanted_by(self._transports, only), list[Effect]()
+        for pubkey in gone(self._watches, wanted, only):
             effects.extend(self._drop_subscription(self._watches.pop(pubkey)))
             self._cluster.drop(pubkey)
             for key in (f"refused {pubkey}", f"silent {pubkey}"):
@@ -167,11 +164,14 @@ class SolanaRpc:
                 effects.append(self._subscribe(watch, now_us))
                 new.append(pubkey)
             elif watch.readers != wanted[pubkey]:
-                watch.readers = wanted[pubkey]
-                watch.sources = tuple(dict.fromkeys(reader.source for reader in watch.readers))
+                watch.read_by(wanted[pubkey])
                 new.append(pubkey)
         effects.extend(self._snapshot("snapshot", new, now_us))
-        self._rearm(now_us)
+        if only is None:
+            self._rearm(now_us)
+        else:  # too early does no harm
+            soon_us = 0 if self._well_again or self._retries else min(self._limits.reply_us, self._limits.probe_gap_us)
+            self._wake_by(now_us + soon_us)
         return effects
 
     def receive(self, frame: Frame, received_us: int) -> Sequence[Output]:

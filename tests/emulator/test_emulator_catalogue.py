@@ -299,4 +299,10 @@ def test_the_page_of_thousands_is_made_at_once() -> None:
     emulator = Emulator(settings=many(2_000), now_us=lambda: START_US)
     emulator.tick()
     assert len(orjson.dumps(emulator.world.ages_ms())) > 100_000
-    assert emulator.describe()["further_feeds_every_ms"] == 5_000
+    said = emulator.describe()
+    assert said["further_feeds_every_ms"] == 5_000
+    names = said["feeds"]
+    assert (
+        isinstance(names, list) and names == emulator.feeds[:64] and said["feeds_omitted"] == len(emulator.feeds) - 64
+    )
+    assert len(orjson.dumps(said)) < 2_000
