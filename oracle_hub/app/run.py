@@ -269,11 +269,13 @@ class Application:
             return
         async with self._reloading:
             try:
-                config = self._load()
+                # Reading and building in threads: with thousands of feeds they take longer than prices may wait.
+                config = await asyncio.to_thread(self._load)
                 if (config.emulator is None) is not (self.config.emulator is None):
                     raise ConfigError("[emulator] cannot come or go at a reload; restart")
                 before = self.pump.engine.lineup
-                lineup = _with_legacy(build_lineup(config, await self._endpoints(config), before))
+                endpoints = await self._endpoints(config)
+                lineup = _with_legacy(await asyncio.to_thread(build_lineup, config, endpoints, before))
                 self.publisher.renew(server_settings(config))
             except OracleHubError as error:
                 log.error("reload refused, going on as before: %s", error)

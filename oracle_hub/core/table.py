@@ -379,6 +379,9 @@ class Table:
 
     def carry_over(self, old: "Table") -> None:
         """Copy the cells that both tables have, at the same exponent: a reload forgets nothing that still counts."""
+        cells: list[int] = []
+        old_cells: list[int] = []
+        others: list[FeedSpec] = []
         for feed_index, spec in enumerate(self.catalog.feeds):
             old_index = old.catalog.feed_index.get(spec.feed)
             if old_index is None or old.catalog.feeds[old_index].expo != spec.expo:
@@ -388,12 +391,16 @@ class Table:
                 if old_cell is None:
                     continue
                 cell = feed_index * self.n_sources + self.catalog.source_index[source]
-                for ours, theirs in zip(self._copied(), old._copied(), strict=True):
-                    ours[cell] = theirs[old_cell]
+                cells.append(cell)
+                old_cells.append(old_cell)
                 self.transports[cell] = old.transports[old_cell]
                 self.accounts[cell] = old.accounts[old_cell]
             if self.catalog.stall != old.catalog.stall or spec.roles != old.catalog.feeds[old_index].roles:
-                self._forget_stalls(spec)
+                others.append(spec)
+        for ours, theirs in zip(self._copied(), old._copied(), strict=True):
+            np.frombuffer(ours, np.int64)[cells] = np.frombuffer(theirs, np.int64)[old_cells]
+        for spec in others:
+            self._forget_stalls(spec)
 
     def _forget_stalls(self, spec: FeedSpec) -> None:
         """Other company or another rule: what was proven counts no more, and every value begins now."""
