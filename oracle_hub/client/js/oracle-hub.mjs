@@ -628,10 +628,13 @@ export class OracleHub extends EventTarget {
     };
   }
 
+  /** performance.now() may stand still while the machine sleeps; the wall clock does not. */
+  get #slept() {
+    return Math.abs(Date.now() - performance.now() - this.#wallDriftMs) * 1000 > SUSPENDED_US;
+  }
+
   #isSilent(nowUs) {
-    // performance.now() may stand still while the machine sleeps; the wall clock does not.
-    const slept = Math.abs(Date.now() - performance.now() - this.#wallDriftMs) * 1000 > SUSPENDED_US;
-    return slept || this.#offset.waitedUs(nowUs) > this.#heartbeatUs * SILENT_AFTER_HEARTBEATS;
+    return this.#slept || this.#offset.waitedUs(nowUs) > this.#silenceUs();
   }
 
   // News: gathered per feed, told when everything that had arrived has been read.
@@ -730,8 +733,7 @@ export class OracleHub extends EventTarget {
 
   #onDeadline() {
     const silentUs = this.#nowUs() - this.#receivedUs;
-    const slept = Math.abs(Date.now() - performance.now() - this.#wallDriftMs) * 1000 > SUSPENDED_US;
-    if (slept) this.#drop("the machine's clocks parted: it slept, or its clock was set");
+    if (this.#slept) this.#drop("the machine's clocks parted: it slept, or its clock was set");
     else if (this.#heartbeatUs && silentUs > this.#silenceUs()) this.#drop("nothing was heard for 2.5 heartbeats");
     else {
       this.#lookAtAll = true;
@@ -749,6 +751,7 @@ const REASONS = [
   "not_redistributable",
 ];
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+const hex = (bytes) => [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 
 /** A snapshot, update or heartbeat from a binary message. Throws RangeError or TypeError for what is none. */
 export function decodeFrame(buffer) {
@@ -759,7 +762,7 @@ export function decodeFrame(buffer) {
   const [sub, count] = [view.getUint32(8, true), view.getUint32(12, true)];
   const [epoch, seq, prevSeq, sentUs] = [16, 24, 32, 40].map(integer);
   if (kind === 3) {
-    const bytes = [...new Uint8Array(buffer, bodyAt, 8)];
+    const digest = hex(new Uint8Array(buffer, bodyAt, 8));
     const notLive = [];
     let at = bodyAt + 8;
     for (let left = count; left > 0; left -= 1) {
@@ -767,7 +770,6 @@ export function decodeFrame(buffer) {
       notLive.push(utf8.decode(new Uint8Array(buffer, at + 2, size)));
       at += 2 + size;
     }
-    const digest = bytes.map((byte) => byte.toString(16).padStart(2, "0")).join("");
     return { type: "heartbeat", sub, epoch, seq, server_time_us: sentUs, not_live: notLive, digest };
   }
   if (kind !== 1 && kind !== 2) return { type: `kind ${kind}` }; // a later one, for others
@@ -858,85 +860,54 @@ function compareBytes(a, b) {
   return a.length - b.length;
 }
 
-// BLAKE2b (RFC 7693) with a digest of 8 bytes. 64-bit words are pairs of 32-bit halves, low half first.
+// BLAKE2b (RFC 7693) with a digest of 8 bytes. Words are 64 bits, in the little endian order of every machine at hand.
 
-const IV = new Uint32Array([
-  0xf3bcc908, 0x6a09e667, 0x84caa73b, 0xbb67ae85, 0xfe94f82b, 0x3c6ef372, 0x5f1d36f1, 0xa54ff53a, 0xade682d1, 0x510e527f,
-  0x2b3e6c1f, 0x9b05688c, 0xfb41bd6b, 0x1f83d9ab, 0x137e2179, 0x5be0cd19,
-]);
+const IV = BigUint64Array.of(
+  0x6a09e667f3bcc908n, 0xbb67ae8584caa73bn, 0x3c6ef372fe94f82bn, 0xa54ff53a5f1d36f1n,
+  0x510e527fade682d1n, 0x9b05688c2b3e6c1fn, 0x1f83d9abfb41bd6bn, 0x5be0cd19137e2179n,
+);
 const SIGMA = [
-  [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15],
-  [14, 10, 4, 8, 9, 15, 13, 6, 1, 12, 0, 2, 11, 7, 5, 3],
-  [11, 8, 12, 0, 5, 2, 15, 13, 10, 14, 3, 6, 7, 1, 9, 4],
-  [7, 9, 3, 1, 13, 12, 11, 14, 2, 6, 5, 10, 4, 0, 15, 8],
-  [9, 0, 5, 7, 2, 4, 10, 15, 14, 1, 11, 12, 6, 8, 3, 13],
-  [2, 12, 6, 10, 0, 11, 8, 3, 4, 13, 7, 5, 15, 14, 1, 9],
-  [12, 5, 1, 15, 14, 13, 4, 10, 0, 7, 6, 3, 9, 2, 8, 11],
-  [13, 11, 7, 14, 12, 1, 3, 9, 5, 0, 15, 4, 8, 6, 2, 10],
-  [6, 15, 14, 9, 11, 3, 0, 8, 12, 2, 13, 7, 1, 4, 10, 5],
-  [10, 2, 8, 4, 7, 6, 1, 5, 15, 11, 9, 14, 3, 12, 13, 0],
-];
+  "0123456789abcdef", "ea489fd61c02b753", "b8c052fdae367194", "7931dcbe265a40f8", "905724afe1bc683d",
+  "2c6a0b834d75fe19", "c51fed4a0763928b", "db7ec13950f4862a", "6fe9b308c2d714a5", "a2847615fb9e3cd0",
+].map((row) => [...row].map((digit) => parseInt(digit, 16)));
 const MIXES = [
   [0, 4, 8, 12], [1, 5, 9, 13], [2, 6, 10, 14], [3, 7, 11, 15], [0, 5, 10, 15], [1, 6, 11, 12], [2, 7, 8, 13], [3, 4, 9, 14],
 ];
 
-function add(v, a, low, high) {
-  const sum = v[2 * a] + low;
-  v[2 * a + 1] = v[2 * a + 1] + high + (sum > 0xffffffff ? 1 : 0);
-  v[2 * a] = sum;
-}
+/** A word of BigUint64Array, which keeps its low 64 bits, rotated right. */
+const turned = (word, bits) => (word >> bits) | (word << (64n - bits));
 
-/** v[a] = (v[a] xor v[b]) rotated right. */
-function turn(v, a, b, bits) {
-  const low = v[2 * a] ^ v[2 * b];
-  const high = v[2 * a + 1] ^ v[2 * b + 1];
-  const [near, far] = bits < 32 ? [low, high] : [high, low];
-  const shift = bits % 32;
-  v[2 * a] = shift ? (near >>> shift) | (far << (32 - shift)) : near;
-  v[2 * a + 1] = shift ? (far >>> shift) | (near << (32 - shift)) : far;
-}
-
-function compress(h, block, total, last) {
-  const v = new Uint32Array(32);
+function compress(h, m, total, last) {
+  const v = new BigUint64Array(16);
   v.set(h);
-  v.set(IV, 16);
-  v[24] ^= total; // messages here are far below 4 GiB
-  if (last) {
-    v[28] = ~v[28];
-    v[29] = ~v[29];
-  }
-  const m = new Uint32Array(32);
-  for (let i = 0; i < 128; i += 1) m[i >> 2] |= block[i] << (8 * (i & 3));
+  v.set(IV, 8);
+  v[12] ^= BigInt(total);
+  if (last) v[14] = ~v[14];
   for (let round = 0; round < 12; round += 1) {
     const sigma = SIGMA[round % 10];
-    for (let i = 0; i < 8; i += 1) {
-      const [a, b, c, d] = MIXES[i];
-      const x = 2 * sigma[2 * i];
-      const y = 2 * sigma[2 * i + 1];
-      add(v, a, v[2 * b], v[2 * b + 1]);
-      add(v, a, m[x], m[x + 1]);
-      turn(v, d, a, 32);
-      add(v, c, v[2 * d], v[2 * d + 1]);
-      turn(v, b, c, 24);
-      add(v, a, v[2 * b], v[2 * b + 1]);
-      add(v, a, m[y], m[y + 1]);
-      turn(v, d, a, 16);
-      add(v, c, v[2 * d], v[2 * d + 1]);
-      turn(v, b, c, 63);
-    }
+    MIXES.forEach(([a, b, c, d], i) => {
+      v[a] += v[b] + m[sigma[2 * i]];
+      v[d] = turned(v[d] ^ v[a], 32n);
+      v[c] += v[d];
+      v[b] = turned(v[b] ^ v[c], 24n);
+      v[a] += v[b] + m[sigma[2 * i + 1]];
+      v[d] = turned(v[d] ^ v[a], 16n);
+      v[c] += v[d];
+      v[b] = turned(v[b] ^ v[c], 63n);
+    });
   }
-  for (let i = 0; i < 16; i += 1) h[i] ^= v[i] ^ v[i + 16];
+  for (let i = 0; i < 8; i += 1) h[i] ^= v[i] ^ v[i + 8];
 }
 
 /** 16 hex digits of BLAKE2b with an 8-byte digest. */
 export function blake2b8(data) {
-  const h = new Uint32Array(IV);
-  h[0] ^= 0x01010000 ^ 8;
+  const h = BigUint64Array.from(IV);
+  h[0] ^= 0x01010008n;
   const blocks = Math.max(1, Math.ceil(data.length / 128));
   for (let i = 0; i < blocks; i += 1) {
     const block = new Uint8Array(128);
     block.set(data.subarray(i * 128, (i + 1) * 128));
-    compress(h, block, Math.min((i + 1) * 128, data.length), i === blocks - 1);
+    compress(h, new BigUint64Array(block.buffer), Math.min((i + 1) * 128, data.length), i === blocks - 1);
   }
-  return [...new Uint8Array(h.buffer, 0, 8)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return hex(new Uint8Array(h.buffer, 0, 8));
 }
