@@ -427,7 +427,8 @@ def _check(config: Config, origin: str) -> None:
         if source.api_key is not None and not source.api_key.startswith("env:"):
             raise ConfigError(f'{origin}: sources.{name}.api_key: write "env:NAME" and put the key in the environment')
         _check_signers(name, source, origin)
-        if source.limits == "onchain" and source.kind not in AGGREGATES:
+        kinds = {source.kind, *(one.kind for one in source.ways.values())}
+        if source.limits == "onchain" and not kinds & set(AGGREGATES):
             raise ConfigError(f"{origin}: sources.{name}.limits: only {', '.join(AGGREGATES)} publish limits")
     _check_ways(config, origin)
     _check_server(config.server, origin)

@@ -84,6 +84,8 @@ class Lineup(msgspec.Struct, frozen=True):
 
     onchain: frozenset[str] = frozenset()
     """Sources whose published limits are followed."""
+    publishers: Mapping[tuple[str, str], str] = {}
+    """By source and transport: their ways that read accounts which publish limits."""
     legacy: Mapping[str, tuple[str, ...]] = {}
     """Per feed and in words: accounts that were replaced, and what is read in their place."""
 
@@ -337,7 +339,10 @@ class Engine:
 
     def _follow(self, update: PriceUpdate) -> None:
         """Take over the limits that came with an update, if they are others. What a lagging node says is not news."""
-        news = published(self.lineup.readers[update.source], update)
+        way = self.lineup.publishers.get((update.source, update.transport))
+        if way is None:
+            return
+        news = published(self.lineup.readers[way], update)
         held = self.published.get((update.feed, update.source))
         if news is None or (held is not None and news.slot < held.slot):
             return

@@ -16,7 +16,7 @@ import tomlkit
 from feeds.addresses import asset_of
 from oracle_hub.app.lineup import addresses_of, all_addresses, readers_of
 from oracle_hub.app.mapped import successor_of
-from oracle_hub.config import Config, FeedSection, feed_roles, parse_config
+from oracle_hub.config import Config, FeedSection, feed_roles, parse_config, ways_of
 from oracle_hub.errors import ConfigError
 
 CUSTODY = "doves.custody"
@@ -43,11 +43,13 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True):
     """None where it is not known, or would be another feed's."""
     why: str = ""
     """Why there is no custody to map it to."""
+    way: str = ""
+    """Of the source; empty for the first one."""
 
     @property
     def key(self) -> str:
         """The key that names the account."""
-        return f"feeds.{self.feed}.accounts.{self.source}"
+        return _account_key(self.feed, self.source, self.way)
 
     @property
     def text(self) -> str:
@@ -65,14 +67,23 @@ def legacy_notes(config: Config) -> dict[str, tuple[str, ...]]:
     Raises:
         ConfigError: a source has no address for one of its feeds.
     """
-    found: dict[str, list[str]] = {one.feed: [one.text] for one in legacy_accounts(config) if one.old}
-    primaries = {(one.feed, one.source) for one in legacy_accounts(config) if one.old}
-    for feed, section in config.feeds.items():
-        for source, address in section.accounts.items():
-            reads = successor_of(config.sources[source].kind, feed, address)
-            if reads is not None and (feed, source) not in primaries and source in _asked(config, section):
-                found.setdefault(feed, []).append(_read_as(f"feeds.{feed}.accounts.{source}", address, reads))
+    found: dict[str, list[str]] = {}
+    for one in legacy_accounts(config):
+        if one.old:
+            found.setdefault(one.feed, []).append(one.text)
+    said = {one.key for one in legacy_accounts(config) if one.old}
+    for way in ways_of(config).values():
+        for feed, section in config.feeds.items():
+            address = way.accounts.get(feed) if way.way else section.accounts.get(way.source)
+            reads = successor_of(way.section.kind, feed, address) if address is not None else None
+            key = _account_key(feed, way.source, way.way)
+            if address is not None and reads is not None and key not in said and way.source in _asked(config, section):
+                found.setdefault(feed, []).append(_read_as(key, address, reads))
     return {feed: tuple(lines) for feed, lines in found.items()}
+
+
+def _account_key(feed: str, source: str, way: str) -> str:
+    return f"sources.{source}.ways.{way}.accounts.{feed}" if way else f"feeds.{feed}.accounts.{source}"
 
 
 def _asked(config: Config, section: FeedSection) -> tuple[str | None, ...]:
@@ -87,37 +98,40 @@ def _read_as(key: str, address: str, reads: str) -> str:
 
 
 def legacy_accounts(config: Config) -> list[Mapping]:
-    """Feeds whose primary names an old oracle, and those that share a source with them.
+    """Feeds whose primary names an old oracle by one of its ways, and those that share this way with them.
+
+    Edge's own account as a further way is none: beside Edge's API it is the same oracle.
 
     Raises:
         ConfigError: a source has no address for one of its feeds.
     """
     found = []
-    addresses: dict[str, dict[str, str]] = {}
-    for feed, section in config.feeds.items():
-        source = feed_roles(config, section).primary
-        assert source is not None  # checked when the configuration was read
-        kind = config.sources[source].kind
-        if kind not in _MAPPED_KINDS:
+    for name, way in ways_of(config).items():
+        kind = way.section.kind
+        if kind not in _MAPPED_KINDS or (way.way and kind == _EDGE):
             continue
-        if source not in addresses:
-            addresses[source] = addresses_of(config, source)
-        address = section.accounts.get(source) or addresses[source][feed]
-        custody, why, role = _custody_of(feed, address)
-        found.append(
-            Mapping(
-                feed=feed,
-                source=source,
-                kind=kind,
-                address=address,
-                old=kind == _EDGE or role == "edge",
-                written=source in section.accounts,
-                custody=custody,
-                why=why,
+        addresses = addresses_of(config, name)
+        for feed, section in config.feeds.items():
+            given = way.accounts.get(feed) if way.way else section.accounts.get(name)
+            address = given or addresses.get(feed)
+            if feed_roles(config, section).primary != way.source or address is None:
+                continue
+            custody, why, role = _custody_of(feed, address)
+            found.append(
+                Mapping(
+                    feed=feed,
+                    source=way.source,
+                    kind=kind,
+                    address=address,
+                    old=kind == _EDGE or role == "edge",
+                    written=given is not None,
+                    custody=custody,
+                    why=why,
+                    way=way.way,
+                )
             )
-        )
-    concerned = {one.source for one in found if one.old}
-    return [one for one in found if one.source in concerned and one.address != one.custody]
+    concerned = {(one.source, one.way) for one in found if one.old}
+    return [one for one in found if (one.source, one.way) in concerned and one.address != one.custody]
 
 
 def _custody_of(feed: str, address: str) -> tuple[str | None, str, str | None]:
@@ -151,15 +165,18 @@ def rewritten(text: str, config: Config, mappings: list[Mapping], *, origin: str
     for one in mappings:
         if one.custody is None:
             raise ConfigError(f"{origin}: {one.text}")
-    for source in dict.fromkeys(one.source for one in mappings):
-        kind = config.sources[source].kind
+    for source, way, kind in dict.fromkeys((one.source, one.way, one.kind) for one in mappings):
         if kind != CUSTODY:
             _refuse_other_roles(config, source, origin)
-            document["sources"][source]["kind"] = CUSTODY
-            changes.append(f"sources.{source}.kind: {kind} -> {CUSTODY}")
+            section = document["sources"][source]["ways"][way] if way else document["sources"][source]
+            section["kind"] = CUSTODY
+            changes.append(f"sources.{source}.{f'ways.{way}.' if way else ''}kind: {kind} -> {CUSTODY}")
     for one in mappings:
-        if one.written:
+        if one.written and one.way:
+            document["sources"][one.source]["ways"][one.way]["accounts"][one.feed] = one.custody
+        elif one.written:
             document["feeds"][one.feed]["accounts"][one.source] = one.custody
+        if one.written:
             changes.append(f"{one.key}: {one.address} -> {one.custody}")
     result = tomlkit.dumps(document)
     after = parse_config(result, origin=f"{origin}, rewritten")

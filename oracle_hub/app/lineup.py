@@ -14,7 +14,7 @@ from oracle_hub.app.engine import DescribedReader, Lineup
 from oracle_hub.app.hosted import HOSTED, Host, Hosting, carried_by
 from oracle_hub.app.independence import Witnesses, refuse_same_reading
 from oracle_hub.app.mapped import successor_of
-from oracle_hub.app.onchain import following
+from oracle_hub.app.onchain import following, publishers_of
 from oracle_hub.app.trust import settled
 from oracle_hub.config import (
     Config,
@@ -92,14 +92,14 @@ def catalog_of(config: Config) -> Catalog:
 def _proof(config: Config, source: str) -> Proof:
     """What a checked signature counts for: with a way that demands them, everything of a source but what it brings."""
     sections = [way.section for way in ways_of(config).values() if way.source == source]
-    proving = [section for section in sections if _proves(section)]
+    proving = [section for section in sections if proves(section)]
     if config.sources[source].equivalent or not proving:
         return Proof.EQUIVALENT
     strict = any(section.verify == "strict" for section in proving)
     return Proof.DEMANDED if strict and len(sections) > 1 else Proof.PREFERRED
 
 
-def _proves(section: SourceSection) -> bool:
+def proves(section: SourceSection) -> bool:
     """Whether signatures are checked on what is read so."""
     return section.kind in HOSTED and HOSTED[section.kind].signed and section.verify != "off"
 
@@ -283,6 +283,7 @@ def build_lineup(
             links[link.name] = link
             carried += [(name, link.name, carried_by(link, addresses_of(config, name))) for name in names]
     addresses = all_addresses(config)
+    ways = tuple(_way_specs(config, carried))
     return Lineup(
         catalog=catalog_of(config),
         links=links,
@@ -294,7 +295,8 @@ def build_lineup(
         alerts=alert_settings(config),
         witnesses=Witnesses(config, addresses, readers),
         onchain=following(config),
-        ways=tuple(_way_specs(config, carried)),
+        publishers=publishers_of(config, ways),
+        ways=ways,
     )
 
 
@@ -310,7 +312,7 @@ def _way_specs(config: Config, carried: Iterable[tuple[str, str, tuple[str, ...]
             link=link,
             way=name,
             kind=section.kind,
-            proves=_proves(section),
+            proves=proves(section),
             feeds=feeds,
             max_age_us=section.age_ms * 1_000,
         )

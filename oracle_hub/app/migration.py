@@ -4,7 +4,7 @@ Old is ``dovesOracle``, new is ``dovesAgOracle``. Which of them the hub would re
 shown to the reader that the hub itself has, and it says.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import TypeAlias
 
@@ -19,7 +19,7 @@ from feeds.layout import pubkey_text
 from oracle_hub.app.accounts import AccountEndpoint
 from oracle_hub.app.legacy import CUSTODY, legacy_accounts
 from oracle_hub.app.lineup import addresses_of
-from oracle_hub.config import KINDS, Config, feed_roles
+from oracle_hub.config import KINDS, Config, Way, feed_roles, ways_of
 from oracle_hub.core.price import divergence_bps
 from oracle_hub.core.source import Account, Event, Malformed, PriceUpdate, Rewatch, Status
 from oracle_hub.errors import DecodeError
@@ -125,20 +125,33 @@ def custodies_of(config: Config) -> dict[str, str | None]:
     Raises:
         ConfigError: a source has no address for one of its feeds.
     """
-    mapped = {one.feed: one.custody for one in legacy_accounts(config)}
+    mapped: dict[str, str | None] = {}
+    for one in legacy_accounts(config):
+        mapped.setdefault(one.feed, one.custody)  # the first way before further ones
     found: dict[str, str | None] = {}
     for feed, section in config.feeds.items():
         roles = feed_roles(config, section)
         custody = mapped.get(feed)
-        for name in (roles.primary or "", *roles.verifiers, *roles.references):
-            source = config.sources[name]
-            if feed not in mapped and custody is None and source.kind in (CUSTODY, _POOL):
-                address = addresses_of(config, name)[feed]
-                custody = address if source.kind == CUSTODY else jupiter_custody(source.pool or POOL, address)
+        for name, way in _followers(config, (roles.primary or "", *roles.verifiers, *roles.references)):
+            address = addresses_of(config, name).get(feed)
+            if feed not in mapped and custody is None and address is not None:
+                kind, pool = way.section.kind, way.section.pool
+                custody = address if kind == CUSTODY else jupiter_custody(pool or POOL, address)
         if feed not in mapped and custody is None and feed in ASSETS:
             custody = ASSETS[feed].custody
         found[feed] = custody
     return found
+
+
+def _followers(config: Config, sources: Iterable[str]) -> list[tuple[str, Way]]:
+    """The ways of these sources that follow a custody, in their order."""
+    ways = ways_of(config).items()
+    return [
+        (name, way)
+        for source in sources
+        for name, way in ways
+        if way.source == source and way.section.kind in (CUSTODY, _POOL)
+    ]
 
 
 def _custody(feed: str, account: Account | None) -> Custody | str:
@@ -270,9 +283,8 @@ def _max_age_ms(config: Config, feed: str) -> int:
     """The limit of the source that follows the feed's custody; without one, the default of that kind."""
     section = config.feeds[feed]
     roles = feed_roles(config, section)
-    for name in (roles.primary or "", *roles.verifiers, *roles.references):
-        if config.sources[name].kind in (CUSTODY, _POOL):
-            return section.max_age_ms.get(name) or config.sources[name].age_ms
+    for _, way in _followers(config, (roles.primary or "", *roles.verifiers, *roles.references)):
+        return section.max_age_ms.get(way.source) or config.sources[way.source].age_ms
     return KINDS[CUSTODY][0]
 
 

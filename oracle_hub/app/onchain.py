@@ -3,16 +3,17 @@
 They arrive in the very frames that hold its price, so they are in the journal, and a replay follows them too.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from feeds.custody import CustodyReader
 from feeds.doves import AgPriceFeedReader
-from oracle_hub.config import Config
+from oracle_hub.config import AGGREGATES, Config
 from oracle_hub.core.catalog import FeedSpec
 from oracle_hub.core.limits import PublishedLimits
 from oracle_hub.core.source import AccountReader, PriceUpdate
+from oracle_hub.core.ways import WaySpec
 
 _SECOND_US = 1_000_000
 
@@ -20,6 +21,17 @@ _SECOND_US = 1_000_000
 def following(config: Config) -> frozenset[str]:
     """Sources whose published limits are followed."""
     return frozenset(name for name, source in config.sources.items() if source.limits == "onchain")
+
+
+def publishers_of(config: Config, ways: Iterable[WaySpec]) -> Mapping[tuple[str, str], str]:
+    """By source and transport, the ways that read accounts which publish limits that are followed.
+
+    A source can be read by other ways beside; these publish none.
+    """
+    followed = following(config)
+    return {
+        (spec.source, spec.transport): spec.way for spec in ways if spec.source in followed and spec.kind in AGGREGATES
+    }
 
 
 def published(reader: AccountReader, update: PriceUpdate) -> PublishedLimits | None:

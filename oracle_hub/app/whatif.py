@@ -13,12 +13,12 @@ from pathlib import Path
 import msgspec
 
 import oracle_hub
-from feeds.emulator.oracles import AGGREGATE, HERMES, LEGACY, ORACLES, RECEIVER
+from feeds.emulator.oracles import AGGREGATE, CHAINLINK_LEG, EDGE, HERMES, LAZER, LEGACY, ORACLES, RECEIVER, STORE
 from feeds.emulator.tape import Playback, Tape, read_tape
 from oracle_hub.alerts.alert import KINDS, Kind
-from oracle_hub.app.lineup import catalog_of, lineup_from_text
+from oracle_hub.app.lineup import addresses_of, catalog_of, lineup_from_text, proves
 from oracle_hub.app.replay import Replayer, ReplayReport
-from oracle_hub.config import Config, text_hash
+from oracle_hub.config import Config, Way, text_hash, ways_of
 from oracle_hub.core.catalog import Catalog, FeedSpec
 from oracle_hub.core.hub import Batch, Hub
 from oracle_hub.core.price import rescale, rescale_conf
@@ -37,6 +37,8 @@ _HOLDING = {reason: 1 + _REASONS.index(reason) for reason in (Reason.CLOCK_SKEW,
 CACHE_SUFFIX = ".decoded"
 TAPE_WARMUP_US = 10_000_000
 _WITH_CONF = frozenset({RECEIVER, LEGACY, HERMES})
+_HOSTED_ORACLES = {"edge.rest": EDGE, "chainlink.streams": CHAINLINK_LEG, "pyth.pro": LAZER, "chainlink.evm": STORE}
+"""Whose prices the emulator's hosts tell."""
 
 Progress = Callable[[int], None]
 """Called with the instant that was reached."""
@@ -197,7 +199,7 @@ def decoded_tape(
     """
     tape = read_tape(path, manifest)
     catalog = tape_catalog(tape, config)
-    key = _key("tape", _content(path), str(tape.manifest), _series(tape), text_hash(_catalog_text(catalog)))
+    key = _key("tape", _content(path), str(tape.manifest), _series(tape), text_hash(_catalog_text(catalog, config)))
     target = (cache or path.parent) / f"{path.name}{CACHE_SUFFIX}"
     found = open_decoded(target, key)
     if found is None:
@@ -225,8 +227,14 @@ def _series(tape: Tape) -> str:
     return repr(sorted((feed, oracle, repr(series.spec)) for (feed, oracle), series in tape.series.items()))
 
 
-def _catalog_text(catalog: Catalog) -> str:
-    return repr((catalog.feeds, catalog.max_future_us, catalog.stall))
+def _catalog_text(catalog: Catalog, config: Config) -> str:
+    heard = [
+        (spec.feed, source, way.name, way.section.kind, proves(way.section))
+        for spec in catalog.feeds
+        for source in spec.sources
+        for way in _ways_by_oracle(config, source, spec.feed)
+    ]
+    return repr((catalog.feeds, catalog.max_future_us, catalog.stall, catalog.proof, heard))
 
 
 # Tapes.
@@ -238,30 +246,49 @@ def tape_catalog(tape: Tape, config: Config) -> Catalog:
     feeds = [spec for spec in whole.feeds if spec.feed in tape.feeds]
     if not feeds:
         raise ConfigError(f"{tape.name}: plays {', '.join(tape.feeds)}, and the configuration has none of them")
-    return Catalog(feeds, max_future_us=whole.max_future_us, stall=whole.stall)
+    return Catalog(feeds, max_future_us=whole.max_future_us, stall=whole.stall, proof=whole.proof)
 
 
 def oracle_of(kind: str) -> str:
     """Which of the emulator's oracles a kind of source reads; a custody is followed to the aggregate."""
-    return kind if kind in ORACLES else AGGREGATE
+    return kind if kind in ORACLES else _HOSTED_ORACLES.get(kind, AGGREGATE)
 
 
 def tape_updates(tape: Tape, catalog: Catalog, config: Config) -> Iterator[tuple[int, PriceUpdate]]:
-    """What the configured sources hear, in order, each with the instant of its arrival."""
+    """What the configured sources hear by all of their ways, in order, each with the instant of its arrival.
+
+    What a way proves in a run counts as proved here, since a tape has no signatures.
+    """
     playback = Playback(tape, tape.first_us, noise_bps=0)
     series = [
-        _updates(playback, source, oracle_of(config.sources[source].kind), spec)
+        _updates(playback, way, spec)
         for spec in catalog.feeds
         for source in spec.sources
+        for way in _ways_by_oracle(config, source, spec.feed)
     ]
     return heapq.merge(*series, key=lambda one: one[0])
 
 
-def _updates(playback: Playback, source: str, oracle: str, spec: FeedSpec) -> Iterator[tuple[int, PriceUpdate]]:
+def _ways_by_oracle(config: Config, source: str, feed: str) -> list[Way]:
+    """The ways to a feed of a source; of those that read one oracle the one whose word counts most."""
+    found: dict[str, Way] = {}
+    for name, way in ways_of(config).items():
+        if way.source == source and feed in addresses_of(config, name):
+            oracle = oracle_of(way.section.kind)
+            if oracle not in found or (proves(way.section) and not proves(found[oracle].section)):
+                found[oracle] = way
+    return list(found.values())
+
+
+def _updates(playback: Playback, way: Way, spec: FeedSpec) -> Iterator[tuple[int, PriceUpdate]]:
+    oracle, transport = oracle_of(way.section.kind), f"tape/{way.way}" if way.way else "tape"
+    verified = proves(way.section)
     for point in playback.points(spec.feed, oracle):
         conf = rescale_conf(point.conf, -8, spec.expo) if oracle in _WITH_CONF else None
         mantissa = rescale(point.mantissa, -8, spec.expo)
-        update = PriceUpdate(source, "tape", spec.feed, mantissa, point.publish_us, point.emit_us, conf)
+        update = PriceUpdate(
+            way.source, transport, spec.feed, mantissa, point.publish_us, point.emit_us, conf, verified=verified
+        )
         yield point.emit_us, update
 
 

@@ -65,6 +65,22 @@ def test_what_is_said_of_a_primary() -> None:
     assert legacy_notes(config("doves.custody", {"doves": SOL.custody})) == {}
 
 
+def way(kind: str, address: str) -> str:
+    return f'[sources.doves.ways.chain]\nkind = "{kind}"\naccounts = {{ "SOL/USD" = "{address}" }}\n'
+
+
+def test_what_is_said_of_a_further_way() -> None:
+    key = "sources.doves.ways.chain.accounts.SOL/USD"
+    mapped = config("edge.rest", {}, more=way("doves.custody", SOL.edge))
+    (line,) = legacy_notes(mapped)["SOL/USD"]
+    assert line == f"{key}: {SOL.edge} is an old oracle (dovesOracle); {SOL.custody} is read in its place"
+    assert [(one.way, one.key, one.custody) for one in legacy_accounts(mapped)] == [("chain", key, SOL.custody)]
+    (line,) = legacy_notes(config("edge.rest", {}, more=way("doves.pool", SOL.custody)))["SOL/USD"]
+    assert line == f"{key}: {SOL.custody} is not what this kind reads; {SOL.mint} is read in its place"
+    assert legacy_notes(config("edge.rest", {}, more=way("doves.custody", SOL.custody))) == {}
+    assert legacy_notes(config("edge.rest", {}, more=way("doves.edge", SOL.edge))) == {}  # Edge's, beside Edge's
+
+
 def test_what_is_said_of_a_reference() -> None:
     more = '[sources.aggregate]\nkind = "doves.aggregate"\n'
     accounts = {"doves": SOL.custody, "aggregate": SOL.edge}

@@ -6,7 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from feeds.addresses import ASSETS
+from feeds.addresses import ASSETS, DOVES
+from feeds.doves import PriceFeed
 from oracle_hub.app.capture import state_of
 from oracle_hub.app.checkpoint import checkpoint, restore
 from oracle_hub.app.explain import explain_feed
@@ -81,6 +82,27 @@ async def test_a_change_counts_at_once_and_is_said(tmp_path: Path) -> None:
     assert rig.pump.engine.hub.decisions[SOL].rule == "R2"
     rig.manual.advance(601_000_000)
     assert not any("limits" in line for line in explained(rig)["notes"])
+    rig.close()
+
+
+async def test_limits_of_a_further_way_are_followed_and_no_other_way_gives_any(tmp_path: Path) -> None:
+    further = '"doves.edge"\nlimits = "onchain"\nmax_age_ms = 3000\n[sources.doves.ways.chain]\nkind = "doves.custody"'
+    rig = make_rig(tmp_path, SIMULATION.replace('"doves.custody"', further), limits=(8, 60, 40))
+    assert in_force(rig) == (8_000, 5_000, 40)
+    publish(rig, SOL, (3, 60, 7))
+    assert in_force(rig) == (3_000, 5_000, 7)
+    (one,) = explained(rig)["limits"]
+    assert (one["account"], one["slot"]) == (ASSETS[SOL].ag, rig.chain.slot)
+    rig.manual.advance(1_000_000)
+    edge = ASSETS[SOL]
+    rig.chain.put(edge.edge, DOVES, PriceFeed(edge.edge_pair, bytes(33), PRICE, -8, rig.now_s).encode())
+    rig.deliver("solana:a", rig.chain.notification("solana:a", edge.edge))
+    rig.pump.step()
+    held = rig.pump.engine.hub.table
+    cell = held.cell_of("doves", SOL)
+    assert cell is not None and held.transports[cell] == "solana:a"  # the first way's is the newest
+    (one,) = explained(rig)["limits"]
+    assert (one["account"], one["max_age_s"]) == (ASSETS[SOL].ag, 3)
     rig.close()
 
 

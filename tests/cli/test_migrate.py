@@ -299,6 +299,34 @@ async def test_an_old_oracle_under_a_newer_kind_is_mapped(
     assert read(config) == CONFIG.replace("doves.edge", "doves.custody").replace(SOL.edge, SOL.custody)
 
 
+def further_way(text: str, way: str) -> str:
+    """The primary read by Edge's API, and by a further way."""
+    start, end = text.index("[sources.main]"), text.index("[sources.chainlink]")
+    first = '[sources.main]\nkind = "edge.rest"\nhosts = ["https://edge.example"]\n[sources.main.ways.chain]\n'
+    return (text[:start] + first + way + "\n" + text[end:]).replace(f'main = "{SOL.edge}", ', "")
+
+
+async def test_an_old_oracle_by_a_further_way_is_mapped(emulator: Emulator, migrate: Migrate, config: Path) -> None:
+    way = 'kind = "{}"\naccounts = {{ "SOL/USD" = "{}", "BTC/USD" = "{}" }}  # since 2024\n'
+    write(config, further_way(CONFIG, way.format("doves.aggregate", SOL.edge, BTC.ag)))
+    status, out, _ = await migrate(config, "--rpc", rpc_of(emulator), "--write", "--json")
+    assert (status, json.loads(out)["changes"]) == (
+        0,
+        [
+            "sources.main.ways.chain.kind: doves.aggregate -> doves.custody",
+            f"sources.main.ways.chain.accounts.BTC/USD: {BTC.ag} -> {BTC.custody}",
+            f"sources.main.ways.chain.accounts.SOL/USD: {SOL.edge} -> {SOL.custody}",
+        ],
+    )
+    assert read(config) == further_way(CONFIG, way.format("doves.custody", SOL.custody, BTC.custody))
+
+
+async def test_the_custody_of_a_further_way_is_looked_at(node: Node, migrate: Migrate, config: Path) -> None:
+    write(config, further_way(CONFIG, f'kind = "doves.custody"\naccounts = {{ "SOL/USD" = "{OTHER}" }}\n'))
+    found = await told(migrate, config, node.url)
+    assert [one["custody"] for one in found["feeds"].values()] == [BTC.custody, OTHER]
+
+
 async def test_a_table_for_people(emulator: Emulator, migrate: Migrate, config: Path) -> None:
     status, out, _ = await migrate(config, "--rpc", rpc_of(emulator))
     assert status == 0

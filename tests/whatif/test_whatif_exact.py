@@ -177,5 +177,56 @@ def test_a_tape_gives_what_a_hub_decides_that_is_told_of_it(tmp_path: Path) -> N
         assert shown(transitions(decoded, setting, SOL)) == collapsed(batches)[SOL], setting.label
 
 
+def test_a_tape_is_heard_by_every_way_that_reads_it(tmp_path: Path) -> None:
+    rows = "t_s,edge,leg,lazer,aggregate\n" + "".join(
+        f"{1_700_000_000 + at},{'100.1' if at < 20 else ''},{100.2 if at % 2 else ''},{100.3},{50}\n"
+        for at in range(40)
+    )
+    tape_path = tmp_path / "ways.csv"
+    tape_path.write_text(rows)
+    names = {"edge": "doves.edge", "leg": "doves.chainlink", "lazer": "doves.lazer", "aggregate": "doves.aggregate"}
+    (tmp_path / "ways.csv.toml").write_text(
+        'title = "ways"\n'
+        + "".join(
+            f'[[series]]\nfeed = "SOL/USD"\nsources = ["{oracle}"]\nprice = "{column}"\ntime = "t_s"\n'
+            for column, oracle in names.items()
+        )
+    )
+    text = """
+[roles]
+primary = "edge"
+verifiers = ["streams", "lazer"]
+[sources.edge]
+kind = "edge.rest"
+equivalent = true
+[sources.edge.ways.lazer]
+kind = "doves.lazer"
+[sources.streams]
+kind = "chainlink.streams"
+[sources.streams.ways.account]
+kind = "doves.chainlink"
+[sources.lazer]
+kind = "pyth.pro"
+[feeds."SOL/USD"]
+[emulator]
+"""
+    config = parse_config(text, origin="test")
+    tape = read_tape(tape_path)
+    heard = [update for _, update in tape_updates(tape, tape_catalog(tape, config), config)]
+    told = {(one.source, one.transport, one.mantissa, one.verified) for one in heard}
+    assert told == {
+        ("edge", "tape", 100_10000000, True),
+        ("edge", "tape/lazer", 100_30000000, False),
+        ("streams", "tape", 100_20000000, True),  # once: both ways read one oracle, and this one proves
+        ("lazer", "tape", 100_30000000, True),
+    }
+    decoded = decoded_tape(tape_path, config, None, manifest=None, progress=lambda now_us: None)
+    unequal = parse_config(text.replace("equivalent = true\n", ""), origin="test")
+    alone = decoded_tape(tape_path, unequal, None, manifest=None, progress=lambda now_us: None)
+    # Edge's own series ends: the further way goes on where it is as good, and where it proves nothing it does not.
+    assert shown(transitions(decoded, CONFIGURED, SOL))[-1] != shown(transitions(alone, CONFIGURED, SOL))[-1]
+    assert shown(transitions(decoded, CONFIGURED, SOL))[-1][1].startswith("live")
+
+
 def lease_ends(hub: Hub, after: After, now_us: int) -> None:
     expire(hub, now_us, after)
