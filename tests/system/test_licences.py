@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import orjson
+import pyarrow.parquet  # type: ignore[import-untyped]
 from websockets.asyncio.client import connect
 
 from feeds.addresses import ASSETS
@@ -18,6 +19,7 @@ from oracle_hub.app.replay import Replayer
 from oracle_hub.core.price import decimal_text
 from oracle_hub.journal.reader import read_journal
 from oracle_hub.journal.segments import list_segments
+from tests.alerts.delivery import Receiver, serving
 from tests.system.conftest import Launch
 from tests.system.process import HubProcess, command, hub_config, patiently, subscriber
 
@@ -32,6 +34,14 @@ pegs = { "SOL/USD" = "1" }
 wide_conf_bps = 1
 [charts]
 enabled = true
+"""
+CHANNELS = """
+[[alerts.alertmanager]]
+name = "am"
+url = "{url}"
+[[alerts.webhook]]
+name = "desk"
+url = "{url}/desk"
 """
 SETTLING = 8
 """Updates of a subscriber that are listened to in each phase."""
@@ -48,6 +58,13 @@ CHARTS_PATHS = (
     f"/hermes/api/latest_price_feeds?{IDS}&verbose=true&binary=true",
     *(f"/hermes/api/latest_vaas?{IDS}", "/hermes/ready", "/openapi.json", "/"),
 )
+SOCKETS = (
+    ("/v1/bars", {"type": "subscribe", "id": 1, "channel": "bars", "feeds": ["*"], "resolution": "1S"}),
+    (
+        "/hermes/ws",
+        {"type": "subscribe", "ids": [ASSETS[feed].hermes_id for feed in FEEDS], "verbose": True, "binary": True},
+    ),
+)
 STREAMS = ("/v1/sse", "/udf/streaming", f"/hermes/v2/updates/price/stream?{IDS}")
 
 
@@ -63,6 +80,15 @@ class Doors:
     def hear(self, door: str, data: bytes) -> None:
         self.said[door] = self.said.get(door, b"") + b"\n" + data
 
+    async def wait_for_charts(self) -> None:
+        """Charts know the feeds when they have heard the hub, and say so of each."""
+        async with self.hub.http.get(self.charts + "/v1/sse") as answer:
+            data = b""
+            while not all(feed.encode() in data for feed in FEEDS):
+                piece = await patiently(answer.content.readany(), "the feeds of charts")
+                assert piece, (answer.status, data)
+                data += piece
+
     async def knock(self) -> None:
         """All paths that answer, and a piece of all that stream."""
         for base, paths in ((self.hub.url, HUB_PATHS), (self.charts, CHARTS_PATHS)):
@@ -70,7 +96,8 @@ class Doors:
                 async with self.hub.http.get(base + path) as answer:
                     self.hear(path, await answer.read())
                     assert answer.status != 404 or path.startswith("/hermes/"), (path, answer.status)
-        await asyncio.gather(*(self._listen(path) for path in STREAMS), self._watch_binary())
+        sockets = [self._watch(path, said) for path, said in SOCKETS]
+        await asyncio.gather(*(self._listen(path) for path in STREAMS), *sockets, self._watch_binary())
 
     async def ask(self) -> None:
         """The commands that read a running hub."""
@@ -82,9 +109,27 @@ class Doors:
     async def _listen(self, path: str) -> None:
         async with self.hub.http.get(self.charts + path) as answer:
             data = b""
-            while len(data) < 2_000:
-                data += await patiently(answer.content.readany(), path)
+            while len(data) < 2_000 and data.count(b"\n") < 2 * SETTLING:
+                piece = await patiently(answer.content.readany(), path)
+                assert piece, (path, answer.status, data)
+                data += piece
             self.hear(path, data)
+
+    async def _watch(self, path: str, said: dict[str, object]) -> None:
+        async with connect(self.charts.replace("http", "ws") + path, compression=None) as socket:
+            await socket.send(orjson.dumps(said).decode())
+            for _ in range(SETTLING):
+                frame = await patiently(socket.recv(), path)
+                self.hear(path, frame if isinstance(frame, bytes) else frame.encode())
+
+    async def post(self, receiver: Receiver) -> None:
+        """What went to the channels of alerts: both of them have been told something of a divergence."""
+        waited = {"/desk", "/api/v2/alerts"}
+        while waited or not receiver.requests.empty():
+            one = await receiver.next()
+            if b"pair_diverged" in one.body:
+                waited.discard(one.path)
+            self.hear(one.path, one.body)
 
     async def _watch_binary(self) -> None:
         url = self.hub.url.replace("http", "ws") + "/v1/stream"
@@ -118,21 +163,70 @@ def forms(prices: set[tuple[int, int]]) -> Iterator[str]:
         yield from (str(mantissa), text, text.rstrip("0"))
 
 
+async def exported(what: str, database: Path) -> bytes:
+    """What an export tells: as CSV, and as Parquet, of which the columns are read since its bytes are packed."""
+    text = await command("export", what, "--database", database)
+    assert text.status == 0, text.err
+    path = database.with_name(f"{what}.parquet")
+    assert (await command("export", what, "--database", database, "--output", path)).status == 0
+    rows = await asyncio.to_thread(lambda: pyarrow.parquet.read_table(path).to_pylist())
+    assert len(rows) == len(text.out.splitlines()) - 1
+    return text.out + repr(rows).encode()
+
+
 def numbers(data: bytes) -> set[str]:
     return {found.decode().rstrip(".") for found in re.findall(rb"\d[\d.]*", data)}
 
 
 async def test_no_door_tells_a_price_that_may_not_be_told(launch: Launch, chain: Emulator) -> None:
-    config = hub_config(chain.urls, feeds=FEEDS) + ALERTS
+    async with serving() as receiver:
+        doors, decided_us = await look_at_all_doors(launch, chain, receiver)
+    state = doors.hub.state
+    for what in ("points", "bars"):
+        doors.hear(f"export {what}", await exported(what, state / "charts.sqlite"))
+    prove = ("prove", "--feed", SOL, "--at", decided_us, "--journal", state / "journal")
+    proof, proof_json, full = await asyncio.gather(
+        command(*prove), command(*prove, "--json"), command(*prove, "--json", "--full")
+    )
+    doors.hear("prove", proof.out + proof_json.out)
+    hidden = withheld(doors)
+    assert numbers(full.out) & hidden, "the search finds what is there"
+    assert orjson.loads(proof_json.out)["proved"] is orjson.loads(full.out)["proved"] is True
+
+
+async def test_no_worker_tells_one_either(launch: Launch, chain: Emulator) -> None:
+    async with serving() as receiver:
+        doors, _ = await look_at_all_doors(launch, chain, receiver, "--workers", 2)
+    withheld(doors)
+
+
+def withheld(doors: Doors) -> set[str]:
+    """What nobody but the source without a licence told, after a look that none of it came out of a door."""
+    held = told_by(doors.hub.state / "journal")
+    hidden = set(forms(held[HIDDEN])) - set(forms(set().union(*(held[name] for name in held if name != HIDDEN))))
+    assert len(hidden) > 20, "prices that nobody else told"
+    leaks = {door: sorted(numbers(data) & hidden) for door, data in doors.said.items()}
+    assert {door: found for door, found in leaks.items() if found} == {}
+    packed = {struct.pack("<q", mantissa) for mantissa, _ in held[HIDDEN] - held["doves"] - held[FALLBACK]}
+    assert packed and not numbers(doors.binary) & hidden and not [one for one in packed if one in doors.binary]
+    return hidden
+
+
+async def look_at_all_doors(
+    launch: Launch, chain: Emulator, receiver: Receiver, *arguments: object
+) -> tuple[Doors, int]:
+    """What came out while the hub ran, which it does no more; and when the fallback was decided."""
+    config = hub_config(chain.urls, feeds=FEEDS) + ALERTS + CHANNELS.format(url=receiver.url)
     for source, licence in ((HIDDEN, "no"), (FALLBACK, "chosen")):
         config = config.replace(f"[sources.{source}]\n", f'[sources.{source}]\nredistribute = "{licence}"\n')
-    hub = await launch(config=config, charts=True)
+    hub = await launch(*arguments, config=config, charts=True)
     assert hub.process.stdout is not None
     line = await patiently(hub.process.stdout.readline(), "the charts' address")
     doors = Doors(hub, str(orjson.loads(line)["charts"]))
     async with subscriber(hub, *FEEDS) as client:
         await client.socket.send('{"type":"subscribe","id":2,"channel":"alerts","feeds":["*"]}')
         await client.all_in("live", FEEDS)
+        await doors.wait_for_charts()
         await doors.knock()
         explained = (await hub.get("/v1/explain/SOL-USD"))["inputs"]
         told = {name: (one["redistribute"], one["withheld"], one["price"] is None) for name, one in explained.items()}
@@ -157,24 +251,7 @@ async def test_no_door_tells_a_price_that_may_not_be_told(launch: Launch, chain:
         doors.hear("stream", b"\n".join(map(orjson.dumps, client.messages)))
     sources = {one["source"] for _, one in client.words}
     assert FALLBACK in sources and HIDDEN not in sources
-    database = hub.state / "charts.sqlite"
     assert await hub.end(signal.SIGTERM) == 0
-    for what in ("points", "bars"):
-        exported = await command("export", what, "--database", database)
-        assert exported.status == 0, exported.err
-        doors.hear(f"export {what}", exported.out)
-    prove = ("prove", "--feed", SOL, "--at", entry["decided_us"], "--journal", hub.state / "journal")
-    proof, proof_json, full = await asyncio.gather(
-        command(*prove), command(*prove, "--json"), command(*prove, "--json", "--full")
-    )
-    doors.hear("prove", proof.out + proof_json.out)
+    await doors.post(receiver)
     doors.hear("log", "\n".join(hub.log).encode())
-    held = told_by(hub.state / "journal")
-    hidden = set(forms(held[HIDDEN])) - set(forms(set().union(*(held[name] for name in held if name != HIDDEN))))
-    assert len(hidden) > 20, "prices that nobody else told"
-    leaks = {door: sorted(numbers(data) & hidden) for door, data in doors.said.items()}
-    assert {door: found for door, found in leaks.items() if found} == {}
-    packed = {struct.pack("<q", mantissa) for mantissa, _ in held[HIDDEN] - held["doves"] - held[FALLBACK]}
-    assert packed and not numbers(doors.binary) & hidden and not [one for one in packed if one in doors.binary]
-    assert numbers(full.out) & hidden, "the search finds what is there"
-    assert orjson.loads(proof_json.out)["proved"] is orjson.loads(full.out)["proved"] is True
+    return doors, entry["decided_us"]
