@@ -229,7 +229,8 @@ class EvmServer:
         app.router.add_get("/{chain_id:[0-9]+}", self._socket)
 
     def _faults(self, *kinds: Kind) -> list[ActiveFault]:
-        return [fault for fault in self._world.faults.active(self._now_us(), *kinds) if fault.hits_endpoint(self.name)]
+        active = self._world.faults.active(self._now_us(), *kinds)
+        return [fault for fault in active if fault.hits_endpoint(self.name) and STORE in fault.oracles]
 
     async def _socket(self, request: web.Request) -> web.StreamResponse:
         for fault in self._faults("slow"):
@@ -293,7 +294,7 @@ class EvmServer:
 
     def _broken(self, text: str) -> str:
         for fault in self._faults("malformed"):
-            if STORE in fault.oracles and fault.strike(self.name):
+            if fault.strike(self.name):
                 return text[: len(text) // 2]
         return text
 

@@ -519,6 +519,18 @@ async def test_links_come_and_go_while_others_run() -> None:
     assert sink.frames[1] == Frame("websocket", b"from outside")
 
 
+async def test_a_deadline_that_came_nearer_from_outside_is_kept_though_there_is_nothing_to_send() -> None:
+    sink = Recorder()
+    link = Script()
+    async with running(sink, link) as supervisor:
+        await sink.until(lambda: sink.count("connect") == 1)
+        link.deadline = clock_us() + 3_600_000_000
+        supervisor.carry_out("link:1", [])
+        link.deadline = clock_us()
+        supervisor.carry_out("link:1", [])
+        await sink.until(lambda: sink.count("timer") == 1)
+
+
 @pytest.mark.parametrize("channel", ["websocket", "http"])
 async def test_a_failure_of_the_sink_ends_the_run(channel: str) -> None:
     async def handler(_: web.Request) -> web.Response:

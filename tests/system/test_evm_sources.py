@@ -2,12 +2,14 @@
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 from feeds.chainlink.evm import EvmLink
 from feeds.chainlink.proxies import EvmFeed
 from feeds.emulator.emulator import Emulator, EmulatorSettings
-from feeds.evm_addresses import PROXIES
+from feeds.emulator.faults import Fault
+from feeds.evm_addresses import PROXIES, SEQUENCERS
 from oracle_hub.core.source import Condition, Status
 from tests.evm.anvil import CHAIN_ID, Anvil, Listener, anvil, listening
 from tests.patience import PATIENCE_S
@@ -104,6 +106,40 @@ async def test_a_simulation_has_its_own_nodes(launch: Launch) -> None:
     assert (await hub.get("/readyz"))["conditions"] == []
     assert (await evm_input(hub))["account"] == PROXIES[42_161]["SOL/USD"]
     assert await hub.end() == 0
+
+
+async def test_what_a_sequencer_withheld_counts_again_when_it_is_up(launch: Launch, chain: Emulator) -> None:
+    assert chain.urls is not None
+    (server,) = chain.evm
+    host = f'hosts = ["{chain.urls.evm[0].ws}/42161"]\nchain_id = 42_161\nsequencer_grace_ms = 0\n'
+    hub = await launch(config=reading(chain, host) + '[feeds."SOL/USD"]\n')
+
+    def says(status: str) -> Callable[[dict[str, Any]], bool]:
+        return lambda one: (
+            (one["inputs"]["evm"]["status"], one["state"])
+            == (
+                status,
+                {"ok": "live", "halted": "none"}[status],
+            )
+        )
+
+    async with subscriber(hub, "SOL/USD") as client:
+        await client.feed("SOL/USD", says("ok"), "live by the emulated node")
+        chain.inject(Fault(kind="stall", source="chainlink.store"))
+        now_s = int(time.time())
+        server.play(42_161, lambda node: node.set_uptime(SEQUENCERS[42_161], down=True, since_s=now_s, now_s=now_s))
+        before = (await client.feed("SOL/USD", says("halted"), "no price while it is down"))["inputs"]["evm"]
+        (told,) = [one for one in (await hub.get("/readyz"))["conditions"] if one["source"] == "evm"]
+        assert told["condition"] == "halted"
+        now_s = int(time.time())
+        server.play(42_161, lambda node: node.set_uptime(SEQUENCERS[42_161], down=False, since_s=now_s, now_s=now_s))
+        after = (await client.feed("SOL/USD", says("ok"), "live again"))["inputs"]["evm"]
+        told_us = before["publish_time_us"]
+        assert told_us is not None and after["publish_time_us"] == told_us  # not a newer price: the one that was there
+        assert (await hub.get("/readyz"))["conditions"] == []
+    assert await hub.end() == 0
+    replayed = await command("replay", hub.state / "journal", "--json")
+    assert replayed.status == 0 and replayed.lines[-1]["proved"] is True
 
 
 async def test_a_node_that_removes_logs_over_a_socket() -> None:

@@ -289,3 +289,29 @@ async def test_a_wish_to_reload_during_the_start_is_kept(tmp_path: Path) -> None
     loop.call_soon(signal.raise_signal, signal.SIGHUP)  # the task began before: it waits for the emulator's ports
     await patiently(serving, "the hub's end")
     assert read == ["serves", "again"]
+
+
+async def test_an_endpoint_that_is_not_told_of_a_new_account_watches_it_too(
+    launch: Launch, chain: Emulator, drill_config: str
+) -> None:
+    # Nothing but the word of the other endpoint can tell it: custody is silent there, and nobody asks by itself.
+    for key in ("snapshot_interval_ms = 1_000", "silence_ms = 2_000"):
+        assert key in drill_config
+        drill_config = drill_config.replace(key, key.split(" = ")[0] + " = 600_000")
+    hub = await launch(config=drill_config)
+    async with subscriber(hub, FEED) as client:
+        await goes_on(client, SOL.ag)
+        chain.inject(Fault(kind="silent", account=SOL.custody, endpoint="b"))
+        chain.inject(Fault(kind="custody", mode="next", feed=FEED))
+        await goes_on(client, SECOND_AGGREGATE)
+        chain.inject(Fault(kind="disconnect", endpoint="a", duration_s=600))
+        await client.feed(
+            FEED,
+            lambda one: (
+                [one["inputs"]["doves"][key] for key in ("status", "account", "transport")]
+                == ["ok", SECOND_AGGREGATE, "solana:b"]
+            ),
+            "the second aggregate by the other endpoint",
+        )
+    assert await hub.end(signal.SIGTERM) == 0
+    derived_batches(hub.state / "journal")
