@@ -64,13 +64,8 @@ def added(
             valid. Nothing is added then.
     """
     document = tomlkit.parse(text)
-    there = {feed.upper(): feed for feed in config.feeds}  # sol/usd beside SOL/USD would be two feeds of one name
+    refuse_known(config, feeds, origin=origin)
     for wanted in feeds:
-        name = wanted.feed.upper()
-        if name in there:
-            raise ConfigError(f"{origin}: feeds.{there[name]}: is there already")
-        if [one.feed.upper() for one in feeds].count(name) > 1:
-            raise ConfigError(f"{wanted.feed}: named twice")
         try:
             document["feeds"][wanted.feed] = _table(config, wanted, hermes_ids.get(wanted.feed))
         except TOMLKitError as error:
@@ -81,6 +76,22 @@ def added(
     _check(result, config, [one.feed for one in feeds], f"{origin}, with {', '.join(one.feed for one in feeds)}")
     lines = difflib.unified_diff(text.splitlines(), result.splitlines(), origin, origin, lineterm="", n=1)
     return result, list(lines)
+
+
+def refuse_known(config: Config, feeds: Sequence[Wanted], *, origin: str) -> None:
+    """Refuse feeds that are there already, before anybody is asked for their ids.
+
+    Raises:
+        ConfigError: one is there, be it in other letters (``sol/usd`` beside ``SOL/USD`` would be two feeds of one
+            name), or is named twice.
+    """
+    there = {feed.upper(): feed for feed in config.feeds}
+    for wanted in feeds:
+        name = wanted.feed.upper()
+        if name in there:
+            raise ConfigError(f"{origin}: feeds.{there[name]}: is there already")
+        if [one.feed.upper() for one in feeds].count(name) > 1:
+            raise ConfigError(f"{wanted.feed}: named twice")
 
 
 def _check(text: str, before: Config, feeds: Sequence[str], origin: str) -> None:

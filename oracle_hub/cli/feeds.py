@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from oracle_hub.app.adding import Wanted, added, sources_without_id
+from oracle_hub.app.adding import Wanted, added, refuse_known, sources_without_id
 from oracle_hub.app.hosted import HOSTED, Host
 from oracle_hub.app.legacy import write_config
 from oracle_hub.app.offers import HERMES, Listed, Offer, known_offers, listed_by, matching, offers_of
@@ -100,6 +100,7 @@ def _add(options: argparse.Namespace) -> None:
     text = path.read_bytes().decode("utf-8-sig")  # line ends as they are
     config = parse_config(text, origin=str(path))
     wanted = [_wanted(options, feed) for feed in options.feeds]
+    refuse_known(config, wanted, origin=str(path))
     ids = asyncio.run(_look_up(options, config, wanted))
     after, changes = added(text, config, wanted, ids, origin=str(path))
     backup = write_config(path, after) if options.write else None

@@ -21,7 +21,7 @@ from oracle_hub.core.source import PriceUpdate
 from oracle_hub.core.stall import StallRule
 from oracle_hub.core.table import Applied
 from oracle_hub.incidents.script import Script, decimal
-from oracle_hub.incidents.timeline import arrivals, mantissa_of, truth_at
+from oracle_hub.incidents.timeline import arrivals, mantissa_of, proofs, truth_at
 
 SAMPLE_US = 1_000_000
 """A price in force is compared with the truth at least so often, and at every decision."""
@@ -113,7 +113,12 @@ class _Player:
     def __init__(self, script: Script, conditions: Conditions, watcher: Watcher | None) -> None:
         self.script, self.conditions, self.watcher = script, conditions, watcher
         self.specs = {feed: conditions.spec(feed) for feed in script.feeds}
-        self.catalog = Catalog(self.specs.values(), max_future_us=conditions.max_future_us, stall=conditions.stall)
+        self.catalog = Catalog(
+            self.specs.values(),
+            max_future_us=conditions.max_future_us,
+            stall=conditions.stall,
+            proof=proofs(script, self.specs),
+        )
         pegs = {
             name: mantissa_of(decimal(feed.peg), self.specs[name].expo)
             for name, feed in script.feeds.items()

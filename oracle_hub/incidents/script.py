@@ -68,11 +68,16 @@ class Tape(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Series(_Part, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one role publishes for one feed."""
+    """What one role publishes for one feed, as one way brings it."""
 
     role: Role
     played_by: str
     """Begins with "role played by"."""
+    way: Annotated[str, msgspec.Meta(pattern="^[a-z0-9]{0,20}$")] = ""
+    """A further way by which the role's source is read; empty for the first one. At the same
+    cadence its values are those of the first, where nothing else is said."""
+    proves: bool = False
+    """Signatures are checked on this way. Of a source that has another way, only what is proved is taken then."""
     points: tuple[Point, ...] = ()
     """Values of its own. Empty: it follows the truth."""
     shape: Literal["step", "linear"] = "linear"
@@ -199,10 +204,12 @@ def _check(script: Script) -> None:
         _check_points(script, f"feeds.{name}.truth", feed.truth)
         if not feed.truth:
             raise ValueError(f"feeds.{name}.truth: no points")
-        if sorted(one.role for one in feed.series) != sorted(ROLES):
-            raise ValueError(f"feeds.{name}.series: one for each of {', '.join(ROLES)}")
+        if sorted(one.role for one in feed.series if not one.way) != sorted(ROLES):
+            raise ValueError(f"feeds.{name}.series: one for each of {', '.join(ROLES)}, beside further ways")
+        if len({(one.role, one.way) for one in feed.series}) != len(feed.series):
+            raise ValueError(f"feeds.{name}.series: a way is there twice")
         for one in feed.series:
-            _check_series(script, f"feeds.{name}.{one.role}", one)
+            _check_series(script, f"feeds.{name}.{one.role}{f'.{one.way}' if one.way else ''}", one)
     labels = [point.label for feed in script.feeds.values() for point in _points(feed)]
     if script.kind == "drill" and "published" in labels:
         raise ValueError("a drill has no published numbers")

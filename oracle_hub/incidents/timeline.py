@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import msgspec
 
-from oracle_hub.core.catalog import FeedSpec
+from oracle_hub.core.catalog import FeedSpec, Proof
 from oracle_hub.core.price import INT64_MAX
 from oracle_hub.core.source import Condition, Event, PriceUpdate, Status
 from oracle_hub.incidents.script import ROLES, Fault, Feed, Point, Script, Series, decimal
@@ -47,7 +47,7 @@ def truth_at(feed: Feed, expo: int, at_us: int) -> int:
 
 
 def arrivals(script: Script, specs: dict[str, FeedSpec]) -> list[Arrival]:
-    """Everything that the three roles of every feed say, in order.
+    """Everything that the three roles of every feed say by all of their ways, in order.
 
     Args:
         script: the incident.
@@ -62,9 +62,21 @@ def arrivals(script: Script, specs: dict[str, FeedSpec]) -> list[Arrival]:
     return sorted(found, key=lambda one: (one.at_us, one.order))
 
 
+def proofs(script: Script, specs: dict[str, FeedSpec]) -> dict[str, Proof]:
+    """What a signature counts for, by source: demanded where one of several ways proves, as in a hub by default."""
+    found: dict[str, Proof] = {}
+    for name, feed in script.feeds.items():
+        for role, source in zip(ROLES, specs[name].roles, strict=True):
+            ways = [one for one in feed.series if one.role == role]
+            if any(one.proves for one in ways):
+                found[source] = Proof.DEMANDED if len(ways) > 1 else Proof.PREFERRED
+    return found
+
+
 def _series(script: Script, spec: FeedSpec, feed: Feed, one: Series) -> Iterator[tuple[int, Event]]:
     role = ROLES.index(one.role)
     source = spec.roles[role]
+    transport = f"{source}/{one.way}:1" if one.way else f"{source}:1"
     carried: int | None = None
     for number, at_us in enumerate(_instants(script, one)):
         at_s = Decimal(at_us) / 1_000_000
@@ -85,12 +97,15 @@ def _series(script: Script, spec: FeedSpec, feed: Feed, one: Series) -> Iterator
         carried = mantissa
         if not 0 < mantissa <= INT64_MAX:
             # Decoders refuse it before the table can: the source says that what it has is no price.
-            yield received_us, Status(source, f"{source}:1", spec.feed, Condition.INVALID, "no price", received_us)
+            yield received_us, Status(source, transport, spec.feed, Condition.INVALID, "no price", received_us)
             continue
         if conf is None and one.conf_bps is not None:
             conf = price * one.conf_bps / 10_000
         width = None if conf is None else mantissa_of(conf, spec.expo)
-        yield received_us, PriceUpdate(source, f"{source}:1", spec.feed, mantissa, publish_us, received_us, width)
+        yield (
+            received_us,
+            PriceUpdate(source, transport, spec.feed, mantissa, publish_us, received_us, width, verified=one.proves),
+        )
 
 
 def _instants(script: Script, one: Series) -> Iterator[int]:

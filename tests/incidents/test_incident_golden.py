@@ -3,12 +3,14 @@
 import pytest
 
 import oracle_hub.core.hub as hub_module
-from oracle_hub.core.catalog import FeedSpec
+import oracle_hub.incidents.player as player_module
+from oracle_hub.core.catalog import FeedSpec, Proof
 from oracle_hub.core.selector import ABSENT, OUTCOMES, Input, Policy, Reason, Selection, select
 from oracle_hub.core.source import PriceUpdate
 from oracle_hub.core.stall import StallRule
 from oracle_hub.core.table import HELD, UNUSABLE, Applied, Table
 from oracle_hub.incidents.library import library
+from oracle_hub.incidents.timeline import proofs
 from tests.incidents.golden import GOLDEN, path_of, played, reasoning, reviewed, text_of
 from tests.incidents.judge import judged
 
@@ -51,7 +53,11 @@ def age_by_receipt(table: Table, cell: int, spec: FeedSpec) -> Input:
 
 def plant(fault: str, patch: pytest.MonkeyPatch) -> None:
     """Break the decision in one way."""
-    apply = Table.apply
+    apply, order = Table.apply, Table._order
+
+    def later(table: Table, cell: int, flags: int, update: PriceUpdate, unproven: bool) -> Applied:
+        verdict = order(table, cell, flags, update, unproven)
+        return Applied.TAKEN if verdict is Applied.CONFLICT else verdict
 
     def believing(table: Table, update: PriceUpdate, now_us: int) -> Applied:
         return apply(table, update, now_us + 10**13)
@@ -63,6 +69,10 @@ def plant(fault: str, patch: pytest.MonkeyPatch) -> None:
             patch.setattr(Table, "apply", believing)
         case "takes received time for staleness":
             patch.setattr(Table, "input", age_by_receipt)
+        case "lets an unproved way stand in":
+            patch.setattr(player_module, "proofs", lambda *given: dict.fromkeys(proofs(*given), Proof.EQUIVALENT))
+        case "takes the later of two values":
+            patch.setattr(Table, "_order", later)
         case "keeps a clamp alive":
             patch.setattr(StallRule, "proven", lambda *_: False)
 
@@ -71,6 +81,8 @@ PLANTED = {
     "outvotes a fresh outlier": ("pyth-2021", "bzx-1", "moon-5-8m", "aave-capo", "bin-usde"),
     "ignores future stamps": ("drill-future",),
     "takes received time for staleness": ("levana", "btc-oct10"),
+    "lets an unproved way stand in": ("drill-several-ways",),
+    "takes the later of two values": ("drill-several-ways",),
     "keeps a clamp alive": ("luna-min", "drill-carried", "stream-xusd"),
 }
 

@@ -4,12 +4,13 @@ from decimal import Decimal
 
 import pytest
 
-from oracle_hub.core.catalog import FeedSpec
+from oracle_hub.core.catalog import FeedSpec, Proof
 from oracle_hub.core.source import PriceUpdate, Status
 from oracle_hub.errors import IncidentError
 from oracle_hub.incidents.library import incident, library
+from oracle_hub.incidents.player import Conditions
 from oracle_hub.incidents.script import Point, Script, parse
-from oracle_hub.incidents.timeline import arrivals, value_at
+from oracle_hub.incidents.timeline import arrivals, proofs, value_at
 
 TEXT = """
 id = "some-case"
@@ -110,6 +111,32 @@ def test_what_a_fault_does(fault: str, more: str, third: tuple[float, float, int
     assert told(script)[2] == third
     assert told(script)[0] == (0.12, 0.0, 100_00000000)
     assert len(told(script)) == (8 if fault == "silent" else 10)
+
+
+def test_a_further_way_says_the_same_of_the_same_times_and_what_is_proved_is_demanded() -> None:
+    further = """
+[[feeds."A/USD".series]]
+role = "verifier_1"
+played_by = "role played by the same oracle, later"
+way = "later"
+lag_ms = 900
+proves = true
+"""
+    script = parse(TEXT + further, origin="x")
+    specs = {feed: Conditions().spec(feed) for feed in script.feeds}
+    source = specs["A/USD"].roles[1]
+    said = [one.event for one in arrivals(script, specs) if isinstance(one.event, PriceUpdate)]
+    by_way = {
+        way: {one.publish_us: one.mantissa for one in said if one.transport == way}
+        for way in (f"{source}:1", f"{source}/later:1")
+    }
+    first, later = by_way.values()
+    assert later and set(later) & set(first)
+    assert all(first[at_us] == later[at_us] for at_us in set(first) & set(later))
+    assert {one.verified for one in said if one.transport == f"{source}/later:1"} == {True}
+    assert proofs(script, specs) == {source: Proof.DEMANDED}
+    with pytest.raises(IncidentError, match=r"feeds.A/USD.series: a way is there twice"):
+        parse(TEXT + further + further, origin="x")
 
 
 def test_values_between_points() -> None:
