@@ -357,8 +357,10 @@ class HermesLink(HostLink):
         return feed.feed if feed else None
 
     def _refused_stream(self, frame: Frame, received_us: int) -> list[Output]:
+        asked = self._asked()
         output, wait_us = self._refused(frame, "stream", received_us)
-        return [*output, Reconnect(f"stream refused with HTTP {frame.status}", wait_us // 1_000)]
+        amended = self._asked() != asked  # the rest of the feeds was not what was refused
+        return [*output, Reconnect(f"stream refused with HTTP {frame.status}", wait_us // 1_000, amended)]
 
     def _answer(self, frame: Frame, received_us: int) -> list[Output]:
         asked = self._pending.pop(frame.fetch_id, None)
@@ -368,7 +370,10 @@ class HermesLink(HostLink):
         if alone is not None and not alone.entitled and frame.status in (200, 401, 403, 404):
             return self._asked_again(alone, frame, received_us)
         if frame.status != 200:
+            covered = self._asked()
             output, wait_us = self._refused(frame, "latest", received_us)
+            if self._asked() != covered:
+                self._attempts = 0  # the next request is another one
             delay_us = retry_delay_us(frame, self._attempts, received_us, self.name, self._limits)
             self._attempts += 1
             self._retry_us = received_us + max(delay_us, wait_us)

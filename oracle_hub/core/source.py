@@ -131,6 +131,8 @@ class Reconnect(msgspec.Struct, frozen=True):
 
     reason: str
     after_ms: int = 0
+    amended: bool = False
+    """The next session asks for less than what was refused: the driver begins its back-off anew."""
 
 
 class Rewatch(msgspec.Struct, frozen=True):

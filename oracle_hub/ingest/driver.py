@@ -107,14 +107,23 @@ class _Dial(websocket_connect):
 
 
 class _Over(Exception):
-    """The session ended: why, after how long to try again, and whether the server refused us."""
+    """The session ended: why, after how long to try again, and whether the server refused us, or only a part of it."""
 
-    def __init__(self, reason: str, after_ms: int = 0, *, refused: bool = False, planned: bool = False) -> None:
+    def __init__(
+        self,
+        reason: str,
+        after_ms: int = 0,
+        *,
+        refused: bool = False,
+        planned: bool = False,
+        amended: bool = False,
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.after_ms = after_ms
         self.refused = refused
         self.planned = planned
+        self.amended = amended
 
 
 class LinkDriver:
@@ -194,13 +203,15 @@ class LinkDriver:
             elif isinstance(effect, Fetch):
                 self._fetch(effect)
             elif isinstance(effect, Reconnect):
-                self._finish(_Over(effect.reason, effect.after_ms))
+                self._finish(_Over(effect.reason, effect.after_ms, amended=effect.amended))
         self._arm()
 
     async def _pause(self, over: _Over) -> None:
         """Wait for the back-off or the server's wish, while the link's timers and requests go on."""
         if over.planned:
             return
+        if over.amended:
+            self._backoff.reset()
         delay_s = max(self._backoff.next_s(refused=over.refused), over.after_ms / 1_000)
         self._over = asyncio.get_running_loop().create_future()
         await asyncio.wait([self._over], timeout=delay_s)  # only a sink's own failure ends it early
@@ -344,8 +355,9 @@ class LinkDriver:
         kind = "websocket" if channel == "websocket" else "sse"
         frame = Frame(kind, body[:4_096], status=status, retry_after_ms=after_ms)  # type: ignore[arg-type]
         self._deliver(frame, received_us)
-        wished = self._over.result().after_ms if self._over is not None and self._over.done() else 0
-        raise _Over(f"HTTP {status}", max(after_ms, wished), refused=status in (401, 403))
+        wish = self._over.result() if self._over is not None and self._over.done() else _Over("")
+        refused = status in (401, 403) and not wish.amended
+        raise _Over(f"HTTP {status}", max(after_ms, wish.after_ms), refused=refused, amended=wish.amended)
 
     # What goes in and out.
 

@@ -161,7 +161,7 @@ def test_a_feed_that_the_key_does_not_cover_is_left_out() -> None:
     link.connect(T0)
     output = link.receive(Frame("sse", f"Not entitled: feed {SOL}".encode(), status=403), T0)
     assert statuses(output) == [("SOL/USD", Condition.NOT_ENTITLED)]
-    assert output[-1] == Reconnect("stream refused with HTTP 403", 0)
+    assert output[-1] == Reconnect("stream refused with HTTP 403", 0, amended=True)
     opening = link.connect(T0 + S)[0]
     assert isinstance(opening, Open)
     assert BTC in opening.url and SOL not in opening.url
@@ -222,6 +222,18 @@ def test_a_clock_set_back_does_not_silence_the_link() -> None:
     link.connect(T0)
     link.receive(Frame("sse", b""), T0 + 599 * S)
     assert fetch_of(link.on_timer(T0 + 600 * S)).fetch_id == "latest:2"
+
+
+def test_a_request_without_the_feeds_that_were_refused_is_another_one() -> None:
+    link = make(silence_us=1_000 * S, transport_silence_us=1_000 * S)
+    fetch, now_us = fetch_of(link.connect(T0)), T0
+    for _ in range(3):
+        link.receive(Frame("http", b"bad request", fetch.fetch_id, 400), now_us)
+        now_us = link.next_deadline() or 0
+        fetch = fetch_of(link.on_timer(now_us))
+    link.receive(Frame("http", f"Not entitled: feed {SOL}".encode(), fetch.fetch_id, 403), now_us)
+    assert (link.next_deadline() or 0) <= now_us + S
+    assert SOL not in fetch_of(link.on_timer(now_us + S)).url
 
 
 def test_failed_fetches_are_tried_again_ever_slower() -> None:

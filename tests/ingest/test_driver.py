@@ -382,6 +382,19 @@ async def test_a_refused_stream_is_told_and_the_links_wish_to_wait_counts() -> N
     assert sink.count("connect") == 1
 
 
+async def test_a_link_that_asks_for_less_than_was_refused_does_not_wait_for_it() -> None:
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(status=403, text="not entitled to one of them")
+
+    sink = Recorder()
+    patient = DriverLimits(backoff_first_s=0.001, backoff_max_s=3_600.0, backoff_refused_s=3_600.0)
+    async with http_server(handler) as url:
+        link = Script(Open("sse", url))
+        link.replies[b"not entitled to one of them"] = [Reconnect("without it", amended=True)]
+        async with running(sink, link, limits=patient):
+            await sink.until(lambda: sink.count("connect") == 30)  # doubled, the waits would come to many hours
+
+
 async def test_a_page_instead_of_a_stream_is_named() -> None:
     async def handler(_: web.Request) -> web.Response:
         return web.Response(text="<html>", content_type="text/html")
