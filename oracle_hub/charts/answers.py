@@ -39,6 +39,8 @@ class ChartsCode(StrEnum):
     STORE_FAILED = "store_failed"
     """The store could not be read; live prices go on."""
     SHUTTING_DOWN = "shutting_down"
+    HEAD_TOO_LARGE = "head_too_large"
+    """The request line, or a header, is too long. Said by the listener (:mod:`oracle_hub.server.door`)."""
     INTERNAL = "internal"
 
 

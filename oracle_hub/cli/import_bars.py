@@ -18,6 +18,8 @@ from oracle_hub.cli.moments import moment_us
 DEFAULT_EXPO = -8
 ROWS_PER_WRITE = 20_000
 TIMEOUT_S = 60.0
+MAX_SHOWN = 10
+"""Names of feeds in one line."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,15 +45,15 @@ def run(options: argparse.Namespace) -> int:
     resolution = parse_resolution(options.resolution)
     now_us = time.time_ns() // 1_000
     to_us = now_us if options.to_us is None else options.to_us
-    with open_store(options.database) as store:
-        known = store.expo(options.feed)
-        expo = options.expo if options.expo is not None else DEFAULT_EXPO if known is None else known
-        source = Source(feed=options.feed, resolution=resolution, expo=expo, now_us=now_us)
-        if options.csv is not None:
-            bars = [bar for bar in read_csv(options.csv, source) if options.from_us <= bar.start_us < to_us]
-        else:
-            bars = asyncio.run(_fetch(options.udf, options.symbol or options.feed, source, options.from_us, to_us))
-        every = bars if options.no_derive else with_coarser(bars)
+    known = _known_expo(options.database, options.feed)
+    expo = options.expo if options.expo is not None else DEFAULT_EXPO if known is None else known
+    source = Source(feed=options.feed, resolution=resolution, expo=expo, now_us=now_us)
+    if options.csv is not None:
+        bars = [bar for bar in read_csv(options.csv, source) if options.from_us <= bar.start_us < to_us]
+    else:
+        bars = asyncio.run(_fetch(options.udf, options.symbol or options.feed, source, options.from_us, to_us))
+    every = bars if options.no_derive else with_coarser(bars)
+    with open_store(options.database) as store:  # made only now, when there is something for it
         changed = _write(store, every)
     outcome = {"read": len(bars), "derived": len(every) - len(bars), "changed": changed, "kept": len(every) - changed}
     if options.json:
@@ -62,6 +64,18 @@ def run(options: argparse.Namespace) -> int:
             f"{outcome['kept']} as they were (recorded ones are never replaced)"
         )
     return 0
+
+
+def _known_expo(database: Path, feed: str) -> int | None:
+    """The feed's, where the store has it. A name that is new to a store with others is said: it may be misspelt."""
+    if not database.exists():
+        return None
+    with open_store(database) as store:
+        feeds = store.feeds()
+        if feeds and feed not in feeds:
+            shown = ", ".join(feeds[:MAX_SHOWN]) + (", …" if len(feeds) > MAX_SHOWN else "")
+            print(f"{feed} is new to {database}, which has {shown}", file=sys.stderr)
+        return store.expo(feed)
 
 
 def _write(store: Store, bars: list[Bar]) -> int:

@@ -284,8 +284,16 @@ def test_a_bad_row_imports_nothing(tmp_path: Path, capsys: pytest.CaptureFixture
     arguments = ["import-bars", FEED, "1", "--csv", str(path), "--database", str(tmp_path / "charts.sqlite")]
     assert main(arguments) == 1
     assert capsys.readouterr().err == f"oracle-hub import-bars: {path}:3: close 'none' is no number\n"
-    with open_store(tmp_path / "charts.sqlite") as store:
-        assert store.feeds() == []
+    assert list(tmp_path.iterdir()) == [path]  # and makes no store
+
+
+def test_a_name_that_the_store_does_not_know_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    database = tmp_path / "charts.sqlite"
+    recorded(database)
+    path = csv_of(tmp_path, "time,open,high,low,close\n0,1,1,1,1\n")
+    for name, said in (("SOL", f"SOL is new to {database}, which has {FEED}\n"), (FEED, "")):
+        assert main(["import-bars", name, "1", "--csv", str(path), "--database", str(database)]) == 0
+        assert capsys.readouterr().err == said
 
 
 def test_export_as_csv_is_exact_and_can_be_imported_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

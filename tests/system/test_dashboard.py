@@ -263,9 +263,10 @@ async def test_it_is_for_every_eye_and_hand(launch: Launch, page: Page) -> None:
     assert await page.value(background) == "rgb(11, 15, 22)"
 
     # A phone: nothing is wider than the window.
-    await page.look(width=360, height=740)
-    await page.until("innerWidth === 360 && document.querySelector('#chart canvas').clientWidth < 360")
-    assert await page.value("document.documentElement.scrollWidth") == 360
+    for width in (360, 320):
+        await page.look(width=width, height=740)
+        await page.until(f"innerWidth === {width} && document.querySelector('#chart canvas').clientWidth < {width}")
+        assert await page.value("document.documentElement.scrollWidth") == width
     assert page.errors == []
 
 
