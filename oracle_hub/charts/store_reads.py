@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+from bisect import bisect_right
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -75,7 +76,7 @@ class Reads:
             feed, resolution, "start_s >= ? AND start_s < ? ORDER BY start_s LIMIT ?", from_us, to_us, limit
         )
         bars = [bar_of(feed, resolution, row) for row in rows]
-        joined = _joined(bars, tail)
+        joined = _joined(self._over(bars), tail)
         return joined if limit is None else joined[:limit]
 
     def last_bars(self, feed: str, resolution: Resolution, before_us: int, count: int) -> list[Bar]:
@@ -84,10 +85,20 @@ class Reads:
             return []
         tail = [] if self.builder is None else self.builder.tail(feed, resolution, 0, before_us)
         rows = self._bar_rows(
-            feed, resolution, "start_s >= ? AND start_s < ? ORDER BY start_s DESC LIMIT ?", 0, before_us, count
+            feed, resolution, "start_s >= ? AND start_s < ? ORDER BY start_s DESC LIMIT ?", 0, before_us, count + 1
         )
         rows.reverse()
-        return _joined([bar_of(feed, resolution, row) for row in rows], tail)[-count:]
+        return _joined(self._over([bar_of(feed, resolution, row) for row in rows]), tail)[-count:]
+
+    def _over(self, stored: list[Bar]) -> list[Bar]:
+        """These without what was imported of the bucket that is still open: the builder's bar is the one of it."""
+        now_us = None if self.builder is None else self.builder.watermark_us
+        if now_us is None or not stored or stored[-1].resolution.end_us(stored[-1].start_us) <= now_us:
+            return stored
+        place = bisect_right(stored, now_us, key=lambda bar: bar.start_us) - 1
+        if place >= 0 and stored[place].imported and now_us < stored[place].resolution.end_us(stored[place].start_us):
+            return stored[:place] + stored[place + 1 :]
+        return stored
 
     def _bar_rows(
         self, feed: str, resolution: Resolution, where: str, from_us: int, to_us: int, limit: int | None
@@ -253,15 +264,10 @@ def _ceil_s(at_us: int) -> int:
 
 
 def _joined(stored: list[Bar], tail: list[Bar]) -> list[Bar]:
-    """Stored bars, then those of the builder that are not stored. A stored one knows its revision.
-
-    Of a bucket that is still open only its imported part can be stored: the builder's bar stands for it.
-    """
+    """Stored bars, then those of the builder that are not stored. A stored one knows its revision."""
     if not tail:
         return stored
     if stored and tail[0].start_us <= stored[-1].start_us:
-        if not tail[-1].closed:
-            stored = [bar for bar in stored if not (bar.imported and bar.start_us == tail[-1].start_us)]
         known = {bar.start_us for bar in stored}
         return sorted([*stored, *(bar for bar in tail if bar.start_us not in known)], key=lambda bar: bar.start_us)
     return stored + tail

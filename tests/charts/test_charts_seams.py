@@ -132,6 +132,24 @@ def test_the_bars_of_now_go_on_after_an_import(tmp_path: Path, first: bool) -> N
             assert (bar.closed, shown(bar)) == (True, Shown(100, 300, 98, 300, 722, True))
 
 
+def test_what_is_imported_of_an_open_bucket_is_no_bar_of_it_while_there_is_no_price(tmp_path: Path) -> None:
+    """Else it would stand there as final, and what comes after it were older than the last."""
+    with open_store(tmp_path / "charts.sqlite") as store:
+        store.write(bars=minutes(MONDAY_THE_FIRST_US - DAY_US, NOON_US))
+        assert [len(store.last_bars(FEED, resolution, FOREVER_US, 2)) for resolution in COARSE] == [2, 2, 2, 2]
+        store.builder = builder = Builder(NOON_US)
+        builder.add(point(NOON_US - BEGIN_US, None, seq=1))
+        builder.watermark(NOON_US + MINUTE_US)
+        days = store.bars(FEED, Resolution.D1, 0, FOREVER_US)
+        assert [bar.start_us for bar in days] == [MONDAY_THE_FIRST_US - DAY_US]
+        assert store.last_bars(FEED, Resolution.D1, FOREVER_US, 1) == days
+        assert len(store.last_bars(FEED, Resolution.H12, FOREVER_US, 9)) == 3  # the morning is over
+        builder.add(point(NOON_US + 2 * MINUTE_US - BEGIN_US, 200, seq=2))
+        builder.watermark(NOON_US + 3 * MINUTE_US)
+        held, now = store.bars(FEED, Resolution.D1, 0, FOREVER_US)
+        assert (held, now.closed, shown(now)) == (days[0], False, Shown(200, 200, 200, 200, 1, False))
+
+
 @pytest.mark.parametrize("import_first", [False, True], ids=["recorded first", "imported first"])
 def test_time_of_which_all_was_told_is_not_filled_by_others(tmp_path: Path, import_first: bool) -> None:
     """There was no price for ten minutes of an hour. Somebody else had one: its minutes are there, in no other bar."""
