@@ -20,7 +20,8 @@ log = logging.getLogger(__name__)
 
 SLICE_US = 1_000
 """So long at a time is worked on a checkpoint."""
-PAUSE_S = 0.005
+PAUSE_S = 0.002
+"""And then prices have their turn: with 4,000 feeds it is done within a second."""
 PART_BYTES = 2**16
 
 

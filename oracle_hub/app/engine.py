@@ -98,7 +98,9 @@ class Lineup(msgspec.Struct, frozen=True):
 class Engine:
     """The deterministic middle of the program."""
 
-    CONFIGURED: ClassVar[frozenset[str]] = frozenset({"lineup", "hub", "alerts", "received", "watching", "chain"})
+    CONFIGURED: ClassVar[frozenset[str]] = frozenset(
+        {"lineup", "hub", "alerts", "received", "watching", "chain", "_ways_limits"}
+    )
     FLAT: ClassVar[frozenset[str]] = frozenset({"statuses", "published"})
     """State that is dicts, with an entry for each feed, of what never changes."""
 
@@ -119,6 +121,8 @@ class Engine:
         """Ways that are too far behind another one of their source, while their links have streams."""
         self._ways_since_us = started_us
         """What a way never told is missing since then."""
+        self._ways_limits: dict[str, tuple[Catalog, Int64]] = {}
+        """Per source, the max ages of its ways' feeds, as of a catalog."""
         self._look_us = started_us
         """When ways are compared again."""
         self.malformed: Counter[tuple[str, str]] = Counter()
@@ -257,8 +261,12 @@ class Engine:
         hub = self.hub
         ways = [spec for spec in self.lineup.ways if spec.source == source]
         found = Comparison(ways, self.ways, now_us + hub.catalog.max_future_us, self._ways_since_us)
-        feeds, index = hub.catalog.feeds, hub.catalog.feed_index
-        return found, np.array([feeds[index[feed]].max_age_us[source] for feed in found.feeds], np.int64)
+        of, limits_us = self._ways_limits.get(source, (None, None))
+        if limits_us is None or of is not hub.catalog:
+            feeds, index = hub.catalog.feeds, hub.catalog.feed_index
+            limits_us = np.array([feeds[index[feed]].max_age_us[source] for feed in found.feeds], np.int64)
+            self._ways_limits[source] = (hub.catalog, limits_us)
+        return found, limits_us
 
     def _look_at_ways(self, now_us: int) -> None:
         """Say which way is silent while another one to its source is not, and which is no longer."""

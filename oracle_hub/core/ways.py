@@ -149,9 +149,12 @@ class Comparison:
 
     def __init__(self, ways: Sequence[WaySpec], records: Records, latest_us: int, since_us: int) -> None:
         self._ways = ways
-        self.feeds: tuple[str, ...] = tuple(dict.fromkeys(chain.from_iterable(way.feeds for way in ways)))
+        self.feeds: tuple[str, ...] = ways[0].feeds if ways else ()
         """Of all ways; lags of each are looked for in its own order."""
-        places = {feed: place for place, feed in enumerate(self.feeds)}
+        places: dict[str, int] = {}
+        if any(way.feeds != self.feeds for way in ways):
+            self.feeds = tuple(dict.fromkeys(chain.from_iterable(way.feeds for way in ways)))
+            places = {feed: place for place, feed in enumerate(self.feeds)}
         told = np.full((len(ways), len(self.feeds)), _NOT_TOLD, np.int64)
         self._of: list[Int64 | None] = []
         """Per way, int64 of its feeds' places; None for all of them in order."""

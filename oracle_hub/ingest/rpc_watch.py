@@ -71,7 +71,8 @@ class Watch:
     def read_by(self, readers: tuple[AccountReader, ...]) -> None:
         """From now on it is of these readers."""
         self.readers = readers
-        self.sources = tuple(dict.fromkeys(reader.source for reader in readers))
+        # Nearly always one: thousands are made at each connect.
+        self.sources = (readers[0].source,) if len(readers) == 1 else tuple({one.source: None for one in readers})
 
 
 def wanted_by(readers: Iterable[AccountReader], only: Collection[str] | None) -> dict[str, tuple[AccountReader, ...]]:

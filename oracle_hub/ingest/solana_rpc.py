@@ -574,7 +574,7 @@ class SolanaRpc:
         return self._last_id
 
     def _silence(self, readers: Iterable[AccountReader]) -> int:
-        return min(self._silence_us.get(reader.source, self._limits.silence_us) for reader in readers)
+        return min([self._silence_us.get(reader.source, self._limits.silence_us) for reader in readers])
 
     def _malformed(self, reason: str, received_us: int, sources: tuple[str, ...] | None = None) -> list[Output]:
         """One event for every source that the frame may have concerned: a broken link is broken for all."""

@@ -10,6 +10,7 @@ from oracle_hub.app.capture import AT_ONCE, Capture, Flat, digest, state_of
 from oracle_hub.app.checkpoint import checkpoint, restore, unpacked
 from oracle_hub.app.checkpoints import Checkpoints
 from oracle_hub.app.lineup import lineup_from_text
+from oracle_hub.app.prove import Prover
 from oracle_hub.app.replay import Replayer, ReplayReport, replay
 from oracle_hub.app.state_sections import MAGIC, entry, read_sections
 from oracle_hub.core.hub import Batch
@@ -130,6 +131,8 @@ async def test_a_checkpoint_in_parts_stands_where_it_was_captured(tmp_path: Path
     assert part == many.published[before:]
     step, first, *_ = read_journal(paths[1:])
     assert isinstance(step, Step) and isinstance(first, Checkpoint) and first.digest == captured
+    proof = Prover(tmp_path / "journal").batch(RUN.epoch, many.published[-1].seq)
+    assert proof.proved and proof.began_at == paths[1].name
 
 
 async def test_a_segment_too_short_for_it_has_none_and_the_next_has_it_at_once(
