@@ -32,6 +32,7 @@ from oracle_hub.journal.records import Checkpoint, RunStart
 
 MAX_STATE_BYTES = 2**28
 """A state that unpacks to more than this is no state of ours."""
+_READ_BYTES = 2**20
 _LATER = {"Engine": frozenset({"published"}), "AlertEngine": frozenset({"_resting"})}
 """Attributes that checkpoints of earlier versions lack, and that stay as they are made then."""
 
@@ -80,10 +81,12 @@ def unpacked(state: bytes) -> bytes:
     """
     # Written piece by piece, so its size is not in front.
     reader = zstandard.ZstdDecompressor().stream_reader(state)
-    data: bytes = reader.read(MAX_STATE_BYTES + 1)
-    if len(data) > MAX_STATE_BYTES:
-        raise ValueError(f"a state of more than {MAX_STATE_BYTES} bytes")
-    return data
+    data = bytearray()
+    while piece := reader.read(_READ_BYTES):
+        data += piece
+        if len(data) > MAX_STATE_BYTES:
+            raise ValueError(f"a state of more than {MAX_STATE_BYTES} bytes")
+    return bytes(data)
 
 
 class _Former:

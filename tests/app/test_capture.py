@@ -210,6 +210,17 @@ async def test_a_class_with_other_fields_is_named(tmp_path: Path) -> None:
     many.close()
 
 
+async def test_a_state_that_unpacks_to_more_than_any_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    many = Many(tmp_path, 3)
+    written = checkpoint(many.engine, RUN, 5)
+    monkeypatch.setattr("oracle_hub.app.checkpoint.MAX_STATE_BYTES", 1_000)
+    with pytest.raises(JournalError, match="a state of more than 1000 bytes"):
+        restore(written, lineup_from_text(written.config_text))
+    many.close()
+
+
 def test_a_segment_of_format_version_2_is_proved_from_its_checkpoint(tmp_path: Path) -> None:
     """As version 0.1 wrote it: one pickle, and pairs of accounts, which are configuration, among the state."""
     path = tmp_path / "001790000000-000007-20260921T141338Z.ohj"
