@@ -88,8 +88,10 @@ def ordinary(n_inputs: int, mantissa_of_y: int = 100_000_000, status_of_y: Input
     inputs = []
     for source in SOURCES[:n_inputs]:
         mantissa = mantissa_of_y if source == "y" else 100_000_000
-        held = PriceUpdate(source, "solana:a", SPEC.feed, mantissa, NOW_US - 1, NOW_US)
-        inputs.append(DecisionInput(source, "verifier", status_of_y if source == "y" else InputStatus.OK, held))
+        status = status_of_y if source == "y" else InputStatus.OK
+        age_us = 10_000_001 if status is InputStatus.STALE else 1
+        held = PriceUpdate(source, "solana:a", SPEC.feed, mantissa, NOW_US - age_us, NOW_US)
+        inputs.append(DecisionInput(source, "verifier", status, held))
     watch.take(facts(tuple(inputs)))
     return watch
 
