@@ -209,12 +209,6 @@ class Builder:
             held = self._feeds.get(feed)
             return None if held is None else self._open_bar(held, resolution)
 
-    def live_bars(self, resolution: Resolution) -> list[Bar]:
-        """The open bars of all feeds that have one."""
-        with self._lock:
-            bars = (self._open_bar(feed, resolution) for feed in self._feeds.values())
-            return [bar for bar in bars if bar is not None]
-
     def tail(self, feed: str, resolution: Resolution, from_us: int, to_us: int) -> list[Bar]:
         """Bars with ``from_us <= start < to_us`` that are not settled yet: final ones, then the open one."""
         with self._lock:

@@ -2,7 +2,7 @@
 
 import csv
 import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TextIO
@@ -55,7 +55,6 @@ POINT_FIELDS: dict[str, str] = {
 }
 
 Row = tuple[Any, ...]
-Write = Callable[[Sequence[Row]], None]
 
 
 def bar_rows(store: Reads, feed: str, resolution: Resolution, from_us: int, to_us: int) -> Iterator[list[Row]]:

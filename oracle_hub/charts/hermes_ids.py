@@ -67,10 +67,6 @@ class Ids:
         self._id_of = pyth_ids(configured)
         self._feed_of = {price_id: feed for feed, price_id in self._id_of.items()}
 
-    def id_of(self, feed: str) -> str | None:
-        """The id of a feed; None where it has none."""
-        return self._id_of.get(feed)
-
     def feed_of(self, price_id: str, served: Collection[str]) -> str | None:
         """The feed of an id in its plain form, where it is one of those that are ``served``."""
         feed = self._feed_of.get(price_id)

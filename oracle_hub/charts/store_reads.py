@@ -116,15 +116,6 @@ class Reads:
         found = self.last_bars(feed, resolution, before_us, 1)
         return found[0].start_us if found else None
 
-    def first_start_us(self, feed: str, resolution: Resolution) -> int | None:
-        """Start of the first bar there is."""
-        found = self.bars(feed, resolution, 0, 2**62, limit=1)
-        return found[0].start_us if found else None
-
-    def last_start_us(self, feed: str, resolution: Resolution) -> int | None:
-        """Start of the last bar there is, which may be open."""
-        return self.previous_start_us(feed, resolution, 2**62)
-
     def revisions(self, feed: str, resolution: Resolution, start_us: int) -> list[Bar]:
         """All that a final bar has been, oldest first; the last one is what it is."""
         feed_id = self._name_id(feed)

@@ -16,7 +16,6 @@ CODES: dict[Resolution, int] = {
     resolution: (resolution.length_us or 30 * 86_400 * SECOND_US) // SECOND_US for resolution in RESOLUTIONS
 }
 """How a resolution is stored: its length in seconds (a month as 30 days)."""
-RESOLUTION_OF: dict[int, Resolution] = {code: resolution for resolution, code in CODES.items()}
 
 # Columns of a key come first in their table: where one stands behind others, the quick_check of SQLite 3.40 calls the
 # row damaged ("NULL value in ...") when it is not.

@@ -21,11 +21,6 @@ class ClockOffset:
         self._low_at_us = 0
         self._last_sent_us: int | None = None
 
-    @property
-    def last_sent_us(self) -> int | None:
-        """When the hub sent the last message that was heard, by its clock."""
-        return self._last_sent_us
-
     def heard(self, sent_us: int, received_us: int) -> bool:
         """Take in a message. False: the hub's clock was stepped, and nothing that is known of it holds any more."""
         before_us, self._last_sent_us = self._last_sent_us, sent_us

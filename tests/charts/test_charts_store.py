@@ -106,12 +106,9 @@ def test_bounds_of_a_range_need_not_be_those_of_a_bucket(tmp_path: Path) -> None
         found = store.bars(FEED, Resolution.M1, 1, 120 * SECOND_US + 1)
         assert [one.start_us for one in found] == [60 * SECOND_US, 120 * SECOND_US]
         assert store.bars(FEED, Resolution.M1, 0, 120 * SECOND_US, limit=1) == [bar(0)]
-        assert (store.first_start_us(FEED, Resolution.M1), store.last_start_us(FEED, Resolution.M1)) == (
-            0,
-            120 * SECOND_US,
-        )
+        assert store.previous_start_us(FEED, Resolution.M1, FOREVER_US) == 120 * SECOND_US
         assert store.bars("XYZ/USD", Resolution.M1, 0, FOREVER_US) == []
-        assert store.last_start_us("XYZ/USD", Resolution.M1) is None
+        assert store.previous_start_us("XYZ/USD", Resolution.M1, FOREVER_US) is None
 
 
 def test_a_correction_is_a_numbered_revision_and_what_was_told_is_kept(tmp_path: Path) -> None:

@@ -36,7 +36,6 @@ def test_ids_are_found_in_every_form_and_only_for_feeds_that_are_there() -> None
         assert ids.feed_of(parse_id(text), ["BNB/USD"]) == "BNB/USD"
     assert ids.feed_of(BNB, ["SOL/USD"]) is None
     assert ids.served(["SOL/USD", "JUP/USD"]) == {"SOL/USD": PYTH_IDS["SOL/USD"]}
-    assert ids.id_of("JUP/USD") is None
 
 
 @pytest.mark.parametrize("text", ["", "0x", BNB[:-1], f"{BNB}0", f"x{BNB[1:]}", f"0x0x{BNB[4:]}", f" {BNB}"])
