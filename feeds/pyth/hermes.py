@@ -167,6 +167,7 @@ class HermesLink(HostLink):
         self._ids = {feed.feed: price_id for price_id, feed in self._feeds.items()}
         self._last_id = 0
         self._ready_us = 0
+        self._streamed: tuple[str, ...] = ()
         self._start(0)
 
     @property
@@ -194,7 +195,7 @@ class HermesLink(HostLink):
                 now_us + self._limits.silence_us if feed.entitled else min(feed.next_probe_us, again_us)
             )
             feed.suspect_us = NEVER
-        ids = self._asked()
+        ids = self._streamed = self._asked()
         opening = Open("sse", self._url("stream", ids), self._headers())
         if now_us < self._ready_us:
             self._retry_us = self._ready_us
@@ -357,9 +358,10 @@ class HermesLink(HostLink):
         return feed.feed if feed else None
 
     def _refused_stream(self, frame: Frame, received_us: int) -> list[Output]:
-        asked = self._asked()
-        output, wait_us = self._refused(frame, "stream", received_us)
-        amended = self._asked() != asked  # the rest of the feeds was not what was refused
+        output, wait_us = self._refused(frame, "stream", received_us, self._streamed)
+        amended = (
+            self._asked() != self._streamed
+        )  # by now, be it from the answer to a look-up, we know what to leave out
         return [*output, Reconnect(f"stream refused with HTTP {frame.status}", wait_us // 1_000, amended)]
 
     def _answer(self, frame: Frame, received_us: int) -> list[Output]:
@@ -371,7 +373,7 @@ class HermesLink(HostLink):
             return self._asked_again(alone, frame, received_us)
         if frame.status != 200:
             covered = self._asked()
-            output, wait_us = self._refused(frame, "latest", received_us)
+            output, wait_us = self._refused(frame, "latest", received_us, asked)
             if self._asked() != covered:
                 self._attempts = 0  # the next request is another one
             delay_us = retry_delay_us(frame, self._attempts, received_us, self.name, self._limits)
@@ -408,12 +410,12 @@ class HermesLink(HostLink):
         text = f"Hermes has no price for {feed.feed} (id {feed.price_id}): removed, or the id is wrong"
         return self._trouble(f"missing {feed.feed}", feed.feed, Condition.LOST, text, received_us)
 
-    def _refused(self, frame: Frame, what: str, received_us: int) -> tuple[list[Output], int]:
-        """Name an HTTP status; also the wait that it asks for, in microseconds."""
+    def _refused(self, frame: Frame, what: str, received_us: int, asked: Sequence[str]) -> tuple[list[Output], int]:
+        """Name an HTTP status, of a request for so many ids; also the wait that it asks for, in microseconds."""
         ids = dict.fromkeys(found.lower() for found in _HEX_ID.findall(frame.data[:65_536].decode("utf-8", "replace")))
         named = [self._feeds[price_id] for price_id in ids if price_id in self._feeds]
         wait_us = frame.retry_after_ms * 1_000
-        if frame.status in (401, 403) and named and len(named) < len(self._asked()):
+        if frame.status in (401, 403) and named and len(named) < max(len(asked), len(self._asked())):
             text = f"HTTP {frame.status}, not entitled: {self._plain(frame.data)}"
             output: list[Output] = []
             for feed in named:

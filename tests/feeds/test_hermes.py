@@ -224,6 +224,20 @@ def test_a_clock_set_back_does_not_silence_the_link() -> None:
     assert fetch_of(link.on_timer(T0 + 600 * S)).fetch_id == "latest:2"
 
 
+def test_whoever_is_refused_first_the_stream_without_the_feed_is_another_one() -> None:
+    link = make()
+    fetch = fetch_of(link.connect(T0))
+    words = f"Not entitled: feed {SOL}".encode()
+    link.receive(Frame("http", words, fetch.fetch_id, 403), T0)
+    assert link.receive(Frame("sse", words, status=403), T0)[-1] == Reconnect(
+        "stream refused with HTTP 403", 0, amended=True
+    )
+    link.connect(T0 + S)
+    assert link.receive(Frame("sse", b"unauthorized", status=401), T0 + S)[-1] == Reconnect(
+        "stream refused with HTTP 401", 60_000
+    )
+
+
 def test_a_request_without_the_feeds_that_were_refused_is_another_one() -> None:
     link = make(silence_us=1_000 * S, transport_silence_us=1_000 * S)
     fetch, now_us = fetch_of(link.connect(T0)), T0
