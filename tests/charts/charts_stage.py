@@ -14,6 +14,7 @@ from oracle_hub.charts.app import Charts, Door
 from oracle_hub.charts.bars_http import BarEntry
 from oracle_hub.charts.points import Point, point_from_entry
 from oracle_hub.charts.settings import Settings
+from oracle_hub.client.prices import boot_time_us
 from oracle_hub.core.hub import Batch
 from oracle_hub.stream.messages import View, feed_entry
 from tests.client.client_stage import HubStage, turns_until
@@ -102,10 +103,16 @@ class ChartsStage:
 
 @asynccontextmanager
 async def charts_beside(
-    hub: HubStage, database: Path, *, doors: Sequence[Door] = DOORS, **settings: object
+    hub: HubStage,
+    database: Path,
+    *,
+    doors: Sequence[Door] = DOORS,
+    clock_us: Callable[[], int] = boot_time_us,
+    **settings: object,
 ) -> AsyncIterator[Charts]:
     """The charts process, when it has heard all feeds of the hub."""
-    async with Charts(hub.url, database, msgspec.structs.replace(SETTINGS, **settings), doors=doors) as charts:
+    chosen = msgspec.structs.replace(SETTINGS, **settings)
+    async with Charts(hub.url, database, chosen, doors=doors, clock_us=clock_us) as charts:
         await turns_until(lambda: charts.live.heard_us is not None)
         yield charts
 

@@ -157,7 +157,8 @@ async def test_a_handshake_that_never_ends_is_cut(stage: Stage, pems: Path) -> N
     await secured(stage, pems, handshake_timeout_ms=30)
     reader, writer = await asyncio.open_connection("127.0.0.1", int(stage.base.rpartition(":")[2]))
     writer.write(b"\x16\x03\x01")
-    assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
+    with contextlib.suppress(ConnectionResetError):  # where it was cut before it had read that
+        assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
     writer.close()
 
 
