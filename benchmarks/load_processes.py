@@ -19,7 +19,7 @@ from aiohttp import web
 from benchmarks import catalogue, chain, relay
 
 TICK_S = 0.002
-LEAD_S = 0.5
+LEAD_S = 1.0
 """Before the first write, after everything is made."""
 FIRST_SLOT = 400_000_000
 
@@ -159,14 +159,18 @@ class LoadSource:
         return len(self._subscriptions) == len(self._accounts) and (not self._plan.hermes or told == self._plan.n_feeds)
 
     def make(self) -> float:
-        """Make all bytes, for a start soon after; return its Unix time."""
-        plan = self._plan
-        self._started_s = int(time.time() + LEAD_S + plan.updates * 40e-6) + 1
-        self._ticks = [[] for _ in range(round(plan.seconds / TICK_S) + 1)]
-        self._due_us: list[int] = []
-        self._make_notifications()
-        self._make_events()
-        gc.collect()
+        """Make all bytes, for a start soon after; return its Unix time. On a machine that is too busy for it, again."""
+        plan, lead_s = self._plan, LEAD_S + self._plan.updates * 40e-6
+        while True:
+            self._started_s = int(time.time() + lead_s) + 1
+            self._ticks = [[] for _ in range(round(plan.seconds / TICK_S) + 1)]
+            self._due_us: list[int] = []
+            self._make_notifications()
+            self._make_events()
+            gc.collect()
+            if time.time() + lead_s / 2 < self._started_s:
+                break
+            lead_s *= 3
         gc.freeze()
         return self._started_s
 

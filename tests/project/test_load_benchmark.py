@@ -32,7 +32,7 @@ def test_it_runs_and_its_figures_are_documented(capsys: pytest.CaptureFixture[st
         ("hermes", 1_440.0),
         ("subscriber", 1_440.0),
     ]
-    assert all(row["decisions per s"] >= 4 * 120 for row in rows)
+    assert all(row["decisions per s"] >= 120 / 0.5 for row in rows)  # what comes late is decided at once
     assert all(row["frames"] > 0 and row["decide"] > 0 and row["alerts"] > 0 for row in parts)
     told = set(re.findall(r"`([a-z0-9_]+)`", (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")))
     assert set(figures) - told == set()
