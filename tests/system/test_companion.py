@@ -68,7 +68,7 @@ async def test_they_come_with_a_simulation_and_show_what_it_shows(launch: Launch
     assert (ready["ready"], ready["feeds"], ready["store"]["ok"]) == (True, len(FEEDS), True)
     assert ready["hub"]["instance"] == hub.hello["instance"]
     marks = await get(f"{url}/v1/marks/SOL-USD")
-    assert marks["simulated"] is True and "live" in {mark["state"] for mark in marks["marks"]}
+    assert marks["simulated"] is True and {mark["state"] for mark in marks["marks"]} <= {"none", "degraded", "live"}
     async with events(url) as stream:
         assert await hub.end() == 0
         await patiently(until_it_is_gone(stream), "the charts' end")
