@@ -21,6 +21,11 @@ def require(available: bool, component: str) -> None:
     pytest.skip(reason)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: tests of real programs wait more than they work."""
+    return (os.cpu_count() or 1) + 1
+
+
 _RECURSION_LIMIT = sys.getrecursionlimit()
 
 

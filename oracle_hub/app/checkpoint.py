@@ -33,7 +33,11 @@ from oracle_hub.journal.records import Checkpoint, RunStart
 MAX_STATE_BYTES = 2**28
 """A state that unpacks to more than this is no state of ours."""
 _READ_BYTES = 2**20
-_LATER = {"Engine": frozenset({"published"}), "AlertEngine": frozenset({"_resting"})}
+_LATER = {
+    "AlertEngine": frozenset({"_resting"}),
+    "Engine": frozenset({"published"}),
+    "HermesLink": frozenset({"_streamed"}),
+}
 """Attributes that checkpoints of earlier versions lack, and that stay as they are made then."""
 
 
