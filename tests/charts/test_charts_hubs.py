@@ -81,16 +81,17 @@ async def test_why_the_hub_was_lost_is_told_however_short_it_was(
 ) -> None:
     """Closed as too slow, charts are back before anybody looks: the key that would help is named all the same."""
     stage = await ChartsStage(tmp_path / "charts.sqlite").start_hub()
-    async with stage.charts() as charts:
-        subscribers = stage.hub.server._subscribers
-        assert subscribers is not None
-        with caplog.at_level(logging.WARNING, "oracle_hub.charts.recorder"):
+    with caplog.at_level(logging.INFO, "oracle_hub.charts.recorder"):
+        async with stage.charts() as charts:
+            subscribers = stage.hub.server._subscribers
+            assert subscribers is not None
+            await turns_until(lambda: "following the hub at" in caplog.text)  # else nobody is lost
             for client in tuple(subscribers._clients):
                 subscribers._close_soon(client, CloseCode.TOO_SLOW)
             await turns_until(
                 lambda: "closed with 4001 too_slow: more waited for us than server.max_unsent_bytes" in caplog.text
             )
-        await turns_until(lambda: charts.live.status.connected)
+            await turns_until(lambda: charts.live.status.connected)
     await stage.stop()
 
 
