@@ -1,7 +1,5 @@
 """The Hermes-compatible doors for machines: what each path takes and answers, and what goes over their websocket."""
 
-from typing import Any
-
 from oracle_hub.charts.answers import ErrorAnswer
 from oracle_hub.charts.hermes import PREFIXES
 from oracle_hub.charts.hermes_shapes import ASSET_TYPES, EMITTER_CHAIN
@@ -11,6 +9,7 @@ from oracle_hub.charts.operations import (
     INTEGER,
     SECONDS,
     STRING,
+    Answer,
     Named,
     Operation,
     Parameter,
@@ -20,6 +19,7 @@ from oracle_hub.charts.operations import (
     constant,
     record,
     reference,
+    under,
 )
 
 NAMES = {"": "root", "/hermes": "hermes"}
@@ -130,127 +130,107 @@ _ANY_ID: Schema = {"type": "string", "pattern": "^(0[xX])?[0-9a-fA-F]{64}$"}
 _IDS = Parameter("ids[]", "query", "Ids of Pyth; may be given again and again.", array(_ANY_ID), required=True)
 _ONE_ID = Parameter("id", "query", "An id of Pyth.", _ANY_ID, required=True)
 _SINCE = Parameter("publish_time", "query", "Unix seconds.", INTEGER, required=True)
+_CCIP_DATA = Parameter("data", "query", "0x, 32 bytes of id, 8 of unix seconds.", STRING, required=True)
 _VERBOSE = Parameter("verbose", "query", "With metadata.", BOOLEAN)
 _BINARY = Parameter("binary", "query", "With the signed update, in `vaa`.", BOOLEAN)
-_FIRST = (_VERBOSE, _BINARY)
-_SECOND = (
+_V1_OPTIONS = (_VERBOSE, _BINARY)
+_V2_OPTIONS = (
     Parameter("encoding", "query", "Of the signed updates.", {"enum": ["hex", "base64"]}),
     Parameter("parsed", "query", "With `parsed`, as by default.", BOOLEAN),
     Parameter("ignore_invalid_price_ids", "query", "Leave out what has no price.", BOOLEAN),
 )
-_STREAM = (
+_STREAM_OPTIONS = (
     Parameter("allow_unordered", "query", "Accepted; nothing ever comes out of order.", BOOLEAN),
     Parameter("benchmarks_only", "query", "The first price of each second only.", BOOLEAN),
 )
 _PLAIN = Text("text/plain")
-_REFUSED: dict[int, Any] = {400: _PLAIN, 404: _PLAIN}
-_BUSY: dict[int, Any] = {503: ErrorAnswer}
+_REFUSED: dict[int, Answer] = {400: _PLAIN, 404: _PLAIN}
+_BUSY: dict[int, Answer] = {503: ErrorAnswer}
 
-
-def _under(prefix: str) -> tuple[Operation, ...]:
-    def operation(path: str, name: str, summary: str, answers: dict[int, Any], *parameters: Parameter) -> Operation:
-        return Operation(prefix + path, f"{NAMES[prefix]}_{name}", f"Hermes: {summary}", answers, parameters)
-
-    return (
-        operation("/live", "live", "the process answers.", {200: _PLAIN}),
-        operation("/ready", "ready", "whether the hub is heard.", {200: _PLAIN, 503: Named("HermesReadiness")}),
-        operation(
-            "/v2/price_feeds",
-            "price_feeds",
-            "the feeds.",
-            {200: Named("HermesMetadata"), 400: _PLAIN},
+_V2 = (
+    Operation("/live", "live", "the process answers.", {200: _PLAIN}),
+    Operation("/ready", "ready", "whether the hub is heard.", {200: _PLAIN, 503: Named("HermesReadiness")}),
+    Operation(
+        "/v2/price_feeds",
+        "price_feeds",
+        "the feeds.",
+        {200: Named("HermesMetadata"), 400: _PLAIN},
+        (
             Parameter("query", "query", "A part of the symbol.", STRING),
             Parameter("asset_type", "query", "All without it.", {"enum": sorted(ASSET_TYPES)}),
         ),
-        operation(
-            "/v2/updates/price/latest",
-            "latest",
-            "the prices that hold now.",
-            {200: Named("HermesUpdate"), **_REFUSED, **_BUSY},
-            _IDS,
-            *_SECOND,
-        ),
-        operation(
-            "/v2/updates/price/{publish_time}",
-            "at_time",
-            "the first prices that were published at or after a time.",
-            {200: Named("HermesUpdate"), **_REFUSED, **_BUSY},
-            Parameter("publish_time", "path", "Unix seconds.", INTEGER),
-            _IDS,
-            *_SECOND,
-        ),
-        operation(
-            "/v2/updates/price/stream",
-            "stream",
-            "prices as server-sent events.",
-            {200: Text("text/event-stream", "HermesUpdate"), **_REFUSED, 429: ErrorAnswer, **_BUSY},
-            _IDS,
-            *_SECOND,
-            *_STREAM,
-        ),
-        operation(
-            "/v2/updates/publisher_stake_caps/latest", "stake_caps", "nothing: the hub knows none.", {404: _PLAIN}
-        ),
-        operation(
-            "/v2/updates/twap/{window}/latest",
-            "twap",
-            "gone, as at Hermes.",
-            {400: _PLAIN},
-            Parameter("window", "path", "Seconds.", INTEGER),
-        ),
-        *_first(operation),
-    )
-
-
-def _first(operation: Any) -> tuple[Operation, ...]:
-    """The first API."""
-    data = Parameter("data", "query", "0x, 32 bytes of id, 8 of unix seconds.", STRING, required=True)
-    return (
-        operation(
-            "/api/latest_price_feeds",
-            "latest_price_feeds",
-            "the prices that hold now.",
-            {200: Named("HermesPriceFeeds"), **_REFUSED, **_BUSY},
-            _IDS,
-            *_FIRST,
-        ),
-        operation(
-            "/api/latest_vaas",
-            "latest_vaas",
-            "signed updates of the prices that hold now.",
-            {200: Named("HermesSigned"), **_REFUSED, **_BUSY},
-            _IDS,
-        ),
-        operation(
-            "/api/get_price_feed",
-            "get_price_feed",
-            "the first price that was published at or after a time.",
-            {200: Named("HermesPriceFeed"), **_REFUSED, **_BUSY},
-            _ONE_ID,
-            _SINCE,
-            *_FIRST,
-        ),
-        operation(
-            "/api/get_vaa",
-            "get_vaa",
-            "the signed update of a price of the past.",
-            {200: Named("HermesSignedThen"), **_REFUSED, **_BUSY},
-            _ONE_ID,
-            _SINCE,
-        ),
-        operation(
-            "/api/get_vaa_ccip",
-            "get_vaa_ccip",
-            "the same by CCIP.",
-            {200: Named("HermesCcip"), **_REFUSED, 502: _PLAIN, **_BUSY},
-            data,
-        ),
-        operation("/api/price_feed_ids", "price_feed_ids", "every id.", {200: Named("HermesIds")}),
-    )
-
+    ),
+    Operation(
+        "/v2/updates/price/latest",
+        "latest",
+        "the prices that hold now.",
+        {200: Named("HermesUpdate"), **_REFUSED, **_BUSY},
+        (_IDS, *_V2_OPTIONS),
+    ),
+    Operation(
+        "/v2/updates/price/{publish_time}",
+        "at_time",
+        "the first prices that were published at or after a time.",
+        {200: Named("HermesUpdate"), **_REFUSED, **_BUSY},
+        (Parameter("publish_time", "path", "Unix seconds.", INTEGER), _IDS, *_V2_OPTIONS),
+    ),
+    Operation(
+        "/v2/updates/price/stream",
+        "stream",
+        "prices as server-sent events.",
+        {200: Text("text/event-stream", "HermesUpdate"), **_REFUSED, 429: ErrorAnswer, **_BUSY},
+        (_IDS, *_V2_OPTIONS, *_STREAM_OPTIONS),
+    ),
+    Operation("/v2/updates/publisher_stake_caps/latest", "stake_caps", "nothing: the hub knows none.", {404: _PLAIN}),
+    Operation(
+        "/v2/updates/twap/{window}/latest",
+        "twap",
+        "gone, as at Hermes.",
+        {400: _PLAIN},
+        (Parameter("window", "path", "Seconds.", INTEGER),),
+    ),
+)
+_V1 = (
+    Operation(
+        "/api/latest_price_feeds",
+        "latest_price_feeds",
+        "the prices that hold now.",
+        {200: Named("HermesPriceFeeds"), **_REFUSED, **_BUSY},
+        (_IDS, *_V1_OPTIONS),
+    ),
+    Operation(
+        "/api/latest_vaas",
+        "latest_vaas",
+        "signed updates of the prices that hold now.",
+        {200: Named("HermesSigned"), **_REFUSED, **_BUSY},
+        (_IDS,),
+    ),
+    Operation(
+        "/api/get_price_feed",
+        "get_price_feed",
+        "the first price that was published at or after a time.",
+        {200: Named("HermesPriceFeed"), **_REFUSED, **_BUSY},
+        (_ONE_ID, _SINCE, *_V1_OPTIONS),
+    ),
+    Operation(
+        "/api/get_vaa",
+        "get_vaa",
+        "the signed update of a price of the past.",
+        {200: Named("HermesSignedThen"), **_REFUSED, **_BUSY},
+        (_ONE_ID, _SINCE),
+    ),
+    Operation(
+        "/api/get_vaa_ccip",
+        "get_vaa_ccip",
+        "the same by CCIP.",
+        {200: Named("HermesCcip"), **_REFUSED, 502: _PLAIN, **_BUSY},
+        (_CCIP_DATA,),
+    ),
+    Operation("/api/price_feed_ids", "price_feed_ids", "every id.", {200: Named("HermesIds")}),
+)
 
 OPERATIONS: tuple[Operation, ...] = (
-    *(operation for prefix in PREFIXES for operation in _under(prefix)),
+    *(one for prefix in PREFIXES for one in under(prefix, NAMES[prefix], "Hermes", (*_V2, *_V1))),
     Operation("/hermes", "hermes", "Hermes: the paths.", {200: Named("HermesPaths")}),
     Operation("/hermes/", "hermes_index", "Hermes: the paths.", {200: Named("HermesPaths")}),
 )

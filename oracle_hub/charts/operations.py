@@ -4,7 +4,7 @@ A door with a format of somebody else's writes its answers as dicts, so its sche
 every real answer against them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, NamedTuple, TypeAlias
 
@@ -82,6 +82,12 @@ def record(properties: Mapping[str, Schema], optional: Sequence[str] = ()) -> Sc
     """An object with these keys and no others; all of them but the optional ones are there."""
     required = [key for key in properties if key not in optional]
     return {"type": "object", "properties": dict(properties), "required": required, "additionalProperties": False}
+
+
+def under(prefix: str, name: str, door: str, operations: Sequence[Operation]) -> Iterator[Operation]:
+    """The operations of a door at one of its prefixes: ``name`` begins their names there, ``door`` their summaries."""
+    for one in operations:
+        yield one._replace(path=prefix + one.path, name=f"{name}_{one.name}", summary=f"{door}: {one.summary}")
 
 
 def structs(operations: Sequence[Operation]) -> list[Any]:

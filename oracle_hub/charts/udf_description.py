@@ -1,13 +1,12 @@
 """UDF for machines: what each of its paths takes and answers. See docs/charts.md for people."""
 
-from typing import Any
-
 from oracle_hub.charts.operations import (
     BOOLEAN,
     INTEGER,
     NUMBER,
     SECONDS,
     STRING,
+    Answer,
     Named,
     Operation,
     Parameter,
@@ -17,6 +16,7 @@ from oracle_hub.charts.operations import (
     constant,
     record,
     reference,
+    under,
 )
 from oracle_hub.charts.resolutions import RESOLUTIONS
 from oracle_hub.charts.udf import PREFIXES
@@ -160,62 +160,61 @@ _FROM = Parameter("from", "query", "Unix seconds, inclusive.", INTEGER, required
 _TO = Parameter("to", "query", "Unix seconds, exclusive.", INTEGER, required=True)
 _RANGE = (_SYMBOL_ASKED, _RESOLUTION, _FROM, _TO)
 _COUNTBACK = Parameter("countback", "query", "So many before `to`, and `from` is not needed.", INTEGER)
-_BUSY: dict[int, Any] = {503: Named("UdfError")}
+_BUSY: dict[int, Answer] = {503: Named("UdfError")}
 
-
-def _under(prefix: str) -> tuple[Operation, ...]:
-    def operation(
-        path: str, summary: str, answers: dict[int, Any], parameters: tuple[Parameter, ...] = ()
-    ) -> Operation:
-        return Operation(f"{prefix}/{path}", f"{NAMES[prefix]}_{path}", f"UDF: {summary}", answers, parameters)
-
-    return (
-        operation("config", "what there is.", {200: Named("UdfConfig")}),
-        operation("symbols", "one symbol.", {200: Named("UdfSymbol")}, (_SYMBOL_ASKED,)),
-        operation(
-            "symbol_info",
-            "every symbol, as columns.",
-            {200: Named("UdfSymbolInfo")},
-            (Parameter("group", "query", "The one that groups tells.", STRING),),
+_OPERATIONS = (
+    Operation("/config", "config", "what there is.", {200: Named("UdfConfig")}),
+    Operation("/symbols", "symbols", "one symbol.", {200: Named("UdfSymbol")}, (_SYMBOL_ASKED,)),
+    Operation(
+        "/symbol_info",
+        "symbol_info",
+        "every symbol, as columns.",
+        {200: Named("UdfSymbolInfo")},
+        (Parameter("group", "query", "The one that groups tells.", STRING),),
+    ),
+    Operation("/groups", "groups", "the groups of symbols.", {200: Named("UdfGroups")}),
+    Operation(
+        "/search",
+        "search",
+        "symbols by a part of their name, the nearest first.",
+        {200: Named("UdfFound")},
+        (
+            Parameter("query", "query", "A part of a name or description.", STRING),
+            Parameter("type", "query", "As in crypto; all without it.", STRING),
+            Parameter("exchange", "query", "All without it.", STRING),
+            Parameter("limit", "query", "So many at most.", INTEGER),
         ),
-        operation("groups", "the groups of symbols.", {200: Named("UdfGroups")}),
-        operation(
-            "search",
-            "symbols by a part of their name, the nearest first.",
-            {200: Named("UdfFound")},
-            (
-                Parameter("query", "query", "A part of a name or description.", STRING),
-                Parameter("type", "query", "As in crypto; all without it.", STRING),
-                Parameter("exchange", "query", "All without it.", STRING),
-                Parameter("limit", "query", "So many at most.", INTEGER),
-            ),
-        ),
-        operation(
-            "history",
-            "bars as columns.",
-            {200: Named("UdfHistory"), **_BUSY},
-            (_SYMBOL_ASKED, _RESOLUTION, _FROM._replace(required=False), _TO, _COUNTBACK),
-        ),
-        operation("time", "the hub's clock in seconds.", {200: Text("text/plain")}),
-        operation(
-            "quotes",
-            "prices of now.",
-            {200: Named("UdfQuotes")},
-            (Parameter("symbols", "query", "Names with commas between.", STRING, required=True),),
-        ),
-        operation("marks", "changes of state, on bars.", {200: Named("UdfMarks"), **_BUSY}, _RANGE),
-        operation(
-            "timescale_marks",
-            "where a feed went degraded or lost its price.",
-            {200: Named("UdfTimescaleMarks"), **_BUSY},
-            _RANGE,
-        ),
-        operation(
-            "streaming",
-            "prices as lines of JSON, without end.",
-            {200: Text("application/x-ndjson", "UdfLine"), 429: Named("UdfError"), **_BUSY},
-        ),
-    )
-
-
-OPERATIONS: tuple[Operation, ...] = tuple(operation for prefix in PREFIXES for operation in _under(prefix))
+    ),
+    Operation(
+        "/history",
+        "history",
+        "bars as columns.",
+        {200: Named("UdfHistory"), **_BUSY},
+        (_SYMBOL_ASKED, _RESOLUTION, _FROM._replace(required=False), _TO, _COUNTBACK),
+    ),
+    Operation("/time", "time", "the hub's clock in seconds.", {200: Text("text/plain")}),
+    Operation(
+        "/quotes",
+        "quotes",
+        "prices of now.",
+        {200: Named("UdfQuotes")},
+        (Parameter("symbols", "query", "Names with commas between.", STRING, required=True),),
+    ),
+    Operation("/marks", "marks", "changes of state, on bars.", {200: Named("UdfMarks"), **_BUSY}, _RANGE),
+    Operation(
+        "/timescale_marks",
+        "timescale_marks",
+        "where a feed went degraded or lost its price.",
+        {200: Named("UdfTimescaleMarks"), **_BUSY},
+        _RANGE,
+    ),
+    Operation(
+        "/streaming",
+        "streaming",
+        "prices as lines of JSON, without end.",
+        {200: Text("application/x-ndjson", "UdfLine"), 429: Named("UdfError"), **_BUSY},
+    ),
+)
+OPERATIONS: tuple[Operation, ...] = tuple(
+    one for prefix in PREFIXES for one in under(prefix, NAMES[prefix], "UDF", _OPERATIONS)
+)
