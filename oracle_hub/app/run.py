@@ -45,7 +45,7 @@ from oracle_hub.journal.segments import last_epoch
 from oracle_hub.journal.writer import JournalWriter
 from oracle_hub.metrics import Latencies, Sample, families_of, text_of
 from oracle_hub.server.service import SignedAnswer, SignedQuery
-from oracle_hub.state import begin_epoch
+from oracle_hub.state import Identity, begin_epoch
 
 log = logging.getLogger(__name__)
 
@@ -93,48 +93,20 @@ class Application:
         await self._stack.aclose()
 
     async def _start(self, stack: contextlib.AsyncExitStack) -> None:
-        config = self.config
-        state = Path(config.state.directory)
-        wall_us = self.clock.clock.wall_us()
+        """Start part after part; ``stack`` takes over how each ends."""
+        state, wall_us = Path(self.config.state.directory), self.clock.clock.wall_us()
         identity = begin_epoch(state, wall_us, at_least=last_epoch(state / "journal") + 1)
         self.instance, self.first_epoch = identity.instance, identity.first_epoch
-        lineup = _with_legacy(build_lineup(config, await self._endpoints(config, stack)))
-        started_us = self.clock.now_us()
-        warmup_us = config.hub.warmup_ms * 1_000
-        engine = Engine(lineup, epoch=identity.epoch, started_us=started_us, warmup_us=warmup_us)
+        lineup = _with_legacy(build_lineup(self.config, await self._endpoints(self.config, stack)))
         self.journal = self._open_journal(state / "journal", identity.epoch)
         stack.callback(self._close_journal)
-        self.pump = Pump(
-            engine,
-            self.clock,
-            journal=self.journal,
-            journal_required=config.journal.mode == "required",
-            publish=self._publish,
-            latencies=self.latencies,
-        )
-        self.signed_updates = ChosenUpdates(lambda: self.pump.engine.lineup)
-        simulated, monotonic_us = self.emulator is not None, self.clock.clock.monotonic_us()
-        version = oracle_hub.__version__
-        first = identity.epoch == identity.first_epoch
-        run = RunStart(self.instance, identity.epoch, version, simulated, wall_us, monotonic_us, first)
-        self.pump.begin(run, started_us)
+        started_us = self._begin(lineup, identity, wall_us)
         self.publisher = self._make_publisher()
-        self.alerting = Alerting(state, engine.alerts, show=self.publisher.alert)
-        self.alerting.resume(lambda saved: engine.resume_alerts(saved, started_us))
-        self.deliveries = Deliveries(delivery_settings(config), state, self.instance, self.clock, alive=self.pump.alive)
-        await self.deliveries.start(self.alerting.open)
-        stack.push_async_callback(self.deliveries.stop, STOP_DELIVERIES_S)
-        self.alerting.deliver = self.deliveries.take
-        self.alerting.begin(started_us)
+        await self._start_alerting(state, started_us, stack)
         if self.journal is not None:
-            interval_us = config.journal.sync_interval_ms * 1_000
+            interval_us = self.config.journal.sync_interval_ms * 1_000
             self._journal_watch = JournalWatch(self.journal, interval_us, self.clock.clock.monotonic_us)
-        self.pump.tell = self.alerting.tell
-        self.supervisor = Supervisor(self.pump, clock=self.clock.now_us)
-        self.pump.carry_out = self.supervisor.carry_out
-        self.pump.restart_links = self.supervisor.restart
-        for link in lineup.links.values():
-            self.supervisor.add(link)
+        self._supervise(lineup)
         self.pump.step()  # every feed is none, warming: told before anyone can ask
         self.url = await self._listen()
         self._started = True
@@ -149,6 +121,51 @@ class Application:
         stack.callback(self.pump.stop)
         gc.collect()
         gc.freeze()  # what exists now lives until the end: later collections need not walk it
+
+    def _begin(self, lineup: Lineup, identity: Identity, wall_us: int) -> int:
+        """Begin the run: its engine, and its first record in the journal. Returns when, by the hub's clock in µs."""
+        config, started_us = self.config, self.clock.now_us()
+        self.pump = Pump(
+            Engine(lineup, epoch=identity.epoch, started_us=started_us, warmup_us=config.hub.warmup_ms * 1_000),
+            self.clock,
+            journal=self.journal,
+            journal_required=config.journal.mode == "required",
+            publish=self._publish,
+            latencies=self.latencies,
+        )
+        self.signed_updates = ChosenUpdates(lambda: self.pump.engine.lineup)
+        run = RunStart(
+            instance=self.instance,
+            epoch=identity.epoch,
+            version=oracle_hub.__version__,
+            simulated=self.emulator is not None,
+            wall_us=wall_us,
+            monotonic_us=self.clock.clock.monotonic_us(),
+            first=identity.epoch == identity.first_epoch,
+        )
+        self.pump.begin(run, started_us)
+        return started_us
+
+    async def _start_alerting(self, state: Path, started_us: int, stack: contextlib.AsyncExitStack) -> None:
+        """Go on with the alerts that were open, and deliver what becomes of them."""
+        engine = self.pump.engine
+        self.alerting = Alerting(state, engine.alerts, show=self.publisher.alert)
+        self.alerting.resume(lambda saved: engine.resume_alerts(saved, started_us))
+        settings = delivery_settings(self.config)
+        self.deliveries = Deliveries(settings, state, self.instance, self.clock, alive=self.pump.alive)
+        await self.deliveries.start(self.alerting.open)
+        stack.push_async_callback(self.deliveries.stop, STOP_DELIVERIES_S)
+        self.alerting.deliver = self.deliveries.take
+        self.alerting.begin(started_us)
+        self.pump.tell = self.alerting.tell
+
+    def _supervise(self, lineup: Lineup) -> None:
+        """Hand the links to those who connect them. None connects before the supervisor runs."""
+        self.supervisor = Supervisor(self.pump, clock=self.clock.now_us)
+        self.pump.carry_out = self.supervisor.carry_out
+        self.pump.restart_links = self.supervisor.restart
+        for link in lineup.links.values():
+            self.supervisor.add(link)
 
     def _make_publisher(self) -> Publisher:
         settings, n_workers = server_settings(self.config), self.config.server.workers
