@@ -3,6 +3,8 @@
 import asyncio
 import logging
 import socket
+import ssl
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -29,17 +31,25 @@ class _NoHandshakes(logging.LoggerAdapter[logging.Logger]):
 wire_log = _NoHandshakes(logging.getLogger("websockets.client"), {})
 
 
-def token_headers(token: str | None) -> dict[str, str]:
-    """The header that shows a token.
+def handshake_options(
+    token: str | None, headers: Mapping[str, str] | None, ssl_context: ssl.SSLContext | None
+) -> dict[str, Any]:
+    """What ``websockets`` is given for the handshake, beside what every connection of ours has.
 
     Raises:
-        ValueError: it can stand in no header. The message does not hold it.
+        ValueError: the token can stand in no header. The message does not hold it.
     """
-    if token is None:
-        return {}
-    if not token or not token.isascii() or not token.isprintable() or " " in token:
-        raise ValueError("token is letters, digits and signs of ASCII, without spaces")
-    return {"Authorization": f"Bearer {token}"}
+    options: dict[str, Any] = {}
+    shown = dict(headers or {})
+    if token is not None:
+        if not token or not token.isascii() or not token.isprintable() or " " in token:
+            raise ValueError("token is letters, digits and signs of ASCII, without spaces")
+        shown["Authorization"] = f"Bearer {token}"
+    if shown:
+        options["additional_headers"] = shown
+    if ssl_context is not None:
+        options["ssl"] = ssl_context
+    return options
 
 
 async def connected_socket(url: str, receive_buffer_bytes: int | None) -> socket.socket | None:

@@ -20,7 +20,7 @@ from oracle_hub.client.addresses import Addresses
 from oracle_hub.client.dialing import (
     RECEIVE_BUFFER_BYTES,
     connected_socket,
-    token_headers,
+    handshake_options,
     why_closed,
     why_refused,
     wire_log,
@@ -532,18 +532,13 @@ def connect(
         raise ValueError('feeds is empty: name at least one, or ["*"] for all')
     if resume is not None and mode != "all":
         raise ValueError('resume needs mode "all": in mode "latest" the present state is all there is')
-    options: dict[str, Any] = {}
-    if headers or token is not None:
-        options["additional_headers"] = {**(headers or {}), **token_headers(token)}
-    if ssl_context is not None:
-        options["ssl"] = ssl_context
     return Prices(
         Addresses([urls] if isinstance(urls, str) else urls),
         ClientState(Wanted(feeds=names, mode=mode, detail=detail, max_hz=max_hz, max_age_ms=max_age_ms), resume=resume),
         on_live=on_live,
         on_none=on_none,
         binary=binary,
-        options=options,
+        options=handshake_options(token, headers, ssl_context),
         receive_buffer_bytes=receive_buffer_bytes,
         open_timeout_s=open_timeout_s,
         wait=wait,
