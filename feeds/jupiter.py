@@ -106,9 +106,11 @@ _LIMITS = Struct("<3Q")  # @296
 _KEY = Struct("<32s")  # @320 and @384
 _JUMP = Struct("<4Q")  # @352
 _IMPACT = Struct("<60qqQfQQ")  # @416
-_BORROW = Struct("<5Q16sqQ16s16sQ")  # @932
+_BORROW = Struct("<5Q16sqQ16s16s")  # @932
+_BORROW_LIMIT = Struct("<Q")  # @1036
 _INTEREST = Struct("<QQ")  # @1044
-_TAIL = Struct("<3Q?QQqQ")  # @1060, to 1117
+_STAKE = Struct("<3Q")  # @1060
+_WITHDRAWALS = Struct("<?QQqQ")  # @1084, to 1117
 
 
 def _u128(raw: bytes) -> int:
@@ -238,17 +240,19 @@ _LATER: tuple[tuple[int, Struct, tuple[str, ...]], ...] = (
             "borrows_funding_rate_state",
             "debt",
             "borrow_lend_interests_accured",
-            "borrow_limit_in_token_amount",
         ),
     ),
+    (1036, _BORROW_LIMIT, ("borrow_limit_in_token_amount",)),
     (1044, _INTEREST, ("min_interest_fee_bps", "min_interest_fee_grace_period_seconds")),
     (
         1060,
-        _TAIL,
+        _STAKE,
+        ("total_staked_amount_lamports", "max_total_staked_amount_lamports", "external_swap_fee_multiplier_bps"),
+    ),
+    (
+        1084,
+        _WITHDRAWALS,
         (
-            "total_staked_amount_lamports",
-            "max_total_staked_amount_lamports",
-            "external_swap_fee_multiplier_bps",
             "disable_close_position_request",
             "withdrawal_limit_token_amount",
             "withdrawal_token_amount_accumulated",
@@ -276,7 +280,7 @@ def _later_fields(data: bytes) -> dict[str, Any]:
             v = (PriceImpactBuffer(v[:60], *v[60:]),)
         elif form is _BORROW:
             rates = FundingRateState(_u128(v[5]), v[6], v[7])
-            v = (BorrowLendParameters(*v[:5]), rates, _u128(v[8]), _u128(v[9]), v[10])
+            v = (BorrowLendParameters(*v[:5]), rates, _u128(v[8]), _u128(v[9]))
         later.update(zip(names, v, strict=True))
     return later
 
@@ -295,7 +299,7 @@ def _later_parts(custody: Custody) -> list[bytes | None]:
             parts.append(form.pack(*buckets, *rest))
         elif form is _BORROW:
             rate, update, hourly = _values(v[1])
-            parts.append(form.pack(*_values(v[0]), _le16(rate), update, hourly, _le16(v[2]), _le16(v[3]), v[4]))
+            parts.append(form.pack(*_values(v[0]), _le16(rate), update, hourly, _le16(v[2]), _le16(v[3])))
         else:
             parts.append(form.pack(*v))
     return parts

@@ -398,21 +398,37 @@ class _Wrapped(msgspec.Struct):
     observationsTimestamp: int | None = None
 
 
-class _Frame(msgspec.Struct):
-    report: _Wrapped
+class _Answer(msgspec.Struct):
+    """What the API answers: one report, a list of them, or (in the documentation's examples) a report's own fields."""
+
+    report: _Wrapped | None = None
+    reports: list[_Wrapped] | None = None
+    fullReport: str | None = None
+    feedID: str | None = None
+    validFromTimestamp: int | None = None
+    observationsTimestamp: int | None = None
+
+    def alone(self) -> _Wrapped:
+        """The only report in it."""
+        if self.report is not None:
+            return self.report
+        if self.reports is not None:
+            if len(self.reports) != 1:
+                _refuse(0, f"expected an answer with one report, found {len(self.reports)}: give them one by one")
+            return self.reports[0]
+        if self.fullReport is None:
+            _refuse(0, "expected the API's JSON of a report: an object with report, reports or fullReport")
+        return _Wrapped(self.fullReport, self.feedID, self.validFromTimestamp, self.observationsTimestamp)
 
 
 def _unwrapped(data: bytes) -> Report:
     try:
-        try:
-            wrapped = msgspec.json.decode(data, type=_Frame).report
-        except msgspec.ValidationError:
-            wrapped = msgspec.json.decode(data, type=_Wrapped)
+        wrapped = msgspec.json.decode(data, type=_Answer).alone()
         raw = bytes.fromhex(wrapped.fullReport.removeprefix("0x"))
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         _refuse(0, f"expected the API's JSON of a report: {' '.join(str(error).split())[:200]}")
     report = _decoded(raw)
-    if wrapped.feedID is not None and wrapped.feedID.lower() != "0x" + report.feed_id.hex():
+    if wrapped.feedID is not None and wrapped.feedID.lower().removeprefix("0x") != report.feed_id.hex():
         _refuse(0, f"feedID {wrapped.feedID[:80]} is not that of the report, 0x{report.feed_id.hex()}")
     for name, told in (
         ("validFromTimestamp", wrapped.validFromTimestamp),

@@ -253,32 +253,36 @@ def _svm_entry(price: EdgePrice) -> bytes:
     return _ENTRY.pack(raw, price.price, price.expo, price.ts)
 
 
+_Number: TypeAlias = int | str
+"""A number of the API's JSON: as one, or as decimal text."""
+
+
 class _Entry(msgspec.Struct, rename="camel"):
     feed_id: str | int
-    price: int | str
-    expo: int
-    ts: int | None = None
-    timestamp: int | None = None
+    price: _Number
+    expo: _Number
+    ts: _Number | None = None
+    timestamp: _Number | None = None
     """GMX's name of it."""
-    round_id: int | None = None
-    bid: int | str | None = None
-    ask: int | str | None = None
+    round_id: _Number | None = None
+    bid: _Number | None = None
+    ask: _Number | None = None
     signature: str | None = None
-    recovery_id: int | None = None
+    recovery_id: _Number | None = None
 
 
 class _Answer(msgspec.Struct, rename="camel"):
     prices: list[_Entry] | None = None
     signature: str | None = None
-    recovery_id: int | None = None
+    recovery_id: _Number | None = None
     feed_id: str | int | None = None
-    price: int | str | None = None
-    expo: int | None = None
-    ts: int | None = None
-    timestamp: int | None = None
-    round_id: int | None = None
-    bid: int | str | None = None
-    ask: int | str | None = None
+    price: _Number | None = None
+    expo: _Number | None = None
+    ts: _Number | None = None
+    timestamp: _Number | None = None
+    round_id: _Number | None = None
+    bid: _Number | None = None
+    ask: _Number | None = None
 
     def alone(self) -> _Entry | None:
         """The object as a single price."""
@@ -315,25 +319,28 @@ def _messages(kind: Kind, answer: "_Answer | list[_Entry]") -> tuple[EdgeMessage
 
 
 def _price(kind: Kind, entry: _Entry) -> EdgePrice:
-    ts = entry.ts if entry.ts is not None else entry.timestamp
+    ts = _number(kind, entry.ts if entry.ts is not None else entry.timestamp)
     if ts is None or not 0 < ts <= _MAX_TS:
         _refuse(kind, 0, f"expected ts, a unix time, found {ts}")
     if isinstance(entry.feed_id, str) and not (0 < len(entry.feed_id) <= _WORD and entry.feed_id.isascii()):
         _refuse(kind, 0, f"expected a feedId of 1 to 32 ASCII characters, found {entry.feed_id[:80]!r}")
-    price, bid, ask = (_number(kind, value) for value in (entry.price, entry.bid, entry.ask))
-    assert price is not None
-    return EdgePrice(entry.feed_id, price, entry.expo, ts, entry.round_id, bid, ask)
+    price, expo = _number(kind, entry.price), _number(kind, entry.expo)
+    round_id, bid, ask = (_number(kind, value) for value in (entry.round_id, entry.bid, entry.ask))
+    assert price is not None and expo is not None
+    return EdgePrice(entry.feed_id, price, expo, ts, round_id, bid, ask)
 
 
-def _number(kind: Kind, value: int | str | None) -> int | None:
+def _number(kind: Kind, value: _Number | None) -> int | None:
     if not isinstance(value, str):
         return value
-    if not (value.isascii() and value.isdigit() and len(value) <= 78):
+    digits = value.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 78):
         _refuse(kind, 0, f"expected an integer, found {value[:80]!r}")
     return int(value)
 
 
-def _message(kind: Kind, prices: tuple[EdgePrice, ...], signature: str | None, recovery_id: int | None) -> EdgeMessage:
+def _message(kind: Kind, prices: tuple[EdgePrice, ...], signature: str | None, recovery: _Number | None) -> EdgeMessage:
+    recovery_id = _number(kind, recovery)
     try:
         raw = bytes.fromhex((signature or "").removeprefix("0x"))
     except ValueError:

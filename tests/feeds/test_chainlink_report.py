@@ -274,11 +274,36 @@ def test_the_api_wraps_reports_in_json() -> None:
         "observationsTimestamp": NOW_S,
     }
     assert Report.decode(orjson.dumps({"report": inner})) == Report.decode(orjson.dumps(inner)) == Report.decode(ONE)
-    short = {"feedID": inner["feedID"], "fullReport": inner["fullReport"]}
-    assert Report.decode(orjson.dumps(short)) == Report.decode(ONE)
+    for short in ({"feedID": inner["feedID"]}, {"feedID": FEED.hex().upper()}, {}):
+        assert Report.decode(orjson.dumps(short | {"fullReport": inner["fullReport"]})) == Report.decode(ONE)
+    assert Report.decode(orjson.dumps({"reports": [inner]})) == Report.decode(ONE)
     for name, value in (("feedID", "0x00"), ("validFromTimestamp", 5), ("observationsTimestamp", 5)):
         with pytest.raises(DecodeError, match=f"offset 0: {name} .* is not that of the report"):
             Report.decode(orjson.dumps(inner | {name: value}))
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ({"reports": []}, "expected an answer with one report, found 0: give them one by one"),
+        (
+            {"reports": [{"fullReport": "0x00"}] * 2},
+            "expected an answer with one report, found 2: give them one by one",
+        ),
+        (
+            {"error": "unauthorized"},
+            "expected the API's JSON of a report: an object with report, reports or fullReport",
+        ),
+        (
+            {"report": {"fullReport": "0x00", "validFromTimestamp": "5"}},
+            "expected the API's JSON of a report: Expected `int | null`, got `str` - at `$.report.validFromTimestamp`",
+        ),
+    ],
+)
+def test_an_answer_without_one_report_says_what_is_wrong(answer: dict[str, object], told: str) -> None:
+    with pytest.raises(DecodeError) as caught:
+        Report.decode(orjson.dumps(answer))
+    assert str(caught.value) == f"{KIND}: offset 0: {told}"
 
 
 def test_nonsense_is_refused_cleanly() -> None:

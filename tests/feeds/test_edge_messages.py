@@ -131,6 +131,26 @@ def test_the_forms_of_the_api() -> None:
     assert evm.prices == (QUOTED,) and check([evm], SIGNER.sets, mode=Mode.STRICT).verified
 
 
+def test_numbers_may_be_decimal_text_and_names_stay_names() -> None:
+    def as_text(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: as_text(one) for name, one in value.items()}
+        return [as_text(one) for one in value] if isinstance(value, list) else str(value)
+
+    answers: list[tuple[Kind, bytes]] = [
+        (SVM, SIGNER.batch([SOL, BTC])),
+        (SVM, SIGNER.single(SOL)),
+        (EVM, SIGNER.evm(QUOTED)),
+    ]
+    for kind, data in answers:
+        text = orjson.dumps(as_text(orjson.loads(data)))
+        assert decode(kind, text) == decode(kind, data)
+        assert check(decode(kind, text), SIGNER.sets, mode=Mode.STRICT).verified
+    for name, value in (("ts", "1e9"), ("expo", "--8"), ("price", "5.0"), ("recoveryId", "")):
+        with pytest.raises(DecodeError, match="offset 0: expected an integer, found "):
+            decode(SVM, orjson.dumps(orjson.loads(SIGNER.single(SOL)) | {name: value}))
+
+
 def test_a_batch_is_in_the_order_in_which_it_was_signed() -> None:
     answer = orjson.loads(SIGNER.batch([SOL, BTC]))
     answer["prices"].reverse()

@@ -110,7 +110,23 @@ def test_an_older_custody_lacks_what_came_later(size: int, edge: bool, aggregate
     assert custody.fields()["totalStakedAmountLamports"] is None
 
 
-@pytest.mark.parametrize("size", [296, 320, 384, 416, 932, 1060])
+@pytest.mark.parametrize(
+    ("size", "there", "absent"),
+    [
+        (1036, "borrowLendInterestsAccured", "borrowLimitInTokenAmount"),
+        (1044, "borrowLimitInTokenAmount", "minInterestFeeBps"),
+        (1084, "externalSwapFeeMultiplierBps", "disableClosePositionRequest"),
+    ],
+)
+def test_each_growth_of_the_program_is_read_to_its_end(size: int, there: str, absent: str) -> None:
+    whole: dict[str, Any] = CUSTODY.fields()
+    fields: dict[str, Any] = Custody.decode(CUSTODY.encode()[:size]).fields()
+    assert fields[there] == whole[there] is not None
+    assert fields["borrowLendParameters"] == whole["borrowLendParameters"] is not None
+    assert fields[absent] is None
+
+
+@pytest.mark.parametrize("size", [296, 320, 384, 416, 932, 1036, 1044, 1060, 1084])
 def test_an_older_custody_comes_back_at_its_own_size(size: int) -> None:
     data = CUSTODY.encode()[:size]
     assert Custody.decode(data).encode() == data
