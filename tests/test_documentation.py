@@ -66,3 +66,17 @@ def test_links_between_pages_lead_somewhere() -> None:
     for source in (ROOT / "README.md", *DOCS.rglob("*.md")):
         for target in re.findall(r"\]\((?!https?:)([^)#\s]+)", source.read_text(encoding="utf-8")):
             assert (source.parent / target).exists(), f"{source.name}: {target}"
+
+
+def test_every_page_and_every_decision_is_listed() -> None:
+    for folder in (DOCS, DOCS / "adr"):
+        listed = set(re.findall(r"\]\(([\w.-]+\.md)\)", (folder / "README.md").read_text(encoding="utf-8")))
+        assert listed == {path.name for path in folder.glob("*.md")} - {"README.md"}
+
+
+def test_decisions_are_listed_by_their_titles() -> None:
+    index = (DOCS / "adr" / "README.md").read_text(encoding="utf-8")
+    for path in (DOCS / "adr").glob("[0-9]*.md"):
+        title = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+        assert title.startswith(f"{int(path.name[:4])}. ")
+        assert f"[{title}]({path.name})" in index, path.name
