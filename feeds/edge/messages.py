@@ -7,7 +7,9 @@ and GMX's ``EdgeDataStreamVerifier`` (EVM).
   after the other in the order of the answer; keccak256, secp256k1, ``recoveryId`` beside it. A feed is a number (one
   byte) or a zero-padded name; the layout of names is presumed from the accounts, no signer of one is known.
 - EVM: keccak256 over seven words: keccak256(feed), price, negated exponent, round, time, bid, ask; 65 bytes r, s, v.
-  The answers of the REST API leave out round, bid and ask: these can be read and not verified.
+  The answers of the REST API leave out round, bid and ask: these can be read and not verified. The contract recovers
+  by OpenZeppelin's ``ECDSA``, which refuses the second of the two signatures that anybody can make of one: its s is in
+  the upper half of the order (EIP-2).
 
 ``ts`` is in seconds in all real messages and in milliseconds in a part of the documentation: told apart by magnitude.
 The value as it stands is what was signed.
@@ -36,6 +38,8 @@ MILLISECONDS_FROM = 10**11
 _MAX_TS = (2**63 - 1) // 1_000
 _ENTRY = Struct("<32sQbq")
 _WORD = 32
+_HALF_ORDER = 0x7FFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFF_5D576E73_57A4501D_DFE92F46_681B20A0
+"""Half the order of secp256k1, rounded down (SEC 2, section 2.4.1)."""
 
 
 class EdgePrice(msgspec.Struct, frozen=True, gc=False):
@@ -91,10 +95,15 @@ class EdgeMessage(msgspec.Struct, frozen=True):
         """The 32 bytes that were signed, as far as they are known."""
         return None if self.signed is None else keccak256(self.signed)
 
+    @property
+    def mirrored(self) -> bool:
+        """Whether the signature is the one of two that EVM contracts refuse."""
+        return self.kind == EVM and int.from_bytes(self.signature[_WORD:], "big") > _HALF_ORDER
+
     def signer(self) -> bytes | None:
-        """Who made the signature: for SVM the compressed key, for EVM the address; None for nobody."""
+        """Who made the signature: for SVM the compressed key, for EVM the address; None for nobody that counts."""
         digest = self.digest()
-        if digest is None or not self.signature:
+        if digest is None or not self.signature or self.mirrored:
             return None
         by = recover_key if self.kind == SVM else recover
         return by(digest, self.signature, self.recovery_id)
@@ -208,6 +217,8 @@ def _check_one(
     key = signer(message)
     if key is None:
         text = f"{names}: nobody can have made the signature"
+        if message.mirrored:
+            text = f"{names}: the signature's s is in the upper half of the order, which the contract refuses"
         return Verdict(Why.BAD_SIGNATURE, text, quorum=1, signers=(Signer(None, known=False),))
     named = [one for one in sets if one.kind == message.kind and key in one.keys]
     if not named:

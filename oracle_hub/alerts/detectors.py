@@ -180,7 +180,7 @@ class FeedWatch:
             return False
         if references and not all(self._in_parity(entry, price, facts) for entry in references):
             return False
-        if settings.aggregates and not all(self._executable(entry, facts.now_us) for entry in facts.inputs):
+        if settings.aggregates and not all(self._executable(entry, facts) for entry in facts.inputs):
             return False
         return self._memory.span(self._row) * 20_000 <= price * settings.velocity_bps
 
@@ -193,12 +193,13 @@ class FeedWatch:
             return True
         return abs(held.mantissa - price) * 20_000 <= min(held.mantissa, price) * self.settings.parity_bps
 
-    def _executable(self, entry: DecisionInput, now_us: int) -> bool:
+    def _executable(self, entry: DecisionInput, facts: Facts) -> bool:
         """Whether an input is no aggregate, or one that is young enough for the exchange."""
         held = entry.held
         if held is None or entry.source not in self.settings.aggregates:
             return True
-        return now_us - min(held.publish_us, held.received_us) <= self.settings.chain_max_age_us
+        limit_us = chain_max_age_us(facts.spec, self.settings.chain_max_age_us)
+        return facts.now_us - min(held.publish_us, held.received_us) <= limit_us
 
     def next_us(self, now_us: int) -> int | None:
         """The next instant at which signals can differ with no new facts; None for never."""

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from oracle_hub.alerts.memory import Int64, Memory, Said
 from oracle_hub.alerts.settings import AlertSettings
 from oracle_hub.core.catalog import Catalog, FeedSpec
+from oracle_hub.core.parity import chain_max_age_us
 from oracle_hub.core.price import INT64_MAX
 from oracle_hub.core.table import HEARD, HELD, VERIFIED, Table
 
@@ -41,13 +42,7 @@ class Glance:
         )
         self._max_age_us = by_role(
             [
-                [
-                    min(
-                        spec.max_age_us[source],
-                        settings.chain_max_age_us if source in settings.aggregates else INT64_MAX,
-                    )
-                    for source in spec.roles
-                ]
+                [min(spec.max_age_us[source], _chain_max_age_us(settings, spec, source)) for source in spec.roles]
                 for spec in specs
             ]
         )
@@ -121,9 +116,7 @@ class _References:
         )
         self._seen_cells = column(lambda spec, source: memory.cell(spec.feed, source))
         self._max_age_us = column(lambda spec, source: spec.max_age_us[source])
-        self._chain_max_age_us = column(
-            lambda spec, source: settings.chain_max_age_us if source in settings.aggregates else INT64_MAX
-        )
+        self._chain_max_age_us = column(lambda spec, source: _chain_max_age_us(settings, spec, source))
 
     def calm(self, table: Table, feeds: Int64, price: Int64, max_conf_bps: Int64, now_us: int) -> npt.NDArray[np.bool_]:
         """Bool (N,): whether there is nothing to say of it beside the chosen prices, int64 (N,) up to NARROW."""
@@ -148,6 +141,10 @@ class _References:
         cells = self._cells.take(feeds)
         told = self._there.take(feeds) & (table.flag_column.take(cells) & HELD != 0)
         self._memory.see_all(self._seen_cells.take(feeds[told]), _said(table, cells[told]))
+
+
+def _chain_max_age_us(settings: AlertSettings, spec: FeedSpec, source: str) -> int:
+    return chain_max_age_us(spec, settings.chain_max_age_us) if source in settings.aggregates else INT64_MAX
 
 
 def _most_references(catalog: Catalog) -> int:

@@ -5,7 +5,8 @@ from decimal import Decimal, InvalidOperation
 
 from oracle_hub.alerts.alert import Kind
 from oracle_hub.alerts.settings import AlertSettings
-from oracle_hub.config import AGGREGATES, Config
+from oracle_hub.app.parity import aggregates_of
+from oracle_hub.config import Config
 from oracle_hub.errors import ConfigError
 
 
@@ -31,7 +32,7 @@ def alert_settings(config: Config) -> AlertSettings:
         peg_bps=section.peg_bps,
         critical_peg_bps=section.critical_peg_bps,
         parity_bps=section.parity_bps,
-        aggregates=frozenset(name for name, source in config.sources.items() if source.kind in AGGREGATES),
+        aggregates=frozenset(aggregates_of(config)),
         chain_max_age_us=section.chain_max_age_ms * 1_000,
         decode_errors=section.decode_errors,
         decode_window_us=section.decode_window_ms * 1_000,

@@ -12,7 +12,7 @@ import msgspec
 
 from feeds.custody import CustodyReader
 from feeds.doves import AgLegs, AgPriceFeedReader
-from oracle_hub.config import AGGREGATES, Config
+from oracle_hub.config import AGGREGATES, Config, ways_of
 from oracle_hub.core.catalog import Catalog
 from oracle_hub.core.hub import Hub
 from oracle_hub.core.parity import Parity, parity
@@ -38,6 +38,15 @@ _REMEMBERED = 128
 _SECOND_US = 1_000_000
 
 
+def aggregates_of(config: Config) -> dict[str, tuple[str, ...]]:
+    """The sources that are the exchange's aggregate, each with the names of its ways that read one: any may."""
+    found: dict[str, tuple[str, ...]] = {}
+    for name, way in ways_of(config).items():
+        if way.section.kind in AGGREGATES:
+            found[way.source] = (*found.get(way.source, ()), name)
+    return found
+
+
 def whole_bps(centi_bps: int | None) -> int | None:
     """A distance to 1 bp, which is what may be shown of any source."""
     return None if centi_bps is None else (centi_bps + 50) // 100
@@ -58,7 +67,8 @@ class ParityBook:
         """The exchange's limit on the age of its aggregate, where none is published."""
         self._addresses = addresses
         self._readers = readers
-        self._kinds = {name: source.kind for name, source in config.sources.items()}
+        self._aggregate_ways = aggregates_of(config)
+        self._leg_ways = _leg_ways(config)
         self.aggregates: dict[str, tuple[str, ...]] = {}
         """Per feed, the sources that are the exchange's aggregate."""
         self._legs: dict[str, dict[str, str]] = {}
@@ -69,12 +79,14 @@ class ParityBook:
         self.used: dict[tuple[str, str], Counter[str]] = {}
         """By (feed, aggregate): how many of its prices came from which leg."""
         for spec in catalog.feeds:
-            aggregates = tuple(source for source in spec.sources if self._kinds[source] in AGGREGATES)
+            aggregates = tuple(source for source in spec.sources if source in self._aggregate_ways)
             if not aggregates:
                 continue
             self.aggregates[spec.feed] = aggregates
             self._legs[spec.feed] = legs = {
-                source: LEG_OF_KIND[kind] for source in spec.sources if (kind := self._kinds[source]) in LEG_OF_KIND
+                source: LEG_OF_KIND[next(iter(self._leg_ways[source].values()))]
+                for source in spec.sources
+                if source in self._leg_ways
             }
             self._shown[spec.feed] = frozenset(source for source in legs if spec.shows(source))
             self.used |= {(spec.feed, source): Counter() for source in aggregates}
@@ -119,14 +131,20 @@ class ParityBook:
 
     def _is_leg(self, feed: str, source: str, aggregate: str) -> bool:
         """Whether an account is one that the aggregate names. A source that is no account is taken for its oracle's."""
-        if self._kinds[source] not in _ON_CHAIN:
+        ways = self._leg_ways[source]
+        if not all(kind in _ON_CHAIN for kind in ways.values()):
             return True
         legs = self._named_legs(feed, aggregate)
-        return legs is None or self._addresses[source][feed] in msgspec.structs.astuple(legs)
+        named = () if legs is None else msgspec.structs.astuple(legs)
+        return legs is None or any(self._addresses[way].get(feed) in named for way in ways)
 
     def _named_legs(self, feed: str, aggregate: str) -> AgLegs | None:
-        reader = self._readers.get(aggregate)
-        return reader.legs_of(feed) if isinstance(reader, CustodyReader | AgPriceFeedReader) else None
+        for way in self._aggregate_ways[aggregate]:
+            reader = self._readers.get(way)
+            legs = reader.legs_of(feed) if isinstance(reader, CustodyReader | AgPriceFeedReader) else None
+            if legs is not None:
+                return legs
+        return None
 
     def standing(self, hub: Hub, index: int, now_us: int) -> Iterator[tuple[str, str, Parity]]:
         """Each aggregate of a feed: source, role, and how it stands at ``now_us``."""
@@ -163,3 +181,12 @@ class ParityBook:
             }
             for source, role, one in self.standing(hub, index, now_us)
         ]
+
+
+def _leg_ways(config: Config) -> dict[str, dict[str, str]]:
+    """By source, its ways that carry a leg, with their kinds. What is an aggregate by any of its ways is no leg."""
+    aggregates, found = aggregates_of(config), dict[str, dict[str, str]]()
+    for name, way in ways_of(config).items():
+        if way.section.kind in LEG_OF_KIND and way.source not in aggregates:
+            found.setdefault(way.source, {})[name] = way.section.kind
+    return found

@@ -1,8 +1,10 @@
 """The quick look of an alert engine: where it sees nothing, no detector has anything that begins an alert."""
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from oracle_hub.alerts.alert import Kind
 from oracle_hub.alerts.detectors import Facts, FeedWatch
 from oracle_hub.alerts.memory import Memory
 from oracle_hub.alerts.settings import AlertSettings
@@ -36,7 +38,7 @@ def entries(draw: st.DrawFn, source: str) -> DecisionInput:
     return DecisionInput(source, "primary" if source == "a" else "verifier", status, held)
 
 
-def facts(inputs: tuple[DecisionInput, ...]) -> Facts:
+def facts(inputs: tuple[DecisionInput, ...], spec: FeedSpec = SPEC) -> Facts:
     assert inputs[0].held is not None
     decision = Decision(
         feed=SPEC.feed,
@@ -52,7 +54,7 @@ def facts(inputs: tuple[DecisionInput, ...]) -> Facts:
         valid_until_us=None,
         inputs=inputs,
     )
-    return Facts(NOW_US, SPEC, decision, inputs)
+    return Facts(NOW_US, spec, decision, inputs)
 
 
 @settings(max_examples=400, deadline=None)
@@ -80,6 +82,23 @@ def test_where_it_is_calm_nothing_begins(
     watch.take(facts(inputs[:n_inputs]))
     if watch.calm():
         assert [signal for signal in watch.signals(NOW_US) if signal.value >= signal.enter] == []
+
+
+def test_an_aggregate_is_as_young_as_the_chain_says_that_it_must_be() -> None:
+    tuned = AlertSettings(aggregates=frozenset({"a"}), chain_max_age_us=10_000_000)
+    for published_us, calm in ((None, True), (1_500_000, True), (1_000_000, False), (9_000_000, True)):
+        watch = FeedWatch(tuned, SPEC.feed, Memory(60_000_000))
+        held = [PriceUpdate(one, "solana:a", SPEC.feed, 100_000_000, NOW_US - 1_500_000, NOW_US) for one in SOURCES[:3]]
+        inputs = tuple(DecisionInput(one.source, "verifier", InputStatus.OK, one) for one in held)
+        watch.take(facts(inputs, msgspec.structs.replace(SPEC, chain_max_age_us=published_us)))
+        assert watch.calm() is calm
+        assert [one.kind for one in watch.signals(NOW_US)] == ([] if calm else [Kind.NOT_EXECUTABLE])
+    lenient = msgspec.structs.replace(SPEC, chain_max_age_us=3_000_000)
+    watch = FeedWatch(
+        AlertSettings(aggregates=frozenset({"a"}), chain_max_age_us=1_000_000), SPEC.feed, Memory(60_000_000)
+    )
+    watch.take(facts(inputs, lenient))
+    assert watch.calm()
 
 
 def ordinary(n_inputs: int, mantissa_of_y: int = 100_000_000, status_of_y: InputStatus = InputStatus.OK) -> FeedWatch:

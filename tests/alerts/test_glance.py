@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracle_hub.alerts import engine as engine_module
-from oracle_hub.alerts.alert import Transition
+from oracle_hub.alerts.alert import Kind, Transition
 from oracle_hub.alerts.engine import AlertEngine, facts_after
 from oracle_hub.alerts.memory import Memory, Said
 from oracle_hub.alerts.settings import AlertSettings
@@ -50,6 +50,8 @@ class Both:
         self.hub = Hub(Catalog(SPECS), epoch=1, config_hash="", started_us=START_US, warmup_us=1_000_000)
         self.glancing, self.looking = AlertEngine(TUNED), AlertEngine(TUNED)
         self.told: list[Transition] = []
+        self.chain_max_age_us = 1_000_000
+        """As an aggregate publishes it; :data:`TUNED` says otherwise."""
 
     def everything_ok(self) -> None:
         for one in self.hub.catalog.feeds:
@@ -80,7 +82,8 @@ class Both:
         elif event == "halt":
             self.hub.apply(Status("pyth", "t:1", "A/USD", Condition.HALTED, "", self.now_us), self.now_us)
         elif event == "limit":
-            self.hub.limit(spec("E/USD", max_divergence_bps=10))
+            published = {"max_divergence_bps": 10, "chain_max_age_us": self.chain_max_age_us}
+            self.hub.limit(msgspec.structs.replace(spec("E/USD"), **published))
         elif event == "settings":
             for engine in (self.glancing, self.looking):
                 engine.change(AlertSettings(velocity_bps=60, velocity_window_us=5_000_000, wide_conf_bps=20))
@@ -117,6 +120,23 @@ def test_a_glance_tells_what_looking_one_by_one_tells(seed: int) -> None:
                     conflicts.append((source, feed))
             both.step(conflicts)
         both.until(both.now_us + 60_000_000)
+    finally:
+        engine_module.GLANCE_CROSSING = before
+
+
+@pytest.mark.parametrize("chain_max_age_us", [1_000_000, 3_000_000])
+def test_the_published_age_of_the_chain_counts_at_a_glance(chain_max_age_us: int) -> None:
+    before, engine_module.GLANCE_CROSSING = engine_module.GLANCE_CROSSING, 0
+    try:
+        both = Both()
+        both.chain_max_age_us = chain_max_age_us
+        both.everything_ok()
+        both.until(both.now_us + 1_500_000)  # less than is configured
+        both.happen("limit")
+        both.step([])
+        watched = [key for engine in (both.glancing, both.looking) for key in engine._by_feed.get("E/USD", ())]
+        late = [Kind.NOT_EXECUTABLE] * 2 if chain_max_age_us < 1_500_000 else []
+        assert [key.kind for key in watched] == late
     finally:
         engine_module.GLANCE_CROSSING = before
 

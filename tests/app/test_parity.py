@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from oracle_hub.alerts.alert import Kind
+from oracle_hub.app.alert_settings import alert_settings
 from oracle_hub.app.lineup import build_lineup, journaled_endpoints
 from oracle_hub.app.parity import LEG_OF_KIND
 from oracle_hub.app.parity_table import ParityRow, parity_of
@@ -82,6 +84,31 @@ async def test_the_leg_is_named_where_one_alone_has_the_price(legs: Legs) -> Non
     assert seen == ["edge", "chainlink", "unknown", "unknown", "unknown", "edge"]
     # The first of all prices was the same everywhere, and the last is still the present one.
     assert legs.seen()["legs"] == {"chainlink": 1, "edge": 1, "unknown": 4}
+    legs.rig.close()
+
+
+async def test_every_way_of_a_source_counts_for_what_it_is(tmp_path: Path) -> None:
+    """The aggregate by a further way, and a leg of which the chain is the further way to a host."""
+    ways = LEGS.replace(
+        'kind = "doves.aggregate"', 'kind = "chainlink.store"\n[sources.aggregate.ways.chain]\nkind = "doves.aggregate"'
+    )
+    ways = ways.replace(
+        'kind = "doves.lazer"', 'kind = "pyth.legacy"\n[sources.lazer.ways.chain]\nkind = "doves.lazer"'
+    )
+    config = parse_config(ways, origin="test")
+    assert alert_settings(config).aggregates == {"aggregate"}
+    legs = Legs(tmp_path, ways)
+    seen = []
+    for prices in ((PRICE + 1, PRICE + 2, PRICE + 3, PRICE + 2), (PRICE + 4, PRICE + 5, PRICE + 6, PRICE + 6)):
+        legs.second(*prices)
+        seen.append((legs.seen()["source"], legs.seen()["leg"]))
+    assert seen == [("aggregate", "chainlink"), ("aggregate", "unknown")]  # it names no Lazer
+    legs.second(PRICE, PRICE, PRICE, PRICE + PRICE // 500)
+    assert (legs.seen()["parity_bps"], legs.seen()["executable"]) == (20, True)
+    for _ in range(11):
+        legs.second(PRICE, PRICE, PRICE, None)
+    assert legs.seen()["executable"] is False
+    assert Kind.NOT_EXECUTABLE in {key.kind for key in legs.rig.pump.engine.alerts._by_feed[SOL]}
     legs.rig.close()
 
 

@@ -11,6 +11,7 @@ import pytest
 from feeds.edge.messages import EVM, SVM, EdgePrice, Kind, check, decode, encode_abi, feed_id_of
 from feeds.edge.signers import PRODUCTION, STAGING
 from feeds.emulator.edge_signing import EdgeSigner
+from feeds.signatures import recover
 from feeds.signed import decode_signed
 from feeds.signers import SignerSet, SignerSets
 from feeds.verdict import Mode, Why
@@ -69,6 +70,28 @@ def test_reports_for_evm_chains(fixtures_dir: Path) -> None:
         ), name
         (message,) = decode(EVM, data)
         assert decode(EVM, encode_abi(message)) == (message,), name
+
+
+def test_the_second_signature_that_anybody_can_make_of_one_is_refused_as_the_contract_refuses_it(
+    fixtures_dir: Path,
+) -> None:
+    order = 0xFFFFFFFF_FFFFFFFF_FFFFFFFF_FFFFFFFE_BAAEDCE6_AF48A03B_BFD25E8C_D0364141  # SEC 2, section 2.4.1
+    for vector in vectors(fixtures_dir, "chaos_edge_evm_").values():
+        raw = bytes.fromhex(vector["data"]["signature"][2:])
+        s = int.from_bytes(raw[32:64], "big")
+        assert s <= order // 2  # the real ones are
+        other = raw[:32] + (order - s).to_bytes(32, "big") + bytes((55 - raw[64],))
+        data = vector["data"] | {"signature": "0x" + other.hex()}
+        fields: dict[str, Any] = decode_signed(EVM, orjson.dumps(data), STAGING)
+        assert (fields["verified"], fields["why"]) == (False, "bad_signature")
+        assert "upper half of the order" in fields["detail"] and [one["key"] for one in fields["signers"]] == [None]
+        (message,) = decode(EVM, orjson.dumps(data))
+        (edge,) = decode(EVM, orjson.dumps(vector["data"]))
+        at_half = (order // 2).to_bytes(32, "big"), (order // 2 + 1).to_bytes(32, "big")
+        halves = [msgspec.structs.replace(edge, signature=raw[:32] + half) for half in at_half]
+        assert [one.mirrored for one in (message, edge, *halves)] == [True, False, False, True]
+        key = msgspec.structs.replace(edge, signature=other[:64], recovery_id=other[64] - 27)
+        assert recover(key.digest() or b"", key.signature, key.recovery_id) is not None  # it is a signature
 
 
 def test_the_signer_of_the_documented_sample_is_not_proved(fixtures_dir: Path) -> None:
