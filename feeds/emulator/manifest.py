@@ -84,6 +84,8 @@ def load_manifest(path: Path, feeds: Collection[str] = tuple(ASSETS)) -> Manifes
     if not manifest.series:
         raise ConfigError(f"{path}: no [[series]]: nothing of the tape would be played")
     for spec in manifest.series:
+        if not spec.sources:
+            raise ConfigError(f"{path}: sources is empty: nothing would play the column {spec.price!r}")
         if spec.feed is not None and spec.feed not in feeds:
             raise ConfigError(
                 f"{path}: unknown feed {spec.feed!r}; known: {', '.join(ASSETS)}, and the feeds of the configuration"

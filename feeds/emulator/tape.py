@@ -25,6 +25,10 @@ from oracle_hub.core.price import rescale, rescale_conf
 from oracle_hub.errors import ConfigError, PriceError, in_words
 
 _SECOND_US = 1_000_000
+_GZIP = b"\x1f\x8b"
+_LATEST_US = 7_258_118_400 * _SECOND_US  # the year 2200
+_LONGEST_EXPONENT = 40
+_MISLABELLED_US = range(10**12, 5 * 10**12)  # January and February of 1970: seconds of our days, taken for ms
 Row: TypeAlias = tuple[int, int, int, int]
 """Time seen and time of the observation in the tape's own microseconds, price and confidence at exponent -8."""
 FeedRows: TypeAlias = dict[str, list[Row]]
@@ -81,10 +85,12 @@ def read_tape(path: Path, manifest: Path | None = None, feeds: tuple[str, ...] =
         ConfigError: no such file, no manifest, a column that is not there, a number that is none (with its line).
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             return _read(path, file, manifest, feeds)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{path}: cannot be read as a tape ({in_words(error)})") from None
+        zipped = isinstance(error, UnicodeDecodeError) and error.object.startswith(_GZIP)
+        why = "it is compressed; unpack it with gunzip" if zipped else in_words(error)
+        raise ConfigError(f"{path}: cannot be read as a tape ({why})") from None
 
 
 def _read(path: Path, file: Iterator[str], named: Path | None, feeds: tuple[str, ...]) -> Tape:
@@ -94,6 +100,8 @@ def _read(path: Path, file: Iterator[str], named: Path | None, feeds: tuple[str,
         line += 1
         if text.startswith("#"):
             comment = comment or text
+            continue
+        if not text.strip():
             continue
         header = tuple(column.strip() for column in next(csv.reader([text]), []))
         break
@@ -112,8 +120,9 @@ class _Column:
 
     def __init__(self, tape: str, comment: str, header: tuple[str, ...], spec: SeriesSpec) -> None:
         def at(column: str) -> int:
-            if column not in header:
-                raise ConfigError(f"{tape}: the manifest names column {column!r}; the tape has {', '.join(header)}")
+            if header.count(column) != 1:
+                found = "has it twice" if column in header else f"has {', '.join(header)}"
+                raise ConfigError(f"{tape}: the manifest names column {column!r}; the tape {found}")
             return header.index(column)
 
         def digits(column: str | None, unit: Unit | None) -> int:
@@ -150,41 +159,44 @@ class _TapeReader:
     ) -> None:
         self.name = name
         self.feeds = feeds
-        self.width = len(header)
+        self.header = header
         self.manifest = manifest
         self.columns = [_Column(name, comment, header, spec) for spec in manifest.series]
         self.rounded = 0
 
     def take(self, line: int, values: list[str]) -> None:
-        if len(values) != self.width:
-            raise ConfigError(f"{self.name}: line {line}: expected {self.width} values, found {len(values)}")
+        if len(values) != len(self.header):
+            raise ConfigError(f"{self.name}: line {line}: expected {len(self.header)} values, found {len(values)}")
         for column in self.columns:
             if any(values[at] != text for at, text in column.where):
                 continue
             feed = column.feed if column.feed_from is None else row_feed(values[column.feed_from], self.feeds)
             if feed is None or not values[column.price].strip() or not values[column.time].strip():
                 continue  # no observation: nothing is put in its place
-            try:
-                row = self._row(column, values)
-            except (InvalidOperation, PriceError, ValueError) as error:
-                raise ConfigError(f"{self.name}: line {line}: column {column.spec.price}: {error}") from None
-            column.rows.setdefault(feed, []).append(row)
+            column.rows.setdefault(feed, []).append(self._row(column, line, values))
 
-    def _row(self, column: _Column, values: list[str]) -> Row:
-        time_us = scaled_us(values[column.time], column.time_digits) + column.spec.shift_ms * 1_000
-        seen_us = time_us
-        if column.receive is not None and values[column.receive].strip():
-            seen_us = max(time_us, scaled_us(values[column.receive], column.receive_digits))
-        elif column.lag is not None and values[column.lag].strip():
-            seen_us += max(0, scaled_us(values[column.lag], column.lag_digits))
-        number, exponent = decimal_parts(values[column.price])
-        exponent += column.spec.price_expo
-        price = rescale(number, exponent, -8)
-        self.rounded += exponent < -8 and number % 10 ** (-8 - exponent) != 0
-        if column.conf is None or not values[column.conf].strip():
-            return seen_us, time_us, price, price * CONF_CENTIBPS // 1_000_000
-        number, exponent = decimal_parts(values[column.conf])
-        return seen_us, time_us, price, rescale_conf(number, exponent + column.spec.price_expo, -8)
+    def _row(self, column: _Column, line: int, values: list[str]) -> Row:
+        at = column.time
+        try:
+            seen_us = time_us = tape_us(values[at], column.time_digits) + column.spec.shift_ms * 1_000
+            if column.receive is not None and values[column.receive].strip():
+                at = column.receive
+                seen_us = max(time_us, tape_us(values[at], column.receive_digits))
+            elif column.lag is not None and values[column.lag].strip():
+                at = column.lag
+                seen_us += max(0, scaled_us(values[at], column.lag_digits))
+            at = column.price
+            number, exponent = decimal_parts(values[at])
+            exponent += column.spec.price_expo
+            price = rescale(number, exponent, -8)
+            self.rounded += exponent < -8 and number % 10 ** (-8 - exponent) != 0
+            if column.conf is None or not values[column.conf].strip():
+                return seen_us, time_us, price, price * CONF_CENTIBPS // 1_000_000
+            at = column.conf
+            number, exponent = decimal_parts(values[at])
+            return seen_us, time_us, price, rescale_conf(number, exponent + column.spec.price_expo, -8)
+        except (PriceError, ValueError) as error:
+            raise ConfigError(f"{self.name}: line {line}: column {self.header[at]}: {error}") from None
 
     def finish(self, origin: str) -> Tape:
         series: dict[tuple[str, str], Series] = {}
@@ -201,6 +213,10 @@ class _TapeReader:
             raise ConfigError(f"{self.name}: no row of it is a price that its manifest maps")
         first = min(one.rows[0][0] for one in series.values())
         last = max(one.rows[-1][0] for one in series.values())
+        if first in _MISLABELLED_US:
+            raise ConfigError(
+                f"{self.name}: begins at {utc_text(first)}; are its times in seconds? A manifest says so (unit)"
+            )
         return Tape(self.name, self.manifest.title, origin, series, first, last, self.rounded)
 
 
@@ -210,10 +226,13 @@ def _is_news(row: Row, before: Row | None) -> bool:
 
 
 def decimal_parts(text: str) -> tuple[int, int]:
-    """A decimal number as integer and power of ten, exactly. Raises InvalidOperation or ValueError for no number."""
-    number = Decimal(text.strip())
+    """A decimal number as integer and power of ten, exactly. Raises ValueError for no number."""
+    try:
+        number = Decimal(text.strip())
+    except InvalidOperation:
+        raise ValueError(f"{text[:80]!r} is no number") from None
     if not number.is_finite():
-        raise ValueError(f"{text!r} is no number")
+        raise ValueError(f"{text[:80]!r} is no number")
     sign, digits, exponent = number.as_tuple()
     assert isinstance(exponent, int)
     value = int("".join(map(str, digits)) or "0")
@@ -221,10 +240,30 @@ def decimal_parts(text: str) -> tuple[int, int]:
 
 
 def scaled_us(text: str, digits: int) -> int:
-    """A time in some unit, ``10**digits`` microseconds each, in whole microseconds (rounded down)."""
+    """A time in some unit, ``10**digits`` microseconds each, in whole microseconds (rounded down).
+
+    Raises:
+        ValueError: no number, or one with an exponent that no time has.
+    """
     number, exponent = decimal_parts(text)
     power = exponent + digits
+    if abs(power) > _LONGEST_EXPONENT:
+        raise ValueError(f"{text[:80]!r} is no time")
     return number * int(10**power) if power >= 0 else number // int(10**-power)
+
+
+def tape_us(text: str, digits: int) -> int:
+    """A unix time of a tape in microseconds.
+
+    Raises:
+        ValueError: no number, or no time from 1970 to 2200: most likely another unit's.
+    """
+    time_us = scaled_us(text, digits)
+    if not 0 <= time_us < _LATEST_US:
+        raise ValueError(
+            f"{text.strip()[:80]} is no unix time from 1970 to 2200 in this unit; a manifest gives another"
+        )
+    return time_us
 
 
 def parse_start(text: str | None, tape: Tape) -> int:
@@ -237,7 +276,7 @@ def parse_start(text: str | None, tape: Tape) -> int:
         return tape.first_us
     try:
         at_us = tape.first_us + scaled_us(text.removeprefix("+"), 6)
-    except (InvalidOperation, ValueError):
+    except ValueError:
         try:
             moment = datetime.fromisoformat(text)
         except ValueError:

@@ -1,6 +1,7 @@
 """Tapes are played to the last digit, at their own pace, and nothing that is not on them is played."""
 
 import csv
+import gzip
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
@@ -253,13 +254,32 @@ def test_an_unknown_file_is_recognised_by_its_header(tmp_path: Path) -> None:
     assert named.feeds == ("SOL/USD",)
 
 
+def test_marks_and_blank_lines_before_the_header_are_no_part_of_it(tmp_path: Path) -> None:
+    plain = "# trades of BTC-USD\nts_ms,recv_us,side,price,amount\n1000,1000000,buy,2.5,1\n"
+    expected = read_tape(write_tape(tmp_path, plain, name="plain.csv")).series
+    for number, rows in enumerate(("\ufeff" + plain, "\r\n \n" + plain, ("\ufeff" + plain).replace("\n", "\r\n"))):
+        assert read_tape(write_tape(tmp_path, rows, name=f"other_{number}.csv")).series == expected
+
+
 @pytest.mark.parametrize(
     ("rows", "manifest", "expected"),
     [
         ("a,b\n1,2\n", "", "no manifest for this tape; write made.csv.toml"),
         ("ts_ms,recv_us,side,price,amount\n1,1,buy,2,1\n", "", "which known feed it is"),
         ("ts_ms,cost\n1,2\n", ONE_SERIES, "the manifest names column 'price'; the tape has ts_ms, cost"),
-        ("ts_ms,price\n1000,abc\n", ONE_SERIES, "line 2: column price"),
+        ("ts_ms,price\n1000,abc\n", ONE_SERIES, "line 2: column price: 'abc' is no number"),
+        ("ts_ms,price\n1000,1\n2000,NaN\n", ONE_SERIES, "line 3: column price: 'NaN' is no number"),
+        (
+            "ts_ms,price\n2025-10-10T20:30:00Z,1\n",
+            ONE_SERIES,
+            "line 2: column ts_ms: '2025-10-10T20:30:00Z' is no number",
+        ),
+        ("ts_ms,price\n1e999999,1\n", ONE_SERIES, "line 2: column ts_ms: '1e999999' is no time"),
+        ("ts_ms,price\n-5,1\n", ONE_SERIES, "line 2: column ts_ms: -5 is no unix time from 1970 to 2200"),
+        ("ts_ms,price\n1760128200000000,1\n", ONE_SERIES, "1760128200000000 is no unix time from 1970 to 2200 in this"),
+        ("ts_ms,price\n1760128200,1\n", ONE_SERIES, "begins at 1970-01-21T08:55:28Z; are its times in seconds?"),
+        ("ts_ms,price,price\n1000,1,2\n", ONE_SERIES, "the manifest names column 'price'; the tape has it twice"),
+        ("ts_ms,price\n1,1\n", ONE_SERIES.replace('["chainlink"]', "[]"), "sources is empty"),
         ("# c\nts_ms,price\n1000,1\n2000,-1\n", ONE_SERIES, "line 4: column price: price -1e0 is not positive"),
         ("ts_ms,price\n1000\n", ONE_SERIES, "line 2: expected 2 values, found 1"),
         ("ts_ms,price\n1000,\n", ONE_SERIES, "no row of it is a price"),
@@ -275,6 +295,13 @@ def test_what_cannot_be_played_is_refused_in_one_line(tmp_path: Path, rows: str,
         read_tape(path)
     assert expected in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_a_compressed_tape_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "made_btcusd.csv.gz"
+    path.write_bytes(gzip.compress(b"ts_ms,price\n1000,1\n"))
+    with pytest.raises(ConfigError, match=r"cannot be read as a tape \(it is compressed; unpack it with gunzip\)$"):
+        read_tape(path)
 
 
 def test_start_must_be_on_the_tape(tmp_path: Path) -> None:
