@@ -23,6 +23,8 @@ from oracle_hub.ingest.redaction import redacted, secrets_of
 from oracle_hub.ingest.sse import SseParser
 
 _SHORTEST_TIMER_S = 0.001
+_SENDS_AT_A_TIME = 64
+"""So many messages go out before anything else gets its turn: a link asks for each of its thousands of accounts."""
 _UNUSABLE = "the URL and headers cannot be used together"
 """Said where the client refuses a request before it is made; its own words may hold the URL."""
 
@@ -311,9 +313,12 @@ class LinkDriver:
             self._over.set_exception(error)
 
     async def _send_all(self, connection: ClientConnection) -> None:
+        """Send what waits. Neither call lets the loop turn while there is something to send and the peer takes it."""
         try:
             while True:
-                await connection.send(await self._outbox.get())
+                for _ in range(_SENDS_AT_A_TIME):
+                    await connection.send(await self._outbox.get())
+                await asyncio.sleep(0)
         except ConnectionClosed:
             return  # the receiving side says why
 

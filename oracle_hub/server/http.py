@@ -316,7 +316,7 @@ class Server:
         if full is None:
             return _bad_detail()
         now_us = self._service.now_us()
-        feeds = [feed_entry(held, view(held, now_us), full=full) for held in self._published().decisions.values()]
+        feeds = self._published().entries(now_us, full=full)
         return bytes_answer(encode({**self._envelope(now_us), "feeds": feeds}))
 
     async def _price(self, request: web.Request) -> web.Response:

@@ -16,6 +16,7 @@ from oracle_hub.core.hub import Batch, Decision
 from oracle_hub.stream import binary
 from oracle_hub.stream.alerts import AlertBoard
 from oracle_hub.stream.beats import Beats
+from oracle_hub.stream.entries import Entries, Kind
 from oracle_hub.stream.groups import Beat, Group, GroupKey, Subscription, rotated
 from oracle_hub.stream.history import History
 from oracle_hub.stream.messages import (
@@ -193,6 +194,7 @@ class Board:
         )
         self.forms = json_form, binary_form
         self.beats = Beats(self)
+        self._entries = Entries()
         self._groups: dict[GroupKey, Group] = {}
         self._by_feed: dict[str | None, dict[Group, None]] = {None: {}}
         """Groups by the feeds that they name; those that follow all feeds under None."""
@@ -231,6 +233,7 @@ class Board:
                 self.decisions.pop(feed, None)
                 self.removed[feed] = decision
                 self.beats.forget_feed(feed)
+                self._entries.forget((feed,))
                 self._rank = None
             else:
                 if before is None:
@@ -327,11 +330,14 @@ class Board:
     def snapshot(self, group: Group, number: int, now_us: int) -> bytes:
         """All feeds of a group as they stand after the last batch, and at ``now_us``."""
         key, form = group.key, self.form(group.key)
-        entries = [
-            form.entry(decision, view(decision, now_us, key.max_age_us), key.full, None)
-            for decision in self.followed(group)
-        ]
+        kind = Kind(key.full, key.binary, key.max_age_us)
+        entries = self._entries.of(kind, form.entry, self.followed(group), now_us)
         return form.message(Snapshot(sub=number, epoch=self.epoch, seq=self.seq, sent_us=now_us, feeds=entries))
+
+    def entries(self, now_us: int, *, full: bool) -> list[msgspec.Raw]:
+        """All feeds as they stand at ``now_us``, in the order of the catalog, as JSON."""
+        kind = Kind(full, False, None)
+        return self._entries.of(kind, self.forms[0].entry, tuple(self.decisions.values()), now_us)
 
     def owed(self, sub: Subscription, now_us: int) -> bytes:
         """One update with all that a subscription was not told. Who was parked together shares it."""

@@ -195,6 +195,17 @@ async def test_what_a_link_asks_for_as_it_connects_may_be_any_number_and_the_res
     assert sink.reasons()[0] == "the peer does not take what we send: 3 messages wait"
 
 
+async def test_others_get_their_turn_while_thousands_of_messages_are_sent() -> None:
+    async def handler(connection: ServerConnection) -> None:
+        await connection.recv()  # in the loop of the driver: it can look only when that turns
+        await connection.send(f"{supervisor.waiting()['link:1'].sends}")
+
+    sink, sends = Recorder(), [Send("one of many")] * 4_000
+    async with websocket_server(handler) as url, running(sink, Script(Open("websocket", url), *sends)) as supervisor:
+        await sink.until(lambda: len(sink.frames) >= 1)
+    assert 0 < int(sink.frames[0].data) < 4_000
+
+
 async def test_a_closing_server_is_connected_to_again() -> None:
     sink = Recorder()
     served = itertools.count()
