@@ -13,7 +13,7 @@ import re
 import statistics
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
 
@@ -44,10 +44,10 @@ class Spread(msgspec.Struct, frozen=True):
 
 
 class Run(msgspec.Struct, frozen=True):
-    """One round through each."""
+    """One round through what is measured, and one through what it is compared with."""
 
-    relay: Spread
-    hub: Spread
+    beside: Spread
+    measured: Spread
 
 
 def spread(sent_ns: Sequence[int], read_ns: Sequence[dict[int, int]], dropped: int) -> Spread:
@@ -103,6 +103,27 @@ class Child:
             self._process.kill()
             self._process.join(3)
         self._pipe.close()
+
+
+Start: TypeAlias = Callable[..., Awaitable[tuple[Child, int]]]
+"""Starts a process by its function and arguments; gives it with its port as soon as it has told that."""
+
+
+@contextlib.asynccontextmanager
+async def children() -> AsyncIterator[Start]:
+    """Processes that are ended in the reverse of their order, whatever happens."""
+    started: list[Child] = []
+
+    async def start(target: Callable[..., None], *arguments: object) -> tuple[Child, int]:
+        child = Child(target, *arguments)
+        started.append(child)
+        return child, await child.receive()
+
+    try:
+        yield start
+    finally:
+        for child in reversed(started):
+            await asyncio.to_thread(child.end)
 
 
 @contextlib.asynccontextmanager
@@ -206,16 +227,9 @@ async def update_size(source: Child, hub_port: int) -> int:
 
 
 async def compare(repetitions: int, sizes: Sizes, n_clients: Sequence[int], directory: str) -> dict[int, list[Run]]:
-    """All rounds, by the number of subscribers."""
-    children: list[Child] = []
-
-    async def start(target: Callable[..., None], *arguments: object) -> tuple[Child, int]:
-        child = Child(target, *arguments)
-        children.append(child)
-        return child, await child.receive()
-
+    """All rounds through the relay and through the hub, by the number of subscribers."""
     runs: dict[int, list[Run]] = {count: [] for count in n_clients}
-    try:
+    async with children() as start:
         source, source_port = await start(relay.run_source)
         address = f"127.0.0.1:{source_port}"
         _, hub_port = await start(relay.run_hub, relay.hub_config(directory, address))
@@ -228,20 +242,18 @@ async def compare(repetitions: int, sizes: Sizes, n_clients: Sequence[int], dire
                 async with subscribers(hub_port, count) as clients:
                     await subscribe(clients)
                     runs[count].append(Run(bare, await one_round(source, "hub", clients, hub_numbers, sizes)))
-    finally:
-        for child in reversed(children):
-            await asyncio.to_thread(child.end)
     return runs
 
 
 def rows_of(runs: dict[int, list[Run]]) -> tuple[tuple[Value, ...], ...]:
+    """A row for each round: percentiles of both, their ratio, and what was lost."""
     return tuple(
         (
             count,
             number,
-            *(run.relay.p50, run.hub.p50, run.hub.p50 / run.relay.p50),
-            *(run.relay.p99, run.hub.p99, run.hub.p99 / run.relay.p99),
-            run.relay.lost + run.hub.lost,
+            *(run.beside.p50, run.measured.p50, run.measured.p50 / run.beside.p50),
+            *(run.beside.p99, run.measured.p99, run.measured.p99 / run.beside.p99),
+            run.beside.lost + run.measured.lost,
         )
         for count, of in runs.items()
         for number, run in enumerate(of, 1)
@@ -256,15 +268,15 @@ def figures_of(runs: dict[int, list[Run]]) -> list[Figure]:
     figures: list[Figure] = []
     for count, of in runs.items():
         suffix = "" if count == 1 else f"_{count}_clients"
-        p50 = statistics.median(run.hub.p50 / run.relay.p50 for run in of)
-        p99 = statistics.median(run.hub.p99 / run.relay.p99 for run in of)
+        p50 = statistics.median(run.measured.p50 / run.beside.p50 for run in of)
+        p99 = statistics.median(run.measured.p99 / run.beside.p99 for run in of)
         figures += [
             Figure(f"p50_ratio{suffix}", p50, "x", at_most=2.5 if count == 1 else None),
             Figure(f"p99_ratio{suffix}", p99, "x"),
-            Figure(f"hub_p50{suffix}", statistics.median(run.hub.p50 for run in of), "us"),
-            Figure(f"hub_p99{suffix}", statistics.median(run.hub.p99 for run in of), "us"),
-            Figure(f"relay_p50{suffix}", statistics.median(run.relay.p50 for run in of), "us"),
-            Figure(f"relay_p99{suffix}", statistics.median(run.relay.p99 for run in of), "us"),
+            Figure(f"hub_p50{suffix}", statistics.median(run.measured.p50 for run in of), "us"),
+            Figure(f"hub_p99{suffix}", statistics.median(run.measured.p99 for run in of), "us"),
+            Figure(f"relay_p50{suffix}", statistics.median(run.beside.p50 for run in of), "us"),
+            Figure(f"relay_p99{suffix}", statistics.median(run.beside.p99 for run in of), "us"),
         ]
     return figures
 

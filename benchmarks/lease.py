@@ -7,11 +7,10 @@ Under load two further feeds are flooded, and fifty subscribers follow all five.
 """
 
 import asyncio
-import contextlib
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 
 import msgspec
@@ -19,7 +18,7 @@ import orjson
 from aiohttp import web
 
 from benchmarks import chain, relay
-from benchmarks.latency import Child, quantile, subscribers, wait_for
+from benchmarks.latency import Child, children, quantile, subscribers, wait_for
 from benchmarks.report import Figure, Report, Table, Value, main
 from feeds.addresses import ASSETS
 
@@ -46,11 +45,11 @@ def hub_config(directory: str, address: str) -> str:
 # The source.
 
 
-class Aging:
+class Aging(relay.Node):
     """A node whose accounts are written once a second, all with that second's stamp; a flood may go on beside."""
 
     def __init__(self) -> None:
-        self.slot = 400_000_000
+        super().__init__()
         self.timestamp = int(time.time())
         self.subscriptions: dict[str, int] = {}
         self.transport: asyncio.WriteTransport | None = None
@@ -65,15 +64,6 @@ class Aging:
         moved = self.slot % 1_000 if kind is chain.EDGE else 0
         price = chain.start_price(feed) + moved
         return chain.value(kind, ASSETS[feed], price, self.timestamp, self.slot)
-
-    async def rpc(self, request: web.Request) -> web.Response:
-        """``getGenesisHash`` and ``getMultipleAccounts``."""
-        call = orjson.loads(await request.read())
-        result: object = chain.GENESIS_HASH
-        if call["method"] == "getMultipleAccounts":
-            values = [self.value(address) for address in call["params"][0]]
-            result = {"context": {"slot": self.slot}, "value": values}
-        return web.Response(body=chain.reply(call["id"], result), content_type="application/json")
 
     async def pubsub(self, request: web.Request) -> web.WebSocketResponse:
         """Account subscriptions; the number of one is the id of its request."""
@@ -228,30 +218,12 @@ async def measure(source: Child, client: relay.Subscriber, offset_us: int, sizes
     return watch
 
 
-@contextlib.asynccontextmanager
-async def children() -> AsyncIterator[list[Child]]:
-    """Processes, ended in the reverse of their order."""
-    started: list[Child] = []
-    try:
-        yield started
-    finally:
-        for child in reversed(started):
-            await asyncio.to_thread(child.end)
-
-
 async def compare(sizes: Sizes, directory: str) -> dict[str, Watch]:
     """Idle, then under load."""
     offset_us = min(time.time_ns() - time.monotonic_ns() for _ in range(100)) // 1_000
-    async with children() as started:
-
-        async def start(child: Child) -> int:
-            started.append(child)
-            port: int = await child.receive()
-            return port
-
-        source = Child(run_source)
-        source_port = await start(source)
-        hub_port = await start(Child(relay.run_hub, hub_config(directory, f"127.0.0.1:{source_port}")))
+    async with children() as start:
+        source, source_port = await start(run_source)
+        _, hub_port = await start(relay.run_hub, hub_config(directory, f"127.0.0.1:{source_port}"))
         async with subscribers(hub_port, 1) as (client,):
             client.send(SUBSCRIBE)
             heard: list[bytes] = []
@@ -262,7 +234,7 @@ async def compare(sizes: Sizes, directory: str) -> dict[str, Watch]:
 
             await wait_for(subscribed, "a live price")
             idle = await measure(source, client, offset_us, sizes, 0)
-            await start(Child(run_crowd, hub_port, sizes.n_clients - 1))
+            await start(run_crowd, hub_port, sizes.n_clients - 1)
             loaded = await measure(source, client, offset_us, sizes, sizes.flood_per_s)
     return {"idle": idle, "load": loaded}
 

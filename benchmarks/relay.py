@@ -10,6 +10,7 @@ import base64
 import os
 import re
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from multiprocessing.connection import Connection
@@ -74,11 +75,31 @@ def stamp_ns() -> int:
 # The source.
 
 
-class Source:
-    """A Solana node with fifteen accounts, which notifies of one of them when it is told to."""
+class Node(ABC):
+    """The HTTP half of a Solana node."""
 
     def __init__(self) -> None:
         self.slot = 400_000_000
+
+    @abstractmethod
+    def value(self, address: str) -> dict[str, object] | None:
+        """An account as RPC tells it; None where there is none."""
+
+    async def rpc(self, request: web.Request) -> web.Response:
+        """``getGenesisHash`` and ``getMultipleAccounts``."""
+        call = orjson.loads(await request.read())
+        result: object = chain.GENESIS_HASH
+        if call["method"] == "getMultipleAccounts":
+            values = [self.value(address) for address in call["params"][0]]
+            result = {"context": {"slot": self.slot}, "value": values}
+        return web.Response(body=chain.reply(call["id"], result), content_type="application/json")
+
+
+class Source(Node):
+    """Fifteen accounts. Notifies of one of them when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.sent: dict[str, int] = {"hub": 0, "relay": 0}
         self.transports: dict[str, asyncio.WriteTransport] = {}
         self.subscription = 0
@@ -90,15 +111,6 @@ class Source:
         kind, feed = KIND_AND_FEED[address]
         moved = self.sent["hub"] - 1 if feed == FEED and kind is chain.EDGE else -1
         return chain.value(kind, ASSETS[feed], chain.start_price(feed) + moved, int(time.time()), self.slot)
-
-    async def rpc(self, request: web.Request) -> web.Response:
-        """``getGenesisHash`` and ``getMultipleAccounts``."""
-        call = orjson.loads(await request.read())
-        result: object = chain.GENESIS_HASH
-        if call["method"] == "getMultipleAccounts":
-            values = [self.value(address) for address in call["params"][0]]
-            result = {"context": {"slot": self.slot}, "value": values}
-        return web.Response(body=chain.reply(call["id"], result), content_type="application/json")
 
     async def pubsub(self, request: web.Request) -> web.WebSocketResponse:
         """Account subscriptions. Slot notifications are refused, as some nodes do, to keep them off the wire."""

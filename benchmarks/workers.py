@@ -8,23 +8,26 @@ import asyncio
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
 from benchmarks import relay
-from benchmarks.latency import CLIENTS, Child, Sizes, Spread, hub_numbers, one_round, subscribe, subscribers
-from benchmarks.report import Figure, Report, Table, Value, main
+from benchmarks.latency import (
+    CLIENTS,
+    Child,
+    Run,
+    Sizes,
+    Spread,
+    children,
+    hub_numbers,
+    one_round,
+    rows_of,
+    subscribe,
+    subscribers,
+)
+from benchmarks.report import Figure, Report, Table, main
 
 N_WORKERS = 2
-
-
-class Run(msgspec.Struct, frozen=True):
-    """One round through each."""
-
-    alone: Spread
-    workers: Spread
 
 
 def config_with_workers(directory: str, address: str, n_workers: int) -> str:
@@ -34,16 +37,9 @@ def config_with_workers(directory: str, address: str, n_workers: int) -> str:
 
 
 async def compare(repetitions: int, sizes: Sizes, n_clients: Sequence[int], directory: str) -> dict[int, list[Run]]:
-    """All rounds, by the number of subscribers."""
-    children: list[Child] = []
-
-    async def start(target: Callable[..., None], *arguments: object) -> tuple[Child, int]:
-        child = Child(target, *arguments)
-        children.append(child)
-        return child, await child.receive()
-
+    """All rounds with no worker and with some, by the number of subscribers."""
     runs: dict[int, list[Run]] = {count: [] for count in n_clients}
-    try:
+    async with children() as start:
         lines: list[tuple[Child, int]] = []
         for n_workers in (0, N_WORKERS):
             source, source_port = await start(relay.run_source)
@@ -59,27 +55,10 @@ async def compare(repetitions: int, sizes: Sizes, n_clients: Sequence[int], dire
                         await subscribe(clients)
                         spreads.append(await one_round(source, "hub", clients, hub_numbers, sizes))
                 runs[count].append(Run(*spreads))
-    finally:
-        for child in reversed(children):
-            await asyncio.to_thread(child.end)
     return runs
 
 
 COLUMNS = ("clients", "run", "hub p50", "workers p50", "p50 ratio", "hub p99", "workers p99", "p99 ratio", "lost")
-
-
-def rows_of(runs: dict[int, list[Run]]) -> tuple[tuple[Value, ...], ...]:
-    return tuple(
-        (
-            count,
-            number,
-            *(run.alone.p50, run.workers.p50, run.workers.p50 / run.alone.p50),
-            *(run.alone.p99, run.workers.p99, run.workers.p99 / run.alone.p99),
-            run.alone.lost + run.workers.lost,
-        )
-        for count, of in runs.items()
-        for number, run in enumerate(of, 1)
-    )
 
 
 def figures_of(runs: dict[int, list[Run]]) -> list[Figure]:
@@ -88,10 +67,10 @@ def figures_of(runs: dict[int, list[Run]]) -> list[Figure]:
     for count, of in runs.items():
         suffix = "" if count == 1 else f"_{count}_clients"
         figures += [
-            Figure(f"p50_ratio{suffix}", statistics.median(run.workers.p50 / run.alone.p50 for run in of), "x"),
-            Figure(f"p99_ratio{suffix}", statistics.median(run.workers.p99 / run.alone.p99 for run in of), "x"),
-            Figure(f"hub_p50{suffix}", statistics.median(run.alone.p50 for run in of), "us"),
-            Figure(f"workers_p50{suffix}", statistics.median(run.workers.p50 for run in of), "us"),
+            Figure(f"p50_ratio{suffix}", statistics.median(run.measured.p50 / run.beside.p50 for run in of), "x"),
+            Figure(f"p99_ratio{suffix}", statistics.median(run.measured.p99 / run.beside.p99 for run in of), "x"),
+            Figure(f"hub_p50{suffix}", statistics.median(run.beside.p50 for run in of), "us"),
+            Figure(f"workers_p50{suffix}", statistics.median(run.measured.p50 for run in of), "us"),
         ]
     return figures
 
