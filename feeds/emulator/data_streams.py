@@ -7,15 +7,16 @@ Prices are those of Chainlink's Doves leg. Reports come as JSON in binary frames
 import asyncio
 import hmac
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import orjson
 from aiohttp import WSMsgType, web
 
 from feeds.chainlink.data_streams import STREAM_ID, signed_headers
 from feeds.emulator.accounts import Held
-from feeds.emulator.faults import ActiveFault, Kind
 from feeds.emulator.oracles import CHAINLINK_LEG
 from feeds.emulator.report_signing import DonSigner
+from feeds.emulator.server import Server
 from feeds.emulator.world import Change, World
 
 ORIGINS = ("001", "002")
@@ -38,13 +39,13 @@ class _Socket:
         self.frames.put_nowait(frame)
 
 
-class StreamsServer:
+class StreamsServer(Server):
     """A host under a name, over a world that others share; ``key`` and ``secret`` are what clients sign with."""
 
+    ORACLE: ClassVar[str | None] = CHAINLINK_LEG
+
     def __init__(self, name: str, world: World, now_us: Callable[[], int], *, key: str, secret: str) -> None:
-        self.name = name
-        self._world = world
-        self._now_us = now_us
+        super().__init__(name, world, now_us)
         self._key = key
         self._secret = secret
         self._signer = DonSigner()
@@ -58,17 +59,9 @@ class StreamsServer:
         app.router.add_get("/api/v1/reports/latest", self._latest)
         app.router.add_get("/api/v1/ws", self._stream)
 
-    def _faults(self, *kinds: Kind) -> list[ActiveFault]:
-        active = self._world.faults.active(self._now_us(), *kinds)
-        return [fault for fault in active if fault.hits_endpoint(self.name) and CHAINLINK_LEG in fault.oracles]
-
     async def _admit(self, request: web.Request) -> None:
         """Slow down, refuse, and check the signature."""
-        for fault in self._faults("slow"):
-            await asyncio.sleep(fault.fault.delay_ms / 1_000)
-        for fault in self._faults("rate_limit"):
-            retry = {"Retry-After": str(fault.fault.retry_after_s)}
-            raise web.HTTPTooManyRequests(text='{"error": "rate limit exceeded"}', headers=retry)
+        await self._hold_up('{"error": "rate limit exceeded"}')
         told = request.headers.get("X-Authorization-Timestamp", "")
         at_ms = int(told) if told.isascii() and told.isdigit() and len(told) < 20 else 0
         url = f"http://host{request.raw_path}"
@@ -148,22 +141,11 @@ class StreamsServer:
         """Send a report for each change to the sockets that asked for its feed."""
         if not self._sockets or self._faults("half_open"):
             return
-        silent = self._faults("silent")
-        for change in changes:
-            if change.oracle != CHAINLINK_LEG or change.held is None or change.endpoint not in (None, self.name):
-                continue
-            if any(fault.hits(CHAINLINK_LEG, change.feed) for fault in silent):
-                continue
-            frame = self._broken(self.report(change.feed, change.held))
+        for feed, held in self._told(changes):
+            frame = self._broken(self.report(feed, held))
             for socket in self._sockets:
-                if change.feed in socket.feeds:
+                if feed in socket.feeds:
                     socket.put(frame)
-
-    def _broken(self, frame: bytes) -> bytes:
-        for fault in self._faults("malformed"):
-            if fault.strike(self.name):
-                return frame[: len(frame) // 2]
-        return frame
 
     @property
     def sockets(self) -> int:

@@ -4,8 +4,8 @@ Prices are those of Edge's own leg. The key is wanted as it is in ``Authorizatio
 of an HTTP host: slow, rate_limit, unauthorized, not_entitled (the feed is left out), malformed, disconnect.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import orjson
 from aiohttp import web
@@ -13,20 +13,20 @@ from aiohttp import web
 from feeds.edge.messages import EdgePrice
 from feeds.emulator.accounts import EXPO
 from feeds.emulator.edge_signing import EdgeSigner
-from feeds.emulator.faults import ActiveFault, Kind
 from feeds.emulator.oracles import EDGE
+from feeds.emulator.server import Server
 from feeds.emulator.world import Change, World
 
 _SPREAD_PPM = 20
 
 
-class EdgeServer:
+class EdgeServer(Server):
     """A host under a name, over a world that others share. With ``key`` every route wants it."""
 
+    ORACLE: ClassVar[str | None] = EDGE
+
     def __init__(self, name: str, world: World, now_us: Callable[[], int], *, key: str | None = None) -> None:
-        self.name = name
-        self._world = world
-        self._now_us = now_us
+        super().__init__(name, world, now_us)
         self._key = key
         self._signer = EdgeSigner()
 
@@ -43,16 +43,8 @@ class EdgeServer:
     async def close(self) -> None:
         """Nothing is kept open."""
 
-    def _faults(self, *kinds: Kind) -> list[ActiveFault]:
-        active = self._world.faults.active(self._now_us(), *kinds)
-        return [fault for fault in active if fault.hits_endpoint(self.name) and EDGE in fault.oracles]
-
     async def _admit(self, request: web.Request) -> None:
-        for fault in self._faults("slow"):
-            await asyncio.sleep(fault.fault.delay_ms / 1_000)
-        for fault in self._faults("rate_limit"):
-            retry = {"Retry-After": str(fault.fault.retry_after_s)}
-            raise web.HTTPTooManyRequests(text='{"error": "rate limit exceeded"}', headers=retry)
+        await self._hold_up('{"error": "rate limit exceeded"}')
         wrong = self._key is not None and request.headers.get("Authorization") != self._key
         if wrong or self._faults("unauthorized"):
             raise web.HTTPUnauthorized(text='{"error": "unauthorized"}')
@@ -93,7 +85,4 @@ class EdgeServer:
         return self._answer(self._signer.single(price))
 
     def _answer(self, body: bytes) -> web.Response:
-        for fault in self._faults("malformed"):
-            if fault.strike(self.name):
-                body = body[: len(body) // 2]
-        return web.Response(body=body, content_type="application/json")
+        return web.Response(body=self._broken(body), content_type="application/json")

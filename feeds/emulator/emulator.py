@@ -22,6 +22,7 @@ from feeds.emulator.evm import EvmServer
 from feeds.emulator.faults import Fault, FaultBook, check_target, load_script, parse_faults
 from feeds.emulator.hermes import HermesServer
 from feeds.emulator.pro import ProServer
+from feeds.emulator.server import Server
 from feeds.emulator.solana import SolanaServer
 from feeds.emulator.tape import Playback, Tape, read_tape, utc_text
 from feeds.emulator.walk import MANNERS, Point, path_of, walk
@@ -283,7 +284,7 @@ class Emulator:
         )
 
     @property
-    def _servers(self) -> tuple[SolanaServer | HermesServer | EdgeServer | StreamsServer | ProServer | EvmServer, ...]:
+    def _servers(self) -> tuple[Server, ...]:
         """In the order of their ports: those that came later to the emulator stand last."""
         edge, streams = self.edge, self.streams
         return (*self.rpc, *self.hermes, *edge[:1], *streams[:1], *self.pro, *self.evm, *edge[1:], *streams[1:])

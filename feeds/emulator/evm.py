@@ -6,14 +6,15 @@ what the link is tested against; this one plays the world's prices, and what Anv
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar
 
 import msgspec
 import orjson
 from aiohttp import WSMsgType, web
 
 from feeds.emulator.accounts import Held
-from feeds.emulator.faults import ActiveFault, Kind
 from feeds.emulator.oracles import STORE
+from feeds.emulator.server import Server
 from feeds.emulator.world import Change, World
 from feeds.evm_addresses import SEQUENCERS
 from feeds.signatures import keccak256
@@ -200,17 +201,17 @@ def _addresses(wanted: object) -> frozenset[str]:
     return frozenset(one.lower() for one in ([address] if isinstance(address, str) else address))
 
 
-class EvmServer:
+class EvmServer(Server):
     """A node's websocket under a name, over a world that others share; the path names the chain id.
 
     Each chain has the proxies of the world's catalogue, with the prices of Chainlink's store, a block for each, and a
     sequencer that is up where it has one.
     """
 
+    ORACLE: ClassVar[str | None] = STORE
+
     def __init__(self, name: str, world: World, now_us: Callable[[], int]) -> None:
-        self.name = name
-        self._world = world
-        self._now_us = now_us
+        super().__init__(name, world, now_us)
         self.nodes = {chain_id: self._node(chain_id) for chain_id in world.catalogue.proxies}
         self._sockets: dict[object, asyncio.Queue[str | None]] = {}
 
@@ -228,15 +229,8 @@ class EvmServer:
         """Add the websocket of each chain."""
         app.router.add_get("/{chain_id:[0-9]+}", self._socket)
 
-    def _faults(self, *kinds: Kind) -> list[ActiveFault]:
-        active = self._world.faults.active(self._now_us(), *kinds)
-        return [fault for fault in active if fault.hits_endpoint(self.name) and STORE in fault.oracles]
-
     async def _socket(self, request: web.Request) -> web.StreamResponse:
-        for fault in self._faults("slow"):
-            await asyncio.sleep(fault.fault.delay_ms / 1_000)
-        for fault in self._faults("rate_limit"):
-            raise web.HTTPTooManyRequests(headers={"Retry-After": str(fault.fault.retry_after_s)})
+        await self._hold_up()
         if self._faults("unauthorized"):
             raise web.HTTPUnauthorized
         node = self.nodes.get(int(request.match_info["chain_id"]))
@@ -272,17 +266,13 @@ class EvmServer:
 
     def tell(self, changes: Sequence[Change]) -> None:
         """A block for each new price, on each chain."""
-        silent, deaf = self._faults("silent"), bool(self._faults("half_open"))
-        for change in changes:
-            if change.oracle != STORE or change.held is None or change.endpoint not in (None, self.name):
-                continue
-            if any(fault.hits(STORE, change.feed) for fault in silent):
-                continue
+        deaf = bool(self._faults("half_open"))
+        for feed, held in self._told(changes):
             for chain_id, node in self.nodes.items():
-                proxy = self._world.catalogue.proxies[chain_id].get(change.feed)
-                for session, text in () if proxy is None else self._transmitted(node, proxy, change.held):
+                proxy = self._world.catalogue.proxies[chain_id].get(feed)
+                for session, text in () if proxy is None else self._transmitted(node, proxy, held):
                     if not deaf:
-                        self._put(session, self._broken(text))
+                        self._put(session, self._broken(text.encode()).decode())
 
     def play(self, chain_id: int, what: Callable[[EvmNode], list[tuple[object, str]]]) -> None:
         """Let something happen on a chain, and tell its sessions."""
@@ -291,12 +281,6 @@ class EvmServer:
 
     def _transmitted(self, node: EvmNode, proxy: str, held: Held) -> list[tuple[object, str]]:
         return node.transmit(proxy, held.mantissa, held.publish_s, max(held.publish_s, self._now_us() // 1_000_000))
-
-    def _broken(self, text: str) -> str:
-        for fault in self._faults("malformed"):
-            if fault.strike(self.name):
-                return text[: len(text) // 2]
-        return text
 
     @property
     def sockets(self) -> int:

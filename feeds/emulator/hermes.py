@@ -9,6 +9,7 @@ import base64
 import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import ClassVar
 from urllib.parse import parse_qsl
 
 import orjson
@@ -16,9 +17,9 @@ from aiohttp import web
 from msgspec.structs import replace
 
 from feeds.emulator.accounts import EXPO, Held
-from feeds.emulator.faults import ActiveFault, Kind
 from feeds.emulator.oracles import HERMES
 from feeds.emulator.pyth_signing import simulated_signer, stranger
+from feeds.emulator.server import Server
 from feeds.emulator.world import Change, World
 from feeds.pyth.accumulator import PriceMessage, encode_price
 
@@ -145,13 +146,13 @@ class _Stream:
             self.events.put_nowait(None)
 
 
-class HermesServer:
+class HermesServer(Server):
     """A host under a name, over a world that others share. With ``key`` price routes want ``Authorization: Bearer``."""
 
+    ORACLE: ClassVar[str | None] = HERMES
+
     def __init__(self, name: str, world: World, now_us: Callable[[], int], *, key: str | None = None) -> None:
-        self.name = name
-        self._world = world
-        self._now_us = now_us
+        super().__init__(name, world, now_us)
         self._key = key
         self._streams: set[_Stream] = set()
         self._streaming = asyncio.Event()
@@ -167,10 +168,6 @@ class HermesServer:
             app.router.add_get(f"{prefix}/live", self._live)
             app.router.add_get(f"{prefix}/ready", self._live)
 
-    def _faults(self, *kinds: Kind) -> list[ActiveFault]:
-        active = self._world.faults.active(self._now_us(), *kinds)
-        return [fault for fault in active if fault.hits_endpoint(self.name) and HERMES in fault.oracles]
-
     @property
     def _feeds(self) -> list[str]:
         return [feed for feed, oracle in self._world.keys if oracle == HERMES]
@@ -179,11 +176,7 @@ class HermesServer:
 
     async def _admit(self, request: web.Request) -> tuple[_Query, list[str]]:
         """Slow down, refuse, check the key, and read the query: the ids that exist."""
-        for fault in self._faults("slow"):
-            await asyncio.sleep(fault.fault.delay_ms / 1_000)
-        for fault in self._faults("rate_limit"):
-            retry = {"Retry-After": str(fault.fault.retry_after_s)}
-            raise web.HTTPTooManyRequests(text="Rate limit exceeded", headers=retry)
+        await self._hold_up("Rate limit exceeded")
         if self._faults("unauthorized") or not self._has_key(request):
             raise web.HTTPUnauthorized(text="unauthorized")
         query = _Query(request.query_string)
@@ -253,15 +246,9 @@ class HermesServer:
         """Send events for changes, one for each slot, and comments to streams that were idle for 15 s."""
         if self._faults("half_open"):
             return
-        silent = self._faults("silent")
         by_slot: dict[int, list[tuple[str, Held]]] = {}
-        for change in changes:
-            if change.oracle != HERMES or change.held is None or change.endpoint not in (None, self.name):
-                continue
-            if not any(fault.hits(HERMES, change.feed) for fault in silent):
-                by_slot.setdefault(change.held.price_slot, []).append(
-                    (self._world.catalogue.assets[change.feed].hermes_id, change.held)
-                )
+        for feed, held in self._told(changes):
+            by_slot.setdefault(held.price_slot, []).append((self._world.catalogue.assets[feed].hermes_id, held))
         now_us = self._now_us()
         for stream in self._streams:
             stream.sent_us = min(stream.sent_us, now_us)  # the clock may have been stepped back
@@ -292,12 +279,6 @@ class HermesServer:
                 first = self._first_told.setdefault(fault.number, {})
                 prices = [(feed_id, first.setdefault(feed_id, held)) for feed_id, held in prices]
         return price_update(tuple(prices), query.encoding, parsed=query.flags["parsed"], forged=forged)
-
-    def _broken(self, frame: bytes) -> bytes:
-        for fault in self._faults("malformed"):
-            if fault.strike(self.name):
-                return frame[: len(frame) // 2]
-        return frame
 
     @property
     def streams(self) -> int:

@@ -9,15 +9,16 @@ import asyncio
 import hmac
 from base64 import b64encode
 from collections.abc import Callable, Sequence
+from typing import ClassVar
 
 import msgspec
 import orjson
 from aiohttp import WSMsgType, web
 
 from feeds.emulator.accounts import EXPO, Held
-from feeds.emulator.faults import ActiveFault, Kind
 from feeds.emulator.oracles import LAZER
 from feeds.emulator.pro_signing import simulated_signer, stranger
+from feeds.emulator.server import Server
 from feeds.emulator.world import Change, World
 from feeds.pyth.lazer import CHANNELS, Format, Lazer, LazerFeed
 
@@ -99,13 +100,13 @@ class _Socket:
             self.frames.put_nowait(None)
 
 
-class ProServer:
+class ProServer(Server):
     """A host under a name, over a world that others share; ``key`` is the token that it wants."""
 
+    ORACLE: ClassVar[str | None] = LAZER
+
     def __init__(self, name: str, world: World, now_us: Callable[[], int], *, key: str) -> None:
-        self.name = name
-        self._world = world
-        self._now_us = now_us
+        super().__init__(name, world, now_us)
         self._key = key
         self._sockets: set[_Socket] = set()
         self._first_told: dict[tuple[object, ...], tuple[int, list[LazerFeed]]] = {}
@@ -116,17 +117,9 @@ class ProServer:
         app.router.add_get("/v1/stream", self._stream)
         app.router.add_get("/v1/prices/stream", self._stream)
 
-    def _faults(self, *kinds: Kind) -> list[ActiveFault]:
-        active = self._world.faults.active(self._now_us(), *kinds)
-        return [fault for fault in active if fault.hits_endpoint(self.name) and LAZER in fault.oracles]
-
     async def _admit(self, request: web.Request) -> None:
         """Slow down, refuse, and check the token: a header, a second subprotocol or a query."""
-        for fault in self._faults("slow"):
-            await asyncio.sleep(fault.fault.delay_ms / 1_000)
-        for fault in self._faults("rate_limit"):
-            retry = {"Retry-After": str(fault.fault.retry_after_s)}
-            raise web.HTTPTooManyRequests(text="too many requests", headers=retry)
+        await self._hold_up("too many requests")
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         offered = [one.strip() for one in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
         if scheme.lower() != "bearer":
@@ -265,12 +258,6 @@ class ProServer:
             return data
         changed = [msgspec.structs.replace(feed, price=(feed.price or 0) + 1) for feed in feeds]
         return data[: -len(_payload(data))] + _payload(signer.message(form, timestamp_us, channel, changed))
-
-    def _broken(self, frame: bytes) -> bytes:
-        for fault in self._faults("malformed"):
-            if fault.strike(self.name):
-                return frame[: len(frame) // 2]
-        return frame
 
     @property
     def sockets(self) -> int:

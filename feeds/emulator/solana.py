@@ -17,7 +17,8 @@ from zstandard import ZstdCompressor
 
 from feeds.addresses import GENESIS_HASHES
 from feeds.emulator.accounts import LIVE_LIMITS, Held, encode_price
-from feeds.emulator.faults import ActiveFault, Kind
+from feeds.emulator.faults import ActiveFault
+from feeds.emulator.server import Server
 from feeds.emulator.world import SYSTEM_PROGRAM, AccountState, Change, World, slot_at
 
 VERSION = "2.3.6"
@@ -129,7 +130,7 @@ class Subscriber:
                 return
 
 
-class SolanaServer:
+class SolanaServer(Server):
     """An endpoint under a name, over a world that others share.
 
     Args:
@@ -140,9 +141,7 @@ class SolanaServer:
     """
 
     def __init__(self, name: str, world: World, now_us: Callable[[], int], *, genesis_hash: str | None = None) -> None:
-        self.name = name
-        self._world = world
-        self._now_us = now_us
+        super().__init__(name, world, now_us)
         self._genesis = genesis_hash or GENESIS_HASHES["mainnet-beta"]
         self._subscribers: set[Subscriber] = set()
         self._last_subscription = 0
@@ -165,17 +164,11 @@ class SolanaServer:
         app.router.add_post("/", self._post)
         app.router.add_get("/", self._websocket)
 
-    # Faults.
-
-    def _faults(self, *kinds: Kind) -> list[ActiveFault]:
-        return [fault for fault in self._world.faults.active(self._now_us(), *kinds) if fault.hits_endpoint(self.name)]
-
     # HTTP.
 
     async def _post(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
-        for fault in self._faults("slow"):
-            await asyncio.sleep(fault.fault.delay_ms / 1_000)
+        await self._slow_down()
         for fault in self._faults("rate_limit"):
             if fault.fault.mode != "rpc":
                 retry = {"Retry-After": str(fault.fault.retry_after_s)}
