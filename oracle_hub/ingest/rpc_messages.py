@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 import orjson
 
-from oracle_hub.core.source import Condition, Frame
+from oracle_hub.core.source import Account, Condition, Frame
 
 MAX_SLOT = 2**63 - 1
 SYSTEM_PROGRAM = "11111111111111111111111111111111"
@@ -61,6 +61,39 @@ class Notification(msgspec.Struct, gc=False):
     params: _Params
 
 
+def snapshot_of(result: object, count: int) -> tuple[int, list[object]]:
+    """Slot and values of an answer to ``getMultipleAccounts`` for so many addresses.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        if not isinstance(result, dict):
+            raise TypeError
+        slot, values = result["context"]["slot"], result["value"]
+        if type(slot) is not int or not 0 <= slot <= MAX_SLOT or len(values) != count:
+            raise ValueError
+    except (KeyError, TypeError, ValueError):
+        raise ValueError(f"getMultipleAccounts answered without context.slot and {count} values") from None
+    return slot, values
+
+
+def state_of(pubkey: str, value: object, slot: int) -> Account | int:
+    """One of these values: an account, or the slot at which there is none.
+
+    Raises:
+        ValueError: it is no account.
+    """
+    if value is None:
+        return slot
+    try:
+        decoded = msgspec.convert(value, AccountValue)
+        content = decoded.content()
+    except NOT_A_NOTIFICATION as error:
+        raise ValueError(f"account {pubkey} in a snapshot: {plain_text(error)}") from None
+    return Account(pubkey, decoded.owner, slot, content) if content or decoded.owner != SYSTEM_PROGRAM else slot
+
+
 class Problem(msgspec.Struct, frozen=True):
     """Why a request has no result."""
 
@@ -69,6 +102,8 @@ class Problem(msgspec.Struct, frozen=True):
     retry_after_us: int = 0
     behind: bool = False
     """The node answered that it has not reached the slot asked for."""
+    down: bool = False
+    """There was no answer, or none of the node's own (HTTP 5xx)."""
 
 
 decode_notification = msgspec.json.Decoder(Notification).decode
@@ -78,6 +113,12 @@ NOT_A_NOTIFICATION = (msgspec.MsgspecError, ValueError, RecursionError)
 def call(request_id: int, method: str, params: Sequence[object] = ()) -> bytes:
     """One JSON-RPC 2.0 request."""
     return orjson.dumps({"jsonrpc": "2.0", "id": request_id, "method": method, "params": list(params)})
+
+
+def subscribe_text(request_id: int, pubkey: str, commitment: str) -> str:
+    """``accountSubscribe``, put together by hand: there is one for each account at each attempt to connect."""
+    config = f'{{"encoding":"base64","commitment":"{commitment}"}}'
+    return f'{{"jsonrpc":"2.0","id":{request_id},"method":"accountSubscribe","params":["{pubkey}",{config}]}}'
 
 
 def snapshot_call(request_id: int, pubkeys: Sequence[str], commitment: str, min_slot: int) -> bytes:
@@ -124,22 +165,23 @@ def http_result(frame: Frame, secrets: Sequence[str]) -> object | Problem:
     """The ``result`` member of an answer over HTTP, or why there is none."""
     after_us = frame.retry_after_ms * 1_000
     if frame.status == 0:
-        return Problem(Condition.LOST, f"no answer: {plain_text(frame.data, secrets)}", after_us)
+        return Problem(Condition.LOST, f"no answer: {plain_text(frame.data, secrets)}", after_us, down=True)
     if frame.status in (401, 403):
         text = f"HTTP {frame.status}, key refused or not entitled: {plain_text(frame.data, secrets)}"
         return Problem(Condition.NOT_ENTITLED, text, after_us)
     if frame.status == 429:
         return Problem(Condition.RATE_LIMITED, f"HTTP 429: {plain_text(frame.data, secrets)}", after_us)
+    down = frame.status >= 500
     try:
         message = orjson.loads(frame.data)
     except orjson.JSONDecodeError:
         text = f"HTTP {frame.status}, not JSON: {plain_text(frame.data[:100], secrets)}"
-        return Problem(Condition.LOST, text, after_us)
+        return Problem(Condition.LOST, text, after_us, down=down)
     if isinstance(message, dict):
         if message.get("error") is not None:
             problem = rpc_problem(message["error"], secrets)
-            return msgspec.structs.replace(problem, retry_after_us=after_us)
+            return msgspec.structs.replace(problem, retry_after_us=after_us, down=down)
         if frame.status == 200 and "result" in message:
             result: object = message["result"]
             return result
-    return Problem(Condition.LOST, f"HTTP {frame.status} without a result", after_us)
+    return Problem(Condition.LOST, f"HTTP {frame.status} without a result", after_us, down=down)

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import msgspec
 
 from oracle_hub.core.source import AccountReader
+from oracle_hub.ingest.backoff import retry_us
 
 NEVER = 2**63 - 1
 
@@ -170,8 +171,25 @@ class RpcLimits(msgspec.Struct, frozen=True):
     reply_us: int = 15_000_000
     """A subscribe request must be answered within this."""
     first_retry_us: int = 500_000
+    down_retry_us: int = 5_000_000
+    """At most, while HTTP does not answer: an endpoint that comes back is to be used again within seconds."""
     max_retry_us: int = 30_000_000
+    """At most, while it answers and refuses."""
     refused_retry_us: int = 60_000_000
     """Wait after a refused key or a wrong cluster."""
     fetch_timeout_ms: int = 5_000
     deaths_before_reconnect: int = 3
+    left_subscriptions: int = 1_024
+    """So many that were given up are remembered at least, since news of them may be on its way."""
+
+    def request_retry_us(self, attempt: int, down: bool) -> int:
+        """How long to wait before a request is made again; ``attempt`` failures were before this one."""
+        return retry_us(attempt, self.first_retry_us, self.down_retry_us if down else self.max_retry_us)
+
+    def remembered(self, left: set[int], n_watches: int) -> set[int]:
+        """Of subscriptions that were given up the last ones, as many as there are accounts, once they are twice that.
+
+        Nodes number subscriptions upwards.
+        """
+        bound = max(self.left_subscriptions, n_watches)
+        return left if len(left) <= 2 * bound else set(sorted(left)[-bound:])

@@ -40,7 +40,6 @@ from oracle_hub.ingest.rpc_messages import (
     MAX_SLOT,
     NOT_A_NOTIFICATION,
     SYSTEM_PROGRAM,
-    AccountValue,
     Problem,
     call,
     decode_notification,
@@ -49,6 +48,9 @@ from oracle_hub.ingest.rpc_messages import (
     rpc_problem,
     secrets_of,
     snapshot_call,
+    snapshot_of,
+    state_of,
+    subscribe_text,
 )
 from oracle_hub.ingest.rpc_watch import CONFIGURED, NEVER, Request, RequestKind, RpcLimits, Watch, gone, wanted_by
 
@@ -139,18 +141,17 @@ class SolanaRpc:
         self._slots_request = self._next_id()
         slots = Send(call(self._slots_request, "slotSubscribe").decode())
         watching = self.reconcile(now_us)
-        effects.extend(effect for effect in watching if isinstance(effect, Fetch))
-        effects.append(slots)
-        effects.extend(effect for effect in watching if not isinstance(effect, Fetch))
-        return effects
+        fetches = [effect for effect in watching if isinstance(effect, Fetch)]  # they stand at the end
+        return [*effects, *fetches, slots, *watching[: len(watching) - len(fetches)]]
 
     def reconcile(self, now_us: int, moved: Collection[str] | None = None) -> list[Effect]:
         """Compare what the readers want with what is watched; subscribe and read what is new, drop what is gone.
 
         Called on every Solana link after any reader returned ``Rewatch``; only for addresses that ``moved``, if known.
         """
-        only = moved if self._watches else None
+        only = None if (anew := not self._watches) else moved
         wanted, effects = wanted_by(self._transports, only), list[Effect]()
+        silences: dict[tuple[AccountReader, ...], int] = {}  # a few combinations of readers, thousands of accounts
         for pubkey in gone(self._watches, wanted, only):
             effects.extend(self._drop_subscription(self._watches.pop(pubkey)))
             self._cluster.drop(pubkey)
@@ -160,14 +161,20 @@ class SolanaRpc:
         for pubkey in sorted(wanted):
             watch = self._watches.get(pubkey)
             if watch is None:
-                self._watches[pubkey] = watch = Watch(pubkey, wanted[pubkey], self._silence(wanted[pubkey]), now_us)
+                readers = wanted[pubkey]
+                silence_us = silences.get(readers) or silences.setdefault(readers, self._silence(readers))
+                self._watches[pubkey] = watch = Watch(pubkey, readers, silence_us, now_us)
                 effects.append(self._subscribe(watch, now_us))
                 new.append(pubkey)
             elif watch.readers != wanted[pubkey]:
                 watch.read_by(wanted[pubkey])
                 new.append(pubkey)
         effects.extend(self._snapshot("snapshot", new, now_us))
-        if only is None:
+        if anew and not self._well_again:  # as below without looking at each of thousands: nothing else can be due
+            first_us = now_us + min(self._limits.reply_us, self._limits.transport_silence_us, *silences.values())
+            due_us = [first_us, *(due_us for due_us, _ in self._retries)]
+            self._deadline_us = min(due_us if new else [*due_us, self._snapshot_us])
+        elif only is None:
             self._rearm(now_us)
         else:  # too early does no harm
             soon_us = 0 if self._well_again or self._retries else min(self._limits.reply_us, self._limits.probe_gap_us)
@@ -337,11 +344,11 @@ class SolanaRpc:
         watch.requested_us = now_us
         watch.retry_us = NEVER
         self._by_request[watch.request_id] = watch
-        config = {"encoding": "base64", "commitment": self._commitment}
-        return Send(call(watch.request_id, "accountSubscribe", [watch.pubkey, config]).decode())
+        return Send(subscribe_text(watch.request_id, watch.pubkey, self._commitment))
 
     def _unsubscribe(self, subscription: int) -> Send:
         self._left.add(subscription)
+        self._left = self._limits.remembered(self._left, len(self._watches))
         return Send(call(self._next_id(), "accountUnsubscribe", [subscription]).decode())
 
     def _drop_subscription(self, watch: Watch) -> list[Effect]:
@@ -366,15 +373,10 @@ class SolanaRpc:
         if request.kind == "genesis":
             return self._genesis(request, result, received_us)
         try:
-            if not isinstance(result, dict):
-                raise TypeError
-            slot, values = result["context"]["slot"], result["value"]
-            if type(slot) is not int or not 0 <= slot <= MAX_SLOT or len(values) != len(request.keys):
-                raise ValueError
-        except (KeyError, TypeError, ValueError):
-            reason = f"getMultipleAccounts answered without context.slot and {len(request.keys)} values"
-            problem = Problem(Condition.LOST, reason)
-            return [*self._malformed(reason, received_us), *self._failed(request, problem, received_us)]
+            slot, values = snapshot_of(result, len(request.keys))
+        except ValueError as error:
+            problem = Problem(Condition.LOST, str(error))
+            return [*self._malformed(problem.text, received_us), *self._failed(request, problem, received_us)]
         self._max_slot = max(self._max_slot, slot)
         self._behind = 0
         again = () if self._cluster.note(slot, received_us) else self._ask("genesis", (), received_us)
@@ -388,17 +390,11 @@ class SolanaRpc:
     def _snapshot_value(
         self, watch: Watch, value: object, slot: int, request: Request, received_us: int
     ) -> Sequence[Output]:
-        content = b""
-        state: Account | int = slot
-        if value is not None:
-            try:
-                decoded = msgspec.convert(value, AccountValue)
-                content = decoded.content()
-            except NOT_A_NOTIFICATION as error:
-                reason = f"account {watch.pubkey} in a snapshot: {plain_text(error)}"
-                return self._malformed(reason, received_us, watch.sources)
-            if content or decoded.owner != SYSTEM_PROGRAM:
-                state = Account(watch.pubkey, decoded.owner, slot, content)
+        try:
+            state = state_of(watch.pubkey, value, slot)
+        except ValueError as error:
+            return self._malformed(str(error), received_us, watch.sources)
+        content = b"" if isinstance(state, int) else state.data
         if slot > watch.slot:
             if content != watch.data:
                 watch.heard_us = received_us
@@ -450,7 +446,7 @@ class SolanaRpc:
         return [*output, Reconnect("wrong cluster", self._limits.refused_retry_us // 1_000)]
 
     def _failed(self, request: Request, problem: Problem, received_us: int) -> list[Output]:
-        delay_us = retry_us(request.attempt, self._limits.first_retry_us, self._limits.max_retry_us)
+        delay_us = self._limits.request_retry_us(request.attempt, problem.down)
         output: list[Output] = []
         if problem.behind:
             self._behind += 1
