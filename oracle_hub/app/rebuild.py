@@ -17,6 +17,7 @@ from oracle_hub.journal.records import Gap as JournalGap
 from oracle_hub.stream.messages import feed_entry, view
 
 POINTS_PER_WRITE = 5_000
+NOTHING = "nothing to rebuild from: the journal holds no step of a run"
 
 
 class RebuildReport(msgspec.Struct):
@@ -91,7 +92,7 @@ class Rebuilder:
         """Write what is left, and say what was done."""
         report, builder = self.report, self._builder
         if builder is None:
-            raise JournalError("nothing to rebuild from: the journal holds no step of a run")
+            raise JournalError(NOTHING)
         self._flush()
         report.to_us = builder.watermark_us
         report.gaps, report.mismatches = len(self._gaps), len(self._replayer.report.mismatches)
@@ -160,7 +161,11 @@ def rebuild(
     strict: bool = True,
     progress: Callable[[int], None] = lambda now_us: None,
 ) -> RebuildReport:
-    """Rebuild from records; ``progress`` is called with the time that was reached."""
+    """Rebuild from records; ``progress`` is called with the time that was reached.
+
+    Raises:
+        JournalError: as :meth:`Rebuilder.take`, or there is :data:`NOTHING`.
+    """
     rebuilder = Rebuilder(store, strict=strict)
     for record in records:
         rebuilder.take(record)

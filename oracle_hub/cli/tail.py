@@ -4,7 +4,9 @@ import argparse
 import asyncio
 import contextlib
 import os
+import sys
 import time
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,7 @@ def stream_url(url: str) -> str:
 
 async def _follow(options: argparse.Namespace) -> None:
     url = stream_url(hub_address(options.url, "--url"))
-    view = _View(live=not options.json)
+    view = _View(as_json=options.json)
     async with await _connected(url) as socket:
         try:
             await _show(socket, url, options, view)
@@ -98,7 +100,6 @@ async def _show(socket: ClientConnection, url: str, options: argparse.Namespace,
             seen += message.get("type") == "update"
             if options.count is not None and seen >= options.count:
                 break
-    view.end()
 
 
 def _check_subscribed(message: dict[str, Any], url: str) -> None:
@@ -109,41 +110,55 @@ def _check_subscribed(message: dict[str, Any], url: str) -> None:
 
 
 class _View:
-    """The table on the terminal, or the bare messages."""
+    """The table on a terminal; a line for each decision in a file or pipe; or the bare messages."""
 
-    def __init__(self, *, live: bool) -> None:
+    def __init__(self, *, as_json: bool) -> None:
         self._console = console()
+        self._as_json = as_json
         self._feeds: dict[str, dict[str, Any]] = {}
         self._title = ""
-        self._live = Live(console=self._console, refresh_per_second=8) if live else None
+        shows_table = self._console.is_terminal and not as_json
+        self._live = Live(console=self._console, refresh_per_second=8) if shows_table else None
         self.screen: contextlib.AbstractContextManager[object] = self._live or contextlib.nullcontext()
         self._offset_us: int | None = None
 
     def take(self, message: dict[str, Any], text: str) -> None:
-        if self._live is None:
+        if self._as_json:
             print(text, flush=True)
             return
         kind = message.get("type")
+        stamp_us = message.get("sent_us") or message.get("server_time_us")
+        if stamp_us:
+            offset_us = time.time_ns() // 1_000 - stamp_us
+            self._offset_us = offset_us if self._offset_us is None else min(self._offset_us, offset_us)
         if kind == "hello":
             simulated = "  SIMULATED: not the market" if message.get("simulated") else ""
             self._title = f"oracle-hub {message['instance'][:8]}  epoch {message['epoch']}{simulated}"
+            if self._live is None:
+                print(self._title, flush=True)
         elif kind == "subscribed":
             for rejected in message.get("rejected", ()):
                 self._console.print(f"{rejected['feed']}: {rejected['code']}", style="red")
         elif kind in ("snapshot", "update"):
             self._feeds.update({feed["feed"]: feed for feed in message["feeds"]})
+            if self._live is None:
+                self._print(message)
         elif kind == "goaway":
             self._console.print(f"the hub goes away: {message.get('reason')}", style="yellow")
-        stamp_us = message.get("sent_us") or message.get("server_time_us")
-        if stamp_us:
-            offset_us = time.time_ns() // 1_000 - stamp_us
-            self._offset_us = offset_us if self._offset_us is None else min(self._offset_us, offset_us)
-        self._live.update(self._table())
+        if self._live is not None:
+            self._live.update(self._table())
 
-    def end(self) -> None:
-        """End the last line, which a terminal's table does by itself."""
-        if self._live is not None and not self._console.is_terminal:
-            self._console.line()
+    def _print(self, message: dict[str, Any]) -> None:
+        """A line for each feed of a message, as it stood when the hub sent it: by that time, which begins the line."""
+        sent_us = message["sent_us"]
+        at = datetime.fromtimestamp(sent_us / 1e6, UTC).strftime("%H:%M:%S.%f")[:-3]
+        for feed in message["feeds"]:
+            print(at, *self._cells(feed, sent_us), sep="  ")
+        sys.stdout.flush()
+
+    def _now_us(self) -> int:
+        """The hub's clock, as far as messages told it."""
+        return time.time_ns() // 1_000 - (self._offset_us or 0)
 
     def draw(self, path: str) -> None:
         """Write the table as an SVG."""
@@ -153,27 +168,32 @@ class _View:
             canvas.save_svg(path, title="oracle-hub tail")
 
     def _table(self) -> Table:
-        now_us = time.time_ns() // 1_000 - (self._offset_us or 0)
+        now_us = self._now_us()
         table = Table(title=self._title, title_style="bold magenta" if "SIMULATED" in self._title else "bold")
         for column in ("feed", "state", "price", "source", "rule", "reason", "age s", "lease s", "inputs"):
             table.add_column(column, justify="right" if column in ("price", "age s", "lease s") else "left")
-        for name, feed in self._feeds.items():
-            until_us = feed.get("valid_until_us")
-            over = until_us is not None and until_us <= now_us
-            state = "none" if over else feed["state"]
-            price = None if over or feed["price"] is None else decimal_text(int(feed["price"]), feed["expo"])
-            table.add_row(
-                name,
-                f"[{STYLES[state]}]{state}[/]",
-                price or "—",
-                feed["source"] or "—",
-                feed["rule"] or "—",
-                "lease over" if over else feed["reason"],
-                _seconds(now_us - feed["publish_time_us"]) if feed.get("publish_time_us") else "—",
-                _seconds(until_us - now_us) if until_us and not over else "—",
-                "  ".join(f"{source} {entry['status']}" for source, entry in feed.get("inputs", {}).items()),
-            )
+        for feed in self._feeds.values():
+            name, state, *others = self._cells(feed, now_us)
+            table.add_row(name, f"[{STYLES[state]}]{state}[/]", *others)
         return table
+
+    @staticmethod
+    def _cells(feed: dict[str, Any], now_us: int) -> tuple[str, ...]:
+        """A feed at an instant of the hub's clock, by column."""
+        until_us = feed.get("valid_until_us")
+        over = until_us is not None and until_us <= now_us
+        price = None if over or feed["price"] is None else decimal_text(int(feed["price"]), feed["expo"])
+        return (
+            feed["feed"],
+            "none" if over else feed["state"],
+            price or "—",
+            feed["source"] or "—",
+            feed["rule"] or "—",
+            "lease over" if over else feed["reason"],
+            _seconds(now_us - feed["publish_time_us"]) if feed.get("publish_time_us") else "—",
+            _seconds(until_us - now_us) if until_us and not over else "—",
+            "  ".join(f"{source} {entry['status']}" for source, entry in feed.get("inputs", {}).items()),
+        )
 
 
 def _seconds(us: int) -> str:

@@ -176,7 +176,7 @@ def parse(text: str, *, origin: str) -> Script:
         IncidentError: one line that names the file, the place and what is wrong.
     """
     try:
-        script = msgspec.convert(tomllib.loads(text), Script)
+        script = msgspec.convert(tomllib.loads(text.removeprefix("\ufeff")), Script)  # as editors of Windows write it
     except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
         raise IncidentError(f"{origin}: {error}") from None
     try:

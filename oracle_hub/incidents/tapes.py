@@ -30,7 +30,7 @@ def _series(script: Script, one: Series, tape: Tape, directory: Path) -> Series:
     path = directory / tape.file
     points: list[Point] = []
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(line for line in file if not line.startswith("#"))
             for row in rows:
                 at_s = (int(row[tape.stamp_ms]) * 1_000 - script.start_us) / 1e6

@@ -56,6 +56,7 @@ def test_nothing_is_proved_by_an_empty_journal(
     told = capsys.readouterr()
     assert told.out == ""
     assert told.err.startswith(f"oracle-hub {arguments[0]}: ") and told.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [journal]  # no store of nothing
 
 
 def test_an_export_makes_no_store_of_an_empty_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

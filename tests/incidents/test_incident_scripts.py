@@ -149,6 +149,10 @@ def test_values_between_points() -> None:
     assert value_at(points, "linear", Decimal(99)) == (Decimal(2), Decimal("0.5"))
 
 
+def test_a_byte_order_mark_before_a_script_is_passed_over() -> None:
+    assert parse("\ufeff" + TEXT, origin="some-case.toml") == parse(TEXT, origin="some-case.toml")
+
+
 def test_an_incident_by_name() -> None:
     assert incident("pyth-2021").asset == "BTC/USD"
     with pytest.raises(IncidentError, match="no incident pyth-2012; did you mean pyth-2021"):

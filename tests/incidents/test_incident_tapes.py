@@ -39,3 +39,14 @@ def test_rows_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     tape.write_text(head + "1,1,1,1,1,1\n", encoding="utf-8")
     with pytest.raises(IncidentError, match="no row within"):
         loaded(script, tmp_path)
+
+
+def test_a_byte_order_mark_before_a_tape_is_passed_over(tmp_path: Path) -> None:
+    script = tape_library()["tape-oct10"]
+    rows = "".join(f"{at},1,{at},2,{at},3\n" for at in (1_760_130_600_000, 1_760_130_601_000))
+    head = "ts_ms,okx_index,okx_ts_ms,gemini_btc,gemini_btc_ts_ms,binance_mark_min_open\n"
+    read = []
+    for mark in ("", "\ufeff"):
+        (tmp_path / "oct10_2025_crash_1s_asof.csv").write_text(mark + head + rows, encoding="utf-8")
+        read.append(loaded(script, tmp_path))
+    assert read[0] == read[1]
