@@ -91,9 +91,12 @@ class AlertEngine:
     def _calm(self, now_us: int, hub: Hub, disputed: Collection[str]) -> set[int]:
         """Take those touched feeds that are at rest and stay so, by their index in the catalog."""
         glance, feeds = self._glance, hub.catalog.feeds
-        if glance is None or glance.catalog is not hub.catalog or glance.settings is not self.settings:
+        limited = None if glance is None or glance.settings is not self.settings else glance.follow(hub.catalog)
+        if glance is None or limited is None:
             glance = self._glance = Glance(hub.catalog, self.settings, self._memory)
             self._resting.clear()  # their facts are of another catalog
+        elif limited:
+            self._resting.difference_update(limited)
         resting = self._resting.difference(disputed) if disputed else self._resting
         quiet = np.array([index for index in hub.touched if feeds[index].feed in resting], np.int64)
         return set(quiet[glance.calm(hub.table, quiet, now_us)].tolist())

@@ -47,12 +47,36 @@ class Glance:
             ]
         )
         self._max_divergence_bps = np.array([spec.max_divergence_bps for spec in specs], np.int64)
-        # Half of what is wide, as everywhere in a quick look; and all of what the rule accepts.
-        self._max_conf_bps = np.array(
-            [min(settings.wide_conf_bps, 2 * (spec.max_conf_bps or settings.wide_conf_bps)) for spec in specs], np.int64
-        )
+        self._max_conf_bps = np.array([_max_conf_bps(settings, spec) for spec in specs], np.int64)
         self._pegs = np.array([settings.pegs.get(spec.feed, 0) for spec in specs], np.int64)
         self._references = [_References(catalog, settings, memory, n) for n in range(_most_references(catalog))]
+
+    def follow(self, catalog: Catalog) -> list[str] | None:
+        """Go by a catalog that differs in limits of a few feeds, as a hub has it after published ones changed.
+
+        Returns:
+            The feeds whose limits are others; None where it is another catalog: then nothing was done.
+        """
+        before = self.catalog
+        if catalog is before:
+            return []
+        if catalog.feed_index is not before.feed_index:  # shared by those that differ in limits only
+            return None
+        self.catalog = catalog
+        pairs = zip(before.feeds, catalog.feeds, strict=True)
+        changed = [index for index, (was, spec) in enumerate(pairs) if spec is not was]
+        for index in changed:
+            self._limit(index, catalog.feeds[index])
+        return [catalog.feeds[index].feed for index in changed]
+
+    def _limit(self, index: int, spec: FeedSpec) -> None:
+        settings = self.settings
+        ages_us = [min(spec.max_age_us[one], _chain_max_age_us(settings, spec, one)) for one in spec.roles]
+        self._max_age_us[:, index] = ages_us
+        self._max_divergence_bps[index] = spec.max_divergence_bps
+        self._max_conf_bps[index] = _max_conf_bps(settings, spec)
+        for reference, source in zip(self._references, spec.references, strict=False):
+            reference.limit(index, spec, source, settings)
 
     def calm(self, table: Table, feeds: Int64, now_us: int) -> npt.NDArray[np.bool_]:
         """Note what is held of feeds, and say of which there is nothing else to do.
@@ -118,6 +142,11 @@ class _References:
         self._max_age_us = column(lambda spec, source: spec.max_age_us[source])
         self._chain_max_age_us = column(lambda spec, source: _chain_max_age_us(settings, spec, source))
 
+    def limit(self, index: int, spec: FeedSpec, source: str, settings: AlertSettings) -> None:
+        """One feed has other limits from now on."""
+        self._max_age_us[index] = spec.max_age_us[source]
+        self._chain_max_age_us[index] = _chain_max_age_us(settings, spec, source)
+
     def calm(self, table: Table, feeds: Int64, price: Int64, max_conf_bps: Int64, now_us: int) -> npt.NDArray[np.bool_]:
         """Bool (N,): whether there is nothing to say of it beside the chosen prices, int64 (N,) up to NARROW."""
         cells = self._cells.take(feeds)
@@ -141,6 +170,11 @@ class _References:
         cells = self._cells.take(feeds)
         told = self._there.take(feeds) & (table.flag_column.take(cells) & HELD != 0)
         self._memory.see_all(self._seen_cells.take(feeds[told]), _said(table, cells[told]))
+
+
+def _max_conf_bps(settings: AlertSettings, spec: FeedSpec) -> int:
+    # Half of what is wide, as everywhere in a quick look; and all of what the rule accepts.
+    return min(settings.wide_conf_bps, 2 * (spec.max_conf_bps or settings.wide_conf_bps))
 
 
 def _chain_max_age_us(settings: AlertSettings, spec: FeedSpec, source: str) -> int:

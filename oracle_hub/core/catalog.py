@@ -126,7 +126,9 @@ class Catalog:
             raise ConfigError(f"feeds.{spec.feed}: other limits cannot come with other roles or another exponent")
         _check(spec)
         changed = copy(self)
-        changed.feeds = (*self.feeds[:index], spec, *self.feeds[index + 1 :])
+        feeds = list(self.feeds)
+        feeds[index] = spec
+        changed.feeds = tuple(feeds)
         return changed
 
 

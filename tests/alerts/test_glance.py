@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from oracle_hub.alerts import engine as engine_module
 from oracle_hub.alerts.alert import Kind, Transition
 from oracle_hub.alerts.engine import AlertEngine, facts_after
+from oracle_hub.alerts.glance import Glance
 from oracle_hub.alerts.memory import Memory, Said
 from oracle_hub.alerts.settings import AlertSettings
 from oracle_hub.core.catalog import Catalog, FeedSpec
@@ -137,6 +138,39 @@ def test_the_published_age_of_the_chain_counts_at_a_glance(chain_max_age_us: int
         watched = [key for engine in (both.glancing, both.looking) for key in engine._by_feed.get("E/USD", ())]
         late = [Kind.NOT_EXECUTABLE] * 2 if chain_max_age_us < 1_500_000 else []
         assert [key.kind for key in watched] == late
+    finally:
+        engine_module.GLANCE_CROSSING = before
+
+
+def test_limits_that_an_account_publishes_let_the_rest_of_a_catalogue_rest() -> None:
+    """Thousands of accounts publish limits of their own: one of them changes, and one feed is looked at."""
+    hub = Hub(Catalog(SPECS), epoch=1, config_hash="", started_us=START_US, warmup_us=1_000_000)
+    engine = AlertEngine(TUNED)
+    before, engine_module.GLANCE_CROSSING = engine_module.GLANCE_CROSSING, 0
+    try:
+        looked_at = []
+        for turn in range(5):
+            now_us = START_US + turn * 250_000
+            for one in hub.catalog.feeds:
+                for source in one.sources:
+                    hub.apply(PriceUpdate(source, "t:1", one.feed, PRICE + turn, now_us, now_us), now_us)
+            if turn >= 2:
+                published = {"max_age_us": dict.fromkeys(SOURCES, 9_000_000) | {"mirror": 1, "aggregate": 8_000_000}}
+                limits = {"max_divergence_bps": 40, "chain_max_age_us": 1_500_000, "max_conf_bps": 20} | published
+                hub.limit(msgspec.structs.replace(hub.catalog.feeds[turn], **limits))
+            hub.step(now_us)
+            engine.look(now_us, hub)
+            memory = engine._memory
+            looked_at.append([feed for feed, row in memory.rows.items() if memory.glanced_us(row) != now_us])
+        assert looked_at == [list(FEEDS), [], ["C/USD"], ["D/USD"], ["PEG/USD"]]
+        followed, made = engine._glance, Glance(hub.catalog, TUNED, Memory(1))
+        assert followed is not None and followed.catalog is hub.catalog
+        for name in ("_max_age_us", "_max_divergence_bps", "_max_conf_bps", "_pegs"):
+            assert getattr(followed, name).tolist() == getattr(made, name).tolist(), name
+        for ours, theirs in zip(followed._references, made._references, strict=True):
+            for name in ("_max_age_us", "_chain_max_age_us"):
+                assert getattr(ours, name).tolist() == getattr(theirs, name).tolist(), name
+        assert followed.follow(Catalog(SPECS)) is None
     finally:
         engine_module.GLANCE_CROSSING = before
 
