@@ -131,6 +131,11 @@ class Live:
         return self._anchor[0] + now_us - self._anchor[1]
 
     @property
+    def connections(self) -> int:
+        """How often a hub was reached."""
+        return 0 if self._prices is None else self._prices.stats.connections
+
+    @property
     def simulated(self) -> Mapping[str, Any] | None:
         """What is simulated, or None where prices are real, or no hub was reached yet."""
         hub = None if self._prices is None else self._prices.hub

@@ -256,15 +256,16 @@ class Recorder:
         said: set[str | None] = {None}
         while True:
             status = self._live.status
-            if status.connected and status.url is not None and status.url != told:
-                marked = " SIMULATED: not the market." if status.simulated else ""
-                log.info("following the hub at %s (instance %s).%s", status.url, status.instance, marked)
-                told = status.url
-                said.add(status.last_error)
-            elif status.connected and status.last_error not in said and len(said) < MAX_SAID:
-                said.add(status.last_error)  # nobody looked while it was away
-                log.warning("lost the hub for a moment: %s", status.last_error)
-            elif not status.connected and told != "" and (status.last_error or told):
+            if status.connected:
+                if status.last_error not in said and len(said) < MAX_SAID:
+                    said.add(status.last_error)
+                    if told or (told is None and self._live.connections > 1):  # nobody looked while it was away
+                        log.warning("lost the hub for a moment: %s", status.last_error)
+                if status.url is not None and status.url != told:
+                    marked = " SIMULATED: not the market." if status.simulated else ""
+                    log.info("following the hub at %s (instance %s).%s", status.url, status.instance, marked)
+                    told = status.url
+            elif told != "" and (status.last_error or told):
                 why = status.last_error or f"{', '.join(self.hubs)}: no answer yet"
                 log.warning("no hub at %s; trying on, and serving history meanwhile", why)
                 told = ""

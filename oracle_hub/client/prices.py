@@ -40,6 +40,8 @@ MAX_MESSAGE_BYTES = 64 << 20
 CLOSE_TIMEOUT_S = 0.3
 PROVEN_AFTER_US = 1_000_000
 """A connection that held so long ends the backing off."""
+RETURN_TIMEOUT_S = 2.0
+"""So long a hub that was lost is waited for at most, where there is another one."""
 
 Callback: TypeAlias = Callable[[Update], None]
 
@@ -309,8 +311,9 @@ class Prices:
     async def _visit(self, url: str) -> Reconnect | GiveUp:
         """One connection, from handshake to end. Returns why it ended."""
         self._abandoned = None
+        open_s = min(self._open_timeout_s, RETURN_TIMEOUT_S) if self._addresses.returning else self._open_timeout_s
         try:
-            async with asyncio.timeout(self._open_timeout_s):
+            async with asyncio.timeout(open_s):
                 connected = await connected_socket(url, self._receive_buffer_bytes)
             async with open_websocket(
                 url,
@@ -318,7 +321,7 @@ class Prices:
                 logger=wire_log,
                 subprotocols=self._subprotocols,
                 compression=None,
-                open_timeout=self._open_timeout_s,
+                open_timeout=open_s,
                 ping_interval=None,  # heartbeats of the stream say more than pings
                 close_timeout=CLOSE_TIMEOUT_S,
                 max_size=MAX_MESSAGE_BYTES,
@@ -509,7 +512,8 @@ def connect(
 ) -> Prices:
     """Subscribe to feeds of the first hub that can be reached, and stay subscribed.
 
-    ``urls`` are addresses of one hub or of several; when one is lost, the next is tried. ``feeds`` are names, or
+    ``urls`` are addresses of one hub or of several; when one is lost, the next is tried. In mode ``all`` one that was
+    lost without a word is tried once more before, since it can replay what was missed. ``feeds`` are names, or
     ``["*"]``. ``mode``, ``detail``, ``max_hz`` and ``max_age_ms`` are those of ``subscribe`` in docs/protocol.md.
     ``on_live`` and ``on_none`` are called on the event loop, at once, when a feed gets or loses its price, for whatever
     reason. ``resume`` is where a program that wrote down what it heard goes on (mode ``all``);
@@ -533,7 +537,7 @@ def connect(
     if resume is not None and mode != "all":
         raise ValueError('resume needs mode "all": in mode "latest" the present state is all there is')
     return Prices(
-        Addresses([urls] if isinstance(urls, str) else urls),
+        Addresses([urls] if isinstance(urls, str) else urls, stays=mode == "all"),
         ClientState(Wanted(feeds=names, mode=mode, detail=detail, max_hz=max_hz, max_age_ms=max_age_ms), resume=resume),
         on_live=on_live,
         on_none=on_none,

@@ -464,6 +464,24 @@ class TestAddresses:
         addresses.failed("ws://a/", "refused", 0, 0.0)
         assert addresses._not_before_us["ws://a/"] == 50_000
 
+    def test_who_stays_visits_a_hub_that_was_heard_once_more_before_the_next(self) -> None:
+        addresses = Addresses(["ws://a/", "ws://b/"], stays=True)
+        assert addresses.next(0) == ("ws://a/", 0)
+        addresses.succeeded("ws://a/")
+        addresses.failed("ws://a/", "closed with 1006", 0, 0.0)
+        assert (addresses.next(0), addresses.returning) == (("ws://a/", 50_000), True)
+        addresses.failed("ws://a/", "refused", 50_000, 0.0)  # it is gone
+        assert (addresses.next(50_000), addresses.returning) == (("ws://b/", 0), False)
+        addresses.succeeded("ws://b/")
+        addresses.failed("ws://b/", "closed with 1006", 60_000, 0.0)
+        assert addresses.next(60_000) == ("ws://b/", 50_000)
+        addresses.succeeded("ws://b/")
+        addresses.failed("ws://b/", "going away", 200_000, 0.0, retry_after_ms=1_000)  # it will not have anything
+        assert (addresses.next(200_000), addresses.returning) == (("ws://a/", 0), False)
+        addresses.failed("ws://a/", "closed with 1006", 200_000, 0.0)  # was there for a moment only
+        assert addresses.next(200_000) == ("ws://a/", 200_000)  # the sooner of the two
+        assert addresses.returning is False
+
     def test_a_hub_that_says_when_is_not_visited_before(self) -> None:
         addresses = Addresses(["ws://a/"])
         addresses.next(0)
