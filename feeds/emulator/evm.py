@@ -6,7 +6,7 @@ what the link is tested against; this one plays the world's prices, and what Anv
 
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import msgspec
 import orjson
@@ -44,6 +44,10 @@ def _words(*numbers: int) -> str:
     return "0x" + b"".join((number % 2**256).to_bytes(32, "big") for number in numbers).hex()
 
 
+Log: TypeAlias = dict[str, Any]
+"""As ``eth_getLogs`` has it."""
+
+
 class _Feed(msgspec.Struct):
     description: str
     decimals: int
@@ -60,7 +64,7 @@ class EvmNode:
         self.chain_id = chain_id
         self.feeds: dict[str, _Feed] = {}
         """By proxy in lower case."""
-        self.blocks: list[tuple[int, str, str, list[dict[str, object]]]] = []
+        self.blocks: list[tuple[int, str, str, list[Log]]] = []
         """The last ones: number, hash, hash before, logs."""
         self._subscriptions: dict[str, tuple[object, frozenset[str] | None]] = {}
         self._count = 0
@@ -90,7 +94,7 @@ class EvmNode:
             answer["error"] = {"code": -32602, "message": f"{method}: {type(error).__name__}"}
         return [orjson.dumps(answer).decode()]
 
-    def _result(self, session: object, method: str, params: Sequence[object]) -> object:
+    def _result(self, session: object, method: str, params: Sequence[Any]) -> object:
         if method == "eth_chainId":
             return hex(self.chain_id)
         if method == "eth_blockNumber":
@@ -105,7 +109,7 @@ class EvmNode:
         if method == "eth_unsubscribe":
             return self._subscriptions.pop(str(params[0]), None) is not None
         if method == "eth_getLogs":
-            wanted, first = _addresses(params[0]), int(params[0]["fromBlock"], 16)  # type: ignore[index]
+            wanted, first = _addresses(params[0]), int(params[0]["fromBlock"], 16)
             logs = (log for number, _, _, logs in self.blocks if number >= first for log in logs)
             return [log for log in logs if log["address"] in wanted]
         raise ValueError(method)
@@ -136,7 +140,7 @@ class EvmNode:
 
     # What happens.
 
-    def mine(self, now_s: int, logs: list[dict[str, object]]) -> list[tuple[object, str]]:
+    def mine(self, now_s: int, logs: list[Log]) -> list[tuple[object, str]]:
         """A block with these logs; what each session is told."""
         number, before = (self.blocks[-1][0] + 1, self.blocks[-1][1]) if self.blocks else (1, "0x" + "00" * 32)
         self._count += 1
@@ -168,7 +172,7 @@ class EvmNode:
             "removed": False,
         }
         report = _words(answer, 1, observed_s, 256, 320, 0, 1, 257, 1, answer, 0)
-        logs: list[dict[str, object]] = [
+        logs: list[Log] = [
             common | {"topics": [_NEW_TRANSMISSION, _words(number)], "data": report},
             common | {"topics": [_ANSWER_UPDATED, _words(answer), _words(number)], "data": _words(now_s)},
         ]
@@ -190,7 +194,7 @@ class EvmNode:
         told = [one for log in logs for one in self._to_sessions(log, log | {"removed": True})]
         for log in logs:
             for feed in self.feeds.values():
-                if log["address"] == feed.aggregators[-1] and log["topics"][0] == _ANSWER_UPDATED:  # type: ignore[index]
+                if log["address"] == feed.aggregators[-1] and log["topics"][0] == _ANSWER_UPDATED:
                     feed.rounds.pop()
         return told + self.mine(now_s, [])
 

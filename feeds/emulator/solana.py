@@ -82,7 +82,7 @@ def _base58(data: bytes) -> str:
 
 def _address(value: object) -> str:
     try:
-        return str(Pubkey.from_string(value))  # type: ignore[arg-type]
+        return str(Pubkey.from_string(value))  # type: ignore[arg-type]  # whatever a client sent
     except (TypeError, ValueError):
         short = isinstance(value, str) and all(letter in _ALPHABET for letter in value)
         raise RpcError(-32602, f"Invalid param: {'WrongSize' if short else 'Invalid'}") from None

@@ -237,11 +237,20 @@ class FeedWatch:
 Detector: TypeAlias = Callable[[FeedWatch, Facts, list[Standing], int], Iterator[Signal]]
 
 
-def _threshold(
-    watch: FeedWatch, kind: Kind, sources: tuple[str, ...], value: int, enter: int, **more: object
+def _distance(
+    watch: FeedWatch,
+    kind: Kind,
+    sources: tuple[str, ...],
+    value: int,
+    enter: int,
+    text: str,
+    *,
+    critical: int | None = None,
+    coarse: bool = False,
 ) -> Signal:
+    """A distance and its threshold, both in hundredths of a basis point."""
     leave = enter * watch.settings.leave_percent // 100
-    return Signal(kind, sources, value, enter, leave, **more)  # type: ignore[arg-type]
+    return Signal(kind, sources, value, enter, leave, critical, HUNDREDTHS, text, coarse)
 
 
 def pair_diverged(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:
@@ -258,10 +267,9 @@ def pair_diverged(watch: FeedWatch, facts: Facts, standings: list[Standing], now
                 sources = (a.source, b.source)
                 text = f"{_price(a, facts)} and {_price(b, facts)}"
                 hidden = _hidden(facts, *sources)
-                yield _threshold(
-                    watch, Kind.PAIR_DIVERGED, sources, value, enter, critical=critical, unit=HUNDREDTHS, text=text,
-                    coarse=hidden,
-                )  # fmt: skip
+                yield _distance(
+                    watch, Kind.PAIR_DIVERGED, sources, value, enter, text, critical=critical, coarse=hidden
+                )
 
 
 def primary_rejected(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:
@@ -342,10 +350,10 @@ def confidence_wide(watch: FeedWatch, facts: Facts, standings: list[Standing], n
         value = -(-held.conf * CENTI_BPS // held.mantissa)
         if value * 100 >= limit_bps * 100 * watch.settings.leave_percent:
             hidden = _hidden(facts, held.source)
-            yield _threshold(
-                watch, Kind.CONFIDENCE_WIDE, (held.source,), value, limit_bps * 100 + 1, unit=HUNDREDTHS, coarse=hidden,
-                text=f"{_bps(value, hidden)} bps of its price, at most {limit_bps}",
-            )  # fmt: skip
+            text = f"{_bps(value, hidden)} bps of its price, at most {limit_bps}"
+            yield _distance(
+                watch, Kind.CONFIDENCE_WIDE, (held.source,), value, limit_bps * 100 + 1, text, coarse=hidden
+            )
 
 
 def redundancy_degraded(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:
@@ -365,10 +373,9 @@ def velocity(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: 
         return
     value = watch.moved(now_us, mantissa)
     if value * 100 >= settings.velocity_bps * 100 * settings.leave_percent:
-        yield _threshold(
-            watch, Kind.VELOCITY, (), value, settings.velocity_bps * 100, critical=settings.critical_velocity_bps * 100,
-            unit=HUNDREDTHS, text=f"{value / 100:.0f} bps within {settings.velocity_window_us / 1e6:g} s",
-        )  # fmt: skip
+        enter, critical = settings.velocity_bps * 100, settings.critical_velocity_bps * 100
+        text = f"{value / 100:.0f} bps within {settings.velocity_window_us / 1e6:g} s"
+        yield _distance(watch, Kind.VELOCITY, (), value, enter, text, critical=critical)
 
 
 def peg_band(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:
@@ -385,10 +392,9 @@ def peg_band(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: 
     hidden = chosen is None and _hidden(facts, *(held.source for held in usable))
     value = min(abs(price - peg) * CENTI_BPS // peg for price in prices)
     if value * 100 >= settings.peg_bps * 100 * settings.leave_percent:
-        yield _threshold(
-            watch, Kind.PEG_BAND, (), value, settings.peg_bps * 100, critical=settings.critical_peg_bps * 100,
-            unit=HUNDREDTHS, text=f"{_bps(value, hidden)} bps from the peg", coarse=hidden,
-        )  # fmt: skip
+        enter, critical = settings.peg_bps * 100, settings.critical_peg_bps * 100
+        text = f"{_bps(value, hidden)} bps from the peg"
+        yield _distance(watch, Kind.PEG_BAND, (), value, enter, text, critical=critical, coarse=hidden)
 
 
 def parity_broken(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:
@@ -401,10 +407,8 @@ def parity_broken(watch: FeedWatch, facts: Facts, standings: list[Standing], now
         held, value = one.entry.held, _parity(watch, facts, one, now_us).apart
         if held is not None and value is not None and value * 100 >= enter * watch.settings.leave_percent:
             text = f"ours is {decimal_text(chosen, facts.spec.expo)}, theirs {_price(held, facts)}"
-            yield _threshold(
-                watch, Kind.PARITY_BROKEN, (held.source,), value, enter, unit=HUNDREDTHS, text=text,
-                coarse=_hidden(facts, held.source),
-            )  # fmt: skip
+            coarse = _hidden(facts, held.source)
+            yield _distance(watch, Kind.PARITY_BROKEN, (held.source,), value, enter, text, coarse=coarse)
 
 
 def not_executable(watch: FeedWatch, facts: Facts, standings: list[Standing], now_us: int) -> Iterator[Signal]:

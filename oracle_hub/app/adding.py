@@ -109,7 +109,9 @@ def _roles(config: Config, wanted: Wanted) -> tuple[str, ...]:
     """The sources of a feed: primary, verifiers, references."""
     if not is_feed_name(wanted.feed):
         raise ConfigError(f"{wanted.feed!r} is no name of a feed; write it as BASE/QUOTE (SOL/USD)")
-    roles = feed_roles(config, FeedSection(**_own_roles(wanted)))  # type: ignore[arg-type]
+    roles = feed_roles(
+        config, FeedSection(primary=wanted.primary, verifiers=wanted.verifiers, references=wanted.references)
+    )
     names = tuple(name for name in (roles.primary, *roles.verifiers, *roles.references) if name is not None)
     unknown = next((name for name in (*names, *wanted.accounts) if name not in config.sources), None)
     if unknown is not None:
@@ -118,11 +120,6 @@ def _roles(config: Config, wanted: Wanted) -> tuple[str, ...]:
     if idle is not None:
         raise ConfigError(f"{wanted.feed}: {idle} has no role in it; its sources are {', '.join(names)}")
     return names
-
-
-def _own_roles(wanted: Wanted) -> dict[str, object]:
-    given = {"primary": wanted.primary, "verifiers": wanted.verifiers, "references": wanted.references}
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _table(config: Config, wanted: Wanted, hermes_id: str | None) -> tomlkit.items.Table:
@@ -149,8 +146,13 @@ def _table(config: Config, wanted: Wanted, hermes_id: str | None) -> tomlkit.ite
             f"{missing[0].partition(' ')[0]}=ADDRESS, or sources that have it (--primary, --verifiers, --references)"
         )
     table = tomlkit.table()
-    for name, value in _own_roles(wanted).items():
-        table[name] = list(value) if isinstance(value, tuple) else value
+    for name, value in (
+        ("primary", wanted.primary),
+        ("verifiers", wanted.verifiers),
+        ("references", wanted.references),
+    ):
+        if value is not None:
+            table[name] = list(value) if isinstance(value, tuple) else value
     if accounts:
         table["accounts"] = accounts
     return table

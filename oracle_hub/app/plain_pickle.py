@@ -65,9 +65,9 @@ class PlainPickler(pickle.Pickler):
 
     # Not ``persistent_id``, which is asked about every number and every text: this only about objects of our classes.
     def reducer_override(self, part: object) -> Any:
+        if isinstance(part, Section):
+            return named, ("section", part.number)
         kind = type(part)
-        if kind is Section:
-            return named, ("section", part.number)  # type: ignore[attr-defined]
         name = self._names.get(id(part))
         if name is not None:
             return named, name

@@ -10,6 +10,7 @@ import time
 from base64 import b64decode
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol
 from urllib.parse import quote, urlencode
 
@@ -113,13 +114,16 @@ class Signed:
         for key in wanted:
             if key not in self._asking:
                 task = self._asking[key] = asyncio.create_task(self._ask(key), name=f"signed update of {key.feed}")
-                task.add_done_callback(lambda _, key=key: self._asking.pop(key, None))  # type: ignore[misc]
+                task.add_done_callback(partial(self._asked, key))
         if wanted:
             await asyncio.wait([self._asking[key] for key in wanted])
         return bool(wanted) and not any(self._open(key) for key in wanted)
 
     def _open(self, key: Key) -> bool:
         return key not in self._known and self._unsigned.get(key.source, 0.0) <= time.monotonic()
+
+    def _asked(self, key: Key, _: asyncio.Task[None]) -> None:
+        self._asking.pop(key, None)
 
     async def _ask(self, key: Key) -> None:
         recorder = self._context.recorder

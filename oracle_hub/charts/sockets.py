@@ -28,5 +28,5 @@ async def taken(transport: asyncio.Transport | None, timeout_s: float) -> None:
         TimeoutError: it has not, in time: the reader takes nothing.
     """
     async with asyncio.timeout(timeout_s):
-        while transport is not None and transport.get_write_buffer_size() and not transport.is_closing():  # noqa: ASYNC110
+        while transport is not None and transport.get_write_buffer_size() and not transport.is_closing():  # noqa: ASYNC110 - of a transport's buffer there is no event
             await asyncio.sleep(POLL_S)

@@ -18,12 +18,13 @@ from rich.live import Live
 from rich.table import Table
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.typing import Subprotocol
 
 from oracle_hub.cli.asking import WANTED, hub_address, token_headers
 from oracle_hub.cli.console import console
 from oracle_hub.core.price import decimal_text
 from oracle_hub.errors import ConfigError, SourceError
-from oracle_hub.stream.messages import CloseCode
+from oracle_hub.stream.messages import SUBPROTOCOL, CloseCode
 
 STYLES = {"live": "green", "degraded": "yellow", "none": "red"}
 
@@ -74,7 +75,7 @@ async def _connected(url: str) -> ClientConnection:
     try:
         return await connect(
             url,
-            subprotocols=["oraclehub.v1"],  # type: ignore[list-item]
+            subprotocols=[Subprotocol(SUBPROTOCOL)],
             additional_headers=token_headers(),
             compression=None,
             proxy=None,

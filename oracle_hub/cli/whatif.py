@@ -125,9 +125,9 @@ def as_json(decoded: Decoded, result: WhatIf, feeds: list[str]) -> dict[str, obj
 
 def _entry(figures: FeedFigures) -> dict[str, object]:
     entry: dict[str, object] = msgspec.to_builtins(figures)
-    del entry["feed"]
+    del entry["feed"], entry["worst_accepted_centibps"]
     entry["availability"] = figures.availability
-    entry["worst_accepted_bps"] = entry.pop("worst_accepted_centibps", 0) / 100  # type: ignore[operator]
+    entry["worst_accepted_bps"] = figures.worst_accepted_centibps / 100
     return entry
 
 

@@ -87,7 +87,7 @@ class Table:
 
         def column() -> tuple[npt.NDArray[np.int64], memoryview]:
             array = np.zeros(size, np.int64)
-            return array, memoryview(array)  # type: ignore[arg-type]
+            return array, memoryview(array)  # type: ignore[arg-type]  # a buffer, which its stubs tell from Python 3.12 on
 
         self.mantissas, self._mantissa = column()
         """int64 (n_cells,): price at the feed's canonical exponent; 0 where nothing is held."""

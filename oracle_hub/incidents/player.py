@@ -5,7 +5,7 @@ sees what follows from every step, and its timers run between. A restart of the 
 nothing and warms up; the engine goes on from its saved state, as in production.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from itertools import groupby
 
@@ -17,7 +17,7 @@ from oracle_hub.alerts.settings import AlertSettings
 from oracle_hub.core.catalog import Catalog, FeedSpec
 from oracle_hub.core.hub import Decision, Hub
 from oracle_hub.core.selector import Policy, Reason, Rule, State
-from oracle_hub.core.source import PriceUpdate
+from oracle_hub.core.source import Event, PriceUpdate
 from oracle_hub.core.stall import StallRule
 from oracle_hub.core.table import Applied
 from oracle_hub.incidents.script import Script, decimal
@@ -183,12 +183,12 @@ class _Player:
         if self.watcher is not None:
             self.watcher.after_step(hub, self.now_us)
 
-    def take(self, events: list[object]) -> None:
+    def take(self, events: Sequence[Event]) -> None:
         if self.hub is None:
             return
         conflicts = []
         for event in events:
-            applied = self.hub.apply(event, self.now_us)  # type: ignore[arg-type]
+            applied = self.hub.apply(event, self.now_us)
             if applied is Applied.CONFLICT and isinstance(event, PriceUpdate):
                 conflicts.append((event.source, event.feed))
         self.step(conflicts)

@@ -7,7 +7,7 @@ pure methods in that same order; what comes back are effects to carry out.
 import asyncio
 import random
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import aiohttp
 import msgspec
@@ -357,8 +357,8 @@ class LinkDriver:
     def _refused(self, channel: str, status: int, body: bytes, after_ms: int) -> None:
         """Tell the link that its stream was refused, then end the session."""
         received_us = self._clock()
-        kind = "websocket" if channel == "websocket" else "sse"
-        frame = Frame(kind, body[:4_096], status=status, retry_after_ms=after_ms)  # type: ignore[arg-type]
+        kind: Literal["websocket", "sse"] = "websocket" if channel == "websocket" else "sse"
+        frame = Frame(kind, body[:4_096], status=status, retry_after_ms=after_ms)
         self._deliver(frame, received_us)
         wish = self._over.result() if self._over is not None and self._over.done() else _Over("")
         refused = status in (401, 403) and not wish.amended

@@ -139,4 +139,4 @@ def _choice(name: str, source: str, value: str) -> dict[str, object]:
 def _setting(choices: Sequence[dict[str, object]]) -> Setting:
     ages = tuple(choice["source_age_us"] for choice in choices if "source_age_us" in choice)
     merged = {key: value for choice in choices for key, value in choice.items() if key != "source_age_us"}
-    return Setting(**merged, source_age_us=ages)  # type: ignore[arg-type]
+    return Setting(**merged, source_age_us=ages)  # type: ignore[arg-type]  # each as _choice made it

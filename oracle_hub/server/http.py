@@ -202,7 +202,7 @@ class Server:
             guard(self._settings.allowed_origins, self._failed, self._answers_to),
             self._tokens.middleware(),
         ]
-        app = web.Application(middlewares=middlewares)  # type: ignore[arg-type]
+        app = web.Application(middlewares=middlewares)  # type: ignore[arg-type]  # told as Callable[..., …]
         app.router.add_get("/v1/stream", subscribers.handle, allow_head=False)
         app.router.add_get("/v1/prices", self._prices)
         app.router.add_get("/v1/prices/{feed:.+}", self._price)
