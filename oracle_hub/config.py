@@ -14,18 +14,23 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from oracle_hub.config_checks import check_channels, check_endpoints, check_server
 from oracle_hub.config_errors import explained
 from oracle_hub.config_secrets import refuse_literal_key
 from oracle_hub.config_sections import (
     AlertmanagerSection,
     AlertsSection,
     Bps,
-    Channel,
     ChartsSection,
     EmulatorSection,
+    JournalSection,
     NotifySection,
-    Port,
     Positive,
+    RpcSection,
+    ServerSection,
+    SolanaSection,
+    StateSection,
+    TokenSection,
     WebhookSection,
 )
 from oracle_hub.core.catalog import Redistribute
@@ -49,85 +54,6 @@ class HubSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     stall_after_ms: Annotated[int, msgspec.Meta(ge=0, le=86_400_000)] = 60_000
     stall_bps: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 20
     warmup_ms: Annotated[int, msgspec.Meta(ge=0, le=600_000)] = 10_000
-
-
-class TokenSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[[server.tokens]]``: one API token, by the environment variable that holds it, and its own limits."""
-
-    name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9_-]{1,32}$")]
-    token: str
-    max_connections: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1_000
-    max_subscriptions: Annotated[int, msgspec.Meta(ge=1, le=4_096)] | None = None
-    requests_per_second: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
-    request_burst: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
-
-
-class ServerSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[server]``: the stream and the HTTP views."""
-
-    host: str = "127.0.0.1"
-    port: Port = 8080
-    heartbeat_ms: Annotated[int, msgspec.Meta(ge=50, le=500)] = 500
-    allowed_origins: tuple[str, ...] = ()
-    allowed_hosts: tuple[str, ...] = ()
-    max_clients: Positive = 10_000
-    max_clients_per_ip: Positive = 2_000
-    handshake_timeout_ms: Positive = 5_000
-    subscribe_timeout_ms: Positive = 30_000
-    max_message_bytes: Annotated[int, msgspec.Meta(ge=1_024, le=16_777_216)] = 65_536
-    max_subscriptions: Annotated[int, msgspec.Meta(ge=1, le=4_096)] = 64
-    max_feeds: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 4_096
-    max_metric_feeds: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 256
-    requests_per_second: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 20
-    request_burst: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 100
-    conflate_above_bytes: Annotated[int, msgspec.Meta(ge=512, le=1_048_576)] = 4_096
-    max_unsent_bytes: Annotated[int, msgspec.Meta(ge=16_384, le=268_435_456)] | None = None
-    max_unsent_age_ms: Positive = 10_000
-    max_unanswered_bytes: Annotated[int, msgspec.Meta(ge=0, le=268_435_456)] = 65_536
-    history_batches: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 8_192
-    history_mib: Annotated[int, msgspec.Meta(ge=1, le=4_096)] = 32
-    history_age_ms: Annotated[int, msgspec.Meta(ge=1_000, le=3_600_000)] = 120_000
-    tls_certificate: str | None = None
-    tls_key: str | None = None
-    require_token: bool = False
-    tokens: tuple[TokenSection, ...] = ()
-    workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
-
-
-class JournalSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[journal]``: truth on disk."""
-
-    mode: Literal["best_effort", "required", "off"] = "best_effort"
-    max_segment_mib: Positive = 64
-    retention_hours: Positive = 72
-    disk_budget_mib: Positive = 10_240
-    buffer_limit_mib: Positive = 16
-    sync_interval_ms: Positive = 200
-
-
-class StateSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[state]``: where instance, epoch and journal live. Relative to the working directory."""
-
-    directory: str = "var"
-
-
-class RpcSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[[solana.rpc]]``: one endpoint. URLs may be ``env:NAME``, since they often hold a key."""
-
-    name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9_-]{1,32}$")]
-    http_url: str
-    ws_url: str
-
-
-class SolanaSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[solana]``: the cluster, and several ways to it at once."""
-
-    cluster: Literal["mainnet-beta", "devnet", "testnet", "custom"] = "mainnet-beta"
-    genesis_hash: str | None = None
-    commitment: Literal["processed", "confirmed", "finalized"] = "confirmed"
-    snapshot_interval_ms: Positive = 15_000
-    silence_ms: Positive = 15_000
-    rpc: tuple[RpcSection, ...] = ()
 
 
 KINDS: dict[str, tuple[int, bool]] = {
@@ -431,11 +357,12 @@ def _check(config: Config, origin: str) -> None:
         if source.limits == "onchain" and not kinds & set(AGGREGATES):
             raise ConfigError(f"{origin}: sources.{name}.limits: only {', '.join(AGGREGATES)} publish limits")
     _check_ways(config, origin)
-    _check_server(config.server, origin)
+    check_server(config.server, origin)
     check_host_names(config, origin)
-    _check_endpoints(config, origin)
+    check_endpoints(config.solana, origin)
+    _check_hosts(config, origin)
     _check_feeds(config, origin)
-    _check_channels(config.alerts, origin)
+    check_channels(config.alerts, origin)
 
 
 def _check_signers(name: str, source: SourceSection, origin: str) -> None:
@@ -528,22 +455,6 @@ def _check_feeds(config: Config, origin: str) -> None:
                 raise ConfigError(f"{origin}: feeds.{feed}: max_age_ms or accounts names {key}, which is no source")
 
 
-def _check_server(server: ServerSection, origin: str) -> None:
-    for token in server.tokens:
-        if not token.token.startswith("env:"):
-            key = f"server.tokens.{token.name}.token"
-            raise ConfigError(f'{origin}: {key}: write "env:NAME" and put the token in the environment')
-    names = [token.name for token in server.tokens]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ConfigError(f"{origin}: server.tokens: two have the name {twice}")
-    if server.require_token and not server.tokens:
-        raise ConfigError(f"{origin}: server.require_token: nobody could come in; add [[server.tokens]]")
-    if (server.tls_certificate is None) is not (server.tls_key is None):
-        missing = "tls_key" if server.tls_key is None else "tls_certificate"
-        raise ConfigError(f"{origin}: server.{missing}: certificate and key go together; this one is missing")
-
-
 def check_host_names(config: Config, origin: str | None = None) -> None:
     """Raise ConfigError for what is no name of a host: an address with port or scheme would match nothing."""
     for key, names in (("server", config.server.allowed_hosts), ("charts", config.charts.allowed_hosts)):
@@ -551,24 +462,6 @@ def check_host_names(config: Config, origin: str | None = None) -> None:
             if not is_pattern(name):
                 where = f"{origin}: {key}" if origin else key
                 raise ConfigError(f"{where}.allowed_hosts: {name!r} is no name; write hub.example, *.example or *")
-
-
-def _check_channels(section: AlertsSection, origin: str) -> None:
-    channels: tuple[Channel, ...] = (*section.alertmanager, *section.webhook, *section.notify)
-    names = [one.name for one in channels]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise ConfigError(f"{origin}: alerts: two channels have the name {twice}")
-    secrets = {f"alertmanager.{one.name}.bearer": one.bearer for one in section.alertmanager}
-    secrets |= {f"webhook.{one.name}.secret": one.secret for one in section.webhook}
-    secrets |= {f"notify.{one.name}.url": one.url for one in section.notify}
-    for key, value in secrets.items():
-        if value is not None and not value.startswith("env:"):
-            raise ConfigError(f'{origin}: alerts.{key}: write "env:NAME" and put the value in the environment')
-    urls = {f"alertmanager.{one.name}": one.url for one in section.alertmanager}
-    urls |= {f"webhook.{one.name}": one.url for one in section.webhook}
-    for key, url in urls.items():
-        refuse_literal_key(url, key=f"{origin}: alerts.{key}.url")
 
 
 def feed_roles(config: Config, section: FeedSection) -> RolesSection:
@@ -580,16 +473,7 @@ def feed_roles(config: Config, section: FeedSection) -> RolesSection:
     )
 
 
-def _check_endpoints(config: Config, origin: str) -> None:
-    for what in ("name", "http_url", "ws_url"):
-        values = [getattr(section, what) for section in config.solana.rpc]
-        twice = next((value for value in values if values.count(value) > 1), None)
-        if twice is not None:
-            shown = f" ({twice})" if what == "name" else ""
-            raise ConfigError(f"{origin}: solana.rpc: two endpoints have the same {what}{shown}")
-    for section in config.solana.rpc:
-        refuse_literal_key(section.http_url, key=f"{origin}: solana.rpc.{section.name}.http_url")
-        refuse_literal_key(section.ws_url, key=f"{origin}: solana.rpc.{section.name}.ws_url")
+def _check_hosts(config: Config, origin: str) -> None:
     for way in ways_of(config).values():
         name, source = way.key, way.section
         if len(set(source.hosts)) != len(source.hosts):

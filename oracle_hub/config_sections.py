@@ -1,4 +1,4 @@
-"""Sections of the configuration that are not about prices: alerts, charts, the emulator; and the ranges of numbers."""
+"""Sections of the configuration that are not about the choice of a price; and the ranges of numbers."""
 
 from typing import Annotated, Literal
 
@@ -11,6 +11,85 @@ Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     pass
+
+
+class TokenSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[[server.tokens]]``: one API token, by the environment variable that holds it, and its own limits."""
+
+    name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9_-]{1,32}$")]
+    token: str
+    max_connections: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1_000
+    max_subscriptions: Annotated[int, msgspec.Meta(ge=1, le=4_096)] | None = None
+    requests_per_second: Annotated[int, msgspec.Meta(ge=1, le=100_000)] | None = None
+    request_burst: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
+
+
+class ServerSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[server]``: the stream and the HTTP views."""
+
+    host: str = "127.0.0.1"
+    port: Port = 8080
+    heartbeat_ms: Annotated[int, msgspec.Meta(ge=50, le=500)] = 500
+    allowed_origins: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
+    max_clients: Positive = 10_000
+    max_clients_per_ip: Positive = 2_000
+    handshake_timeout_ms: Positive = 5_000
+    subscribe_timeout_ms: Positive = 30_000
+    max_message_bytes: Annotated[int, msgspec.Meta(ge=1_024, le=16_777_216)] = 65_536
+    max_subscriptions: Annotated[int, msgspec.Meta(ge=1, le=4_096)] = 64
+    max_feeds: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 4_096
+    max_metric_feeds: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 256
+    requests_per_second: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 20
+    request_burst: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 100
+    conflate_above_bytes: Annotated[int, msgspec.Meta(ge=512, le=1_048_576)] = 4_096
+    max_unsent_bytes: Annotated[int, msgspec.Meta(ge=16_384, le=268_435_456)] | None = None
+    max_unsent_age_ms: Positive = 10_000
+    max_unanswered_bytes: Annotated[int, msgspec.Meta(ge=0, le=268_435_456)] = 65_536
+    history_batches: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 8_192
+    history_mib: Annotated[int, msgspec.Meta(ge=1, le=4_096)] = 32
+    history_age_ms: Annotated[int, msgspec.Meta(ge=1_000, le=3_600_000)] = 120_000
+    tls_certificate: str | None = None
+    tls_key: str | None = None
+    require_token: bool = False
+    tokens: tuple[TokenSection, ...] = ()
+    workers: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+
+
+class JournalSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[journal]``: truth on disk."""
+
+    mode: Literal["best_effort", "required", "off"] = "best_effort"
+    max_segment_mib: Positive = 64
+    retention_hours: Positive = 72
+    disk_budget_mib: Positive = 10_240
+    buffer_limit_mib: Positive = 16
+    sync_interval_ms: Positive = 200
+
+
+class StateSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[state]``: where instance, epoch and journal live. Relative to the working directory."""
+
+    directory: str = "var"
+
+
+class RpcSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[[solana.rpc]]``: one endpoint. URLs may be ``env:NAME``, since they often hold a key."""
+
+    name: Annotated[str, msgspec.Meta(pattern="^[a-z0-9_-]{1,32}$")]
+    http_url: str
+    ws_url: str
+
+
+class SolanaSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[solana]``: the cluster, and several ways to it at once."""
+
+    cluster: Literal["mainnet-beta", "devnet", "testnet", "custom"] = "mainnet-beta"
+    genesis_hash: str | None = None
+    commitment: Literal["processed", "confirmed", "finalized"] = "confirmed"
+    snapshot_interval_ms: Positive = 15_000
+    silence_ms: Positive = 15_000
+    rpc: tuple[RpcSection, ...] = ()
 
 
 class ChartsSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,7 +1,8 @@
 """How the server is set up by a configuration: its limits, its tokens, its certificate."""
 
-from oracle_hub.config import Config, ServerSection, TokenSection
+from oracle_hub.config import Config
 from oracle_hub.config_secrets import resolve_secret
+from oracle_hub.config_sections import ServerSection, TokenSection
 from oracle_hub.errors import ConfigError
 from oracle_hub.server import tls
 from oracle_hub.server.service import ServerSettings

@@ -18,7 +18,6 @@ from oracle_hub.app.onchain import following, publishers_of
 from oracle_hub.app.trust import settled
 from oracle_hub.config import (
     Config,
-    RpcSection,
     SourceSection,
     Way,
     canonical_text,
@@ -29,6 +28,7 @@ from oracle_hub.config import (
     ways_of,
 )
 from oracle_hub.config_secrets import resolve_url
+from oracle_hub.config_sections import RpcSection
 from oracle_hub.core.catalog import Catalog, FeedSpec, Proof, Redistribute
 from oracle_hub.core.source import Link
 from oracle_hub.core.stall import StallRule

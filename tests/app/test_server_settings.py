@@ -4,7 +4,8 @@ import msgspec
 import pytest
 
 from oracle_hub.app.doors import server_settings
-from oracle_hub.config import Config, ServerSection, config_hash, parse_config
+from oracle_hub.config import Config, config_hash, parse_config
+from oracle_hub.config_sections import ServerSection
 from oracle_hub.errors import ConfigError
 from oracle_hub.server.service import ServerSettings
 from oracle_hub.server.tokens import token_digest
