@@ -5,6 +5,7 @@ from enum import Enum
 import msgspec
 
 from oracle_hub.client.decoding import ReadEntry, read_json_entry
+from oracle_hub.client.price import Price
 from oracle_hub.stream.messages import FeedEntry, Heartbeat, Snapshot, Update, digest, digest_line
 
 REMOVED = "removed"
@@ -29,18 +30,27 @@ class Held(msgspec.Struct, frozen=True, gc=False):
     epoch: int
     seq: int
 
-
-class Floor(msgspec.Struct, frozen=True):
-    """A price that another hub told: nothing published before it is shown while its lease lasts."""
-
-    instance: str
-    publish_us: int
-    until_us: int | None
-    """Our clock. None: it has no end."""
-
-    def hides(self, publish_us: int, now_us: int) -> bool:
-        """Whether a price that was published then must not be shown."""
-        return publish_us < self.publish_us and (self.until_us is None or now_us < self.until_us)
+    def price(self, mantissa: int, lease_left_us: int | None) -> Price:
+        """The price that it tells, which is ``mantissa``, with what is left of its lease."""
+        entry = self.entry
+        return Price(
+            feed=entry.feed,
+            mantissa=mantissa,
+            expo=entry.expo,
+            state=entry.state,
+            conf=None if entry.conf is None else int(entry.conf),
+            source=entry.source,
+            rule=entry.rule,
+            reason=entry.reason,
+            publish_time_us=entry.publish_time_us,
+            decided_us=entry.decided_us,
+            valid_until_us=entry.valid_until_us,
+            lease_left_us=lease_left_us,
+            instance=self.instance,
+            epoch=self.epoch,
+            seq=self.seq,
+            inputs=None if isinstance(entry.inputs, msgspec.UnsetType) else entry.inputs,
+        )
 
 
 class Mirror:

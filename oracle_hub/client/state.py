@@ -10,7 +10,8 @@ import msgspec
 
 from oracle_hub.client.clock_offset import ClockOffset
 from oracle_hub.client.decoding import ReadEntry, decode, read_json_entry
-from oracle_hub.client.mirror import REMOVED, Floor, Held, Mirror, Verdict
+from oracle_hub.client.floors import Floors
+from oracle_hub.client.mirror import REMOVED, Held, Mirror, Verdict
 from oracle_hub.client.price import Merged, NoPrice, Price, Refusal, Update
 from oracle_hub.errors import StreamError
 from oracle_hub.stream import messages as wire
@@ -105,7 +106,7 @@ class ClientState:
         if isinstance(resume, wire.Resume):
             self._mirror.instance, self._mirror.epoch = resume.instance or "", resume.epoch
             self._mirror.seq = resume.seq
-        self._floors: dict[str, Floor] = {}
+        self._floors = Floors()
         self._sub: int | None = None
         self._request = 0
         self._asked: dict[int, int] = {}
@@ -141,7 +142,7 @@ class ClientState:
     def disconnected(self, now_us: int) -> None:
         """The connection is gone: no price can be acted on until the next one has caught up."""
         if self._link in ("live", "gap"):  # else what is held was told by an earlier connection
-            self._raise_floors(now_us)
+            self._floors.lift(self._mirror.feeds, self.offset.latest_us(now_us), now_us)
         self._set_link("down")
         self._sub = self._subscribing = None
 
@@ -283,7 +284,7 @@ class ClientState:
             return []
         mirror = self._mirror
         if mirror.instance == self.hello.instance and (mirror.epoch, mirror.seq or 0) <= (message.epoch, message.seq):
-            self._clear_floors()
+            self._floors.drop(mirror.instance)
         changed, gone = mirror.snapshot(message, self.hello.instance, self._read_entry)
         self.counters.snapshots += 1
         for feed in gone:
@@ -312,7 +313,7 @@ class ClientState:
         if self._resuming and self.wanted.mode == "latest":
             self._resuming = False
             self.counters.resumes += 1
-            self._clear_floors()
+            self._floors.drop(self._mirror.instance)
             self._set_link("live")
         self._tell(changed, now_us, replayed=message.replayed)
         if self._link == "live":
@@ -355,7 +356,7 @@ class ClientState:
         for held in changed:
             feed, entry = held.entry.feed, held.entry
             self._touched.add(feed)
-            self._lower_floor(held, now_us)
+            self.counters.held_back += self._floors.lower(held, now_us)
             if self.wanted.mode == "all":
                 self._queue.append((held, replayed, self._lost))
                 self._queued += 1
@@ -382,36 +383,6 @@ class ClientState:
             self._heard_us = self._marks.popleft()[1]
         return self._heard_us
 
-    # Another hub.
-
-    def _raise_floors(self, now_us: int) -> None:
-        """Remember what was told last, so that no hub takes us back behind it."""
-        latest_us = self.offset.latest_us(now_us)
-        for feed, held in self._mirror.feeds.items():
-            publish_us, end_us = held.entry.publish_time_us, held.entry.valid_until_us
-            if held.mantissa is None or publish_us is None:
-                continue
-            floor = self._floors.get(feed)
-            if floor is not None and floor.hides(publish_us, now_us):
-                continue
-            left_us = None if end_us is None or latest_us is None else end_us - latest_us
-            until_us = None if left_us is None else now_us + left_us
-            self._floors[feed] = Floor(held.instance, publish_us, until_us)
-
-    def _clear_floors(self) -> None:
-        """The hub that is heard goes on where it stopped: its own prices need no guard."""
-        own = self._mirror.instance
-        self._floors = {feed: floor for feed, floor in self._floors.items() if floor.instance != own}
-
-    def _lower_floor(self, held: Held, now_us: int) -> None:
-        floor = self._floors.get(held.entry.feed)
-        if floor is None or held.mantissa is None:
-            return
-        if floor.hides(held.entry.publish_time_us or 0, now_us):
-            self.counters.held_back += 1
-        else:
-            del self._floors[held.entry.feed]
-
     # What a program asks.
 
     def get(self, feed: str, now_us: int, max_age_ms: int | None = None) -> Price:
@@ -437,36 +408,13 @@ class ClientState:
         end_us = entry.valid_until_us
         if end_us is not None and latest_us >= end_us:
             return NoPrice(feed, Refusal.LEASE_OVER, f"its lease was over {latest_us - end_us} µs ago")
-        floor = self._floors.get(feed)
-        if floor is not None and floor.hides(entry.publish_time_us or 0, now_us):
+        if self._floors.hides(feed, entry.publish_time_us or 0, now_us):
             return NoPrice(feed, Refusal.TOO_OLD, "this hub's price is older than one that another hub told")
         if max_age_ms is not None:
             age_us = latest_us - (entry.publish_time_us or 0)
             if age_us > max_age_ms * 1000:
                 return NoPrice(feed, Refusal.TOO_OLD, f"published {age_us // 1000} ms ago, more than {max_age_ms} ms")
-        return self._price(held, held.mantissa, None if end_us is None else end_us - latest_us)
-
-    @staticmethod
-    def _price(held: Held, mantissa: int, lease_left_us: int | None) -> Price:
-        entry = held.entry
-        return Price(
-            feed=entry.feed,
-            mantissa=mantissa,
-            expo=entry.expo,
-            state=entry.state,
-            conf=None if entry.conf is None else int(entry.conf),
-            source=entry.source,
-            rule=entry.rule,
-            reason=entry.reason,
-            publish_time_us=entry.publish_time_us,
-            decided_us=entry.decided_us,
-            valid_until_us=entry.valid_until_us,
-            lease_left_us=lease_left_us,
-            instance=held.instance,
-            epoch=held.epoch,
-            seq=held.seq,
-            inputs=None if isinstance(entry.inputs, msgspec.UnsetType) else entry.inputs,
-        )
+        return held.price(held.mantissa, None if end_us is None else end_us - latest_us)
 
     def _without_link(self, feed: str, now_us: int) -> NoPrice | None:
         """Why no price of this feed can be certain, whatever is held."""
