@@ -10,7 +10,7 @@ import re
 import tomllib
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -56,24 +56,33 @@ class HubSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=True
     warmup_ms: Annotated[int, msgspec.Meta(ge=0, le=600_000)] = 10_000
 
 
-KINDS: dict[str, tuple[int, bool]] = {
-    "doves.custody": (10_000, False),
-    "doves.pool": (10_000, False),
-    "doves.aggregate": (10_000, False),
-    "doves.edge": (5_000, False),
-    "doves.chainlink": (5_000, False),
-    "doves.lazer": (5_000, False),
-    "chainlink.store": (3_660_000, True),
-    "pyth.receiver": (90_000, True),
-    "pyth.legacy": (5_000, False),
-    "pyth.hermes": (5_000, False),
-    "pyth.pro": (5_000, False),
-    "edge.rest": (5_000, False),
-    "chainlink.streams": (5_000, False),
-    "redstone": (60_000, True),
-    "chainlink.evm": (3_660_000, True),
+class Kind(NamedTuple):
+    """What is known of a kind of source."""
+
+    max_age_ms: int
+    """Where the configuration gives none: heartbeat plus margin for slow push accounts."""
+    slow_push: bool = False
+    """Written seldom, by heartbeat or deviation: a verifier, never a primary."""
+
+
+KINDS: dict[str, Kind] = {
+    "doves.custody": Kind(10_000),
+    "doves.pool": Kind(10_000),
+    "doves.aggregate": Kind(10_000),
+    "doves.edge": Kind(5_000),
+    "doves.chainlink": Kind(5_000),
+    "doves.lazer": Kind(5_000),
+    "chainlink.store": Kind(3_660_000, slow_push=True),
+    "pyth.receiver": Kind(90_000, slow_push=True),
+    "pyth.legacy": Kind(5_000),
+    "pyth.hermes": Kind(5_000),
+    "pyth.pro": Kind(5_000),
+    "edge.rest": Kind(5_000),
+    "chainlink.streams": Kind(5_000),
+    "redstone": Kind(60_000, slow_push=True),
+    "chainlink.evm": Kind(3_660_000, slow_push=True),
 }
-"""Per kind of source: default max age in ms (heartbeat plus margin for slow push accounts), and whether it is slow."""
+"""Kinds of sources, as ``sources.kind`` names them."""
 
 LICENCES: dict[str, Redistribute] = {
     "chainlink.streams": Redistribute.NO,
@@ -133,7 +142,7 @@ class _ReadSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     @property
     def age_ms(self) -> int:
         """Max age in ms: configured, else the default of the kind."""
-        return self.max_age_ms if self.max_age_ms is not None else KINDS[self.kind][0]
+        return self.max_age_ms if self.max_age_ms is not None else KINDS[self.kind].max_age_ms
 
 
 class WaySection(_ReadSection, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -439,7 +448,7 @@ def _check_feeds(config: Config, origin: str) -> None:
                 nearest = difflib.get_close_matches(source_name, config.sources, n=1, cutoff=0.4)
                 hint = f"did you mean {nearest[0]}?" if nearest else f"defined: {', '.join(config.sources)}"
                 raise ConfigError(f"{origin}: feeds.{feed}: no [sources.{source_name}]; {hint}")
-        if KINDS[config.sources[roles.primary].kind][1]:
+        if KINDS[config.sources[roles.primary].kind].slow_push:
             kind = config.sources[roles.primary].kind
             raise ConfigError(
                 f"{origin}: feeds.{feed}.primary: {roles.primary} is a slow push account ({kind}): verifier only"

@@ -285,7 +285,7 @@ def _max_age_ms(config: Config, feed: str) -> int:
     roles = feed_roles(config, section)
     for _, way in _followers(config, (roles.primary or "", *roles.verifiers, *roles.references)):
         return section.max_age_ms.get(way.source) or config.sources[way.source].age_ms
-    return KINDS[CUSTODY][0]
+    return KINDS[CUSTODY].max_age_ms
 
 
 def _judge(old: Oracle, new: Oracle, reads: str | None, max_age_ms: int) -> tuple[Verdict, str]:
