@@ -244,11 +244,6 @@ class Latencies:
             yield family
 
 
-def render(samples: Iterable[Sample], latencies: Latencies) -> bytes:
-    """Prometheus text of these samples and histograms. A sample of an unknown metric is a KeyError: a bug."""
-    return text_of(families_of(samples, latencies))
-
-
 def families_of(samples: Iterable[Sample], latencies: Latencies) -> list[Metric]:
     """These samples and histograms as they stand: nothing that happens later changes them.
 

@@ -11,7 +11,7 @@ from oracle_hub.charts.health import SPECS as CHARTS_SPECS
 from oracle_hub.cli import COMMANDS
 from oracle_hub.core.selector import Reason
 from oracle_hub.core.table import Applied, InputStatus
-from oracle_hub.metrics import HISTOGRAMS, SPECS, Latencies, render
+from oracle_hub.metrics import HISTOGRAMS, SPECS, Latencies, families_of, text_of
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -31,7 +31,8 @@ def test_every_metric_is_documented_with_its_labels_and_none_is_invented() -> No
 
 
 def test_metrics_render_as_prometheus_text() -> None:
-    text = render([("oraclehub_epoch", (), 7), ("oraclehub_updates", ("doves", "taken"), 3)], Latencies()).decode()
+    samples = [("oraclehub_epoch", (), 7), ("oraclehub_updates", ("doves", "taken"), 3)]
+    text = text_of(families_of(samples, Latencies())).decode()
     assert "oraclehub_epoch 7.0" in text
     assert 'oraclehub_updates_total{applied="taken",source="doves"} 3.0' in text
     assert all(f"# TYPE {spec.name} histogram" in text for spec in HISTOGRAMS)
@@ -39,7 +40,7 @@ def test_metrics_render_as_prometheus_text() -> None:
 
 def test_a_sample_of_no_known_metric_is_a_bug() -> None:
     with pytest.raises(KeyError):
-        render([("oraclehub_nonsense", (), 1)], Latencies())
+        families_of([("oraclehub_nonsense", (), 1)], Latencies())
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -137,13 +137,6 @@ class Witnesses:
         return lines
 
 
-def dependent_at_run_time(
-    config: Config, addresses: Addresses, readers: Mapping[str, object]
-) -> dict[str, tuple[str, ...]]:
-    """As :func:`dependent_verifiers`, with the legs that the aggregates themselves name by now."""
-    return Witnesses(config, addresses, readers).all()
-
-
 def _roles(config: Config, feed: str) -> tuple[str, ...]:
     roles = feed_roles(config, config.feeds[feed])
     return (roles.primary or "", *roles.verifiers)

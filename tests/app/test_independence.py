@@ -6,7 +6,7 @@ import pytest
 
 from feeds.addresses import ASSETS
 from feeds.doves import AgLegs
-from oracle_hub.app.independence import Witnesses, dependent_at_run_time, dependent_verifiers
+from oracle_hub.app.independence import Witnesses, dependent_verifiers
 from oracle_hub.app.lineup import all_addresses
 from oracle_hub.config import Config, parse_config
 from oracle_hub.errors import ConfigError
@@ -76,7 +76,7 @@ def test_legs_that_the_aggregate_names_at_run_time_count_too() -> None:
     legs = {"SOL/USD": AgLegs(None, SOL.chainlink_store, None, None, None)}
     reader = SimpleNamespace(source="p", legs=legs)
     config = lineup("doves.custody", "chainlink.store", "pyth.hermes")
-    found = dependent_at_run_time(config, all_addresses(config), {"p": reader})
+    found = Witnesses(config, all_addresses(config), {"p": reader}).all()
     assert "names as a leg" in found["SOL/USD"][0]
 
 
@@ -104,7 +104,7 @@ def test_the_oracle_behind_a_leg_of_an_unknown_asset_counts_once_the_leg_is_name
     reader = SimpleNamespace(source="p", legs={"JUP/USD": AgLegs(SOL.edge, None, None, lazer, None)})
     line = "b carries Pyth Lazer's price, as Pyth Lazer's leg of the aggregate that p reads does: "
     expected = {"JUP/USD": (line + "in part they are one witness",)} if is_told else {}
-    assert dependent_at_run_time(config, addresses, {"p": reader}) == expected
+    assert Witnesses(config, addresses, {"p": reader}).all() == expected
 
 
 def test_of_one_feed_no_other_is_looked_at() -> None:
@@ -142,7 +142,7 @@ def test_what_is_known_beforehand_is_told_once() -> None:
     reader = SimpleNamespace(source="p", legs={"SOL/USD": AgLegs(SOL.edge, SOL.chainlink_doves, None, SOL.lazer, None)})
     config = lineup("doves.custody", "doves.chainlink", "pyth.pro")
     addresses = all_addresses(config)
-    assert dependent_at_run_time(config, addresses, {"p": reader}) == dependent_verifiers(config, addresses)
+    assert Witnesses(config, addresses, {"p": reader}).all() == dependent_verifiers(config, addresses)
     assert len(dependent_verifiers(config, addresses)["SOL/USD"]) == 2
 
 

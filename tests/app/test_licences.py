@@ -15,7 +15,7 @@ from oracle_hub.config import Config, parse_config
 from oracle_hub.core.catalog import Redistribute
 from oracle_hub.core.licence import told_batch
 from oracle_hub.core.source import Condition, Status
-from oracle_hub.metrics import render
+from oracle_hub.metrics import families_of, text_of
 from tests.app.rig import SIMULATION, Rig, hermes_event
 
 SOL, BTC = "SOL/USD", "BTC/USD"
@@ -48,7 +48,7 @@ def answers(rig: Rig) -> str:
     """What the hub says of itself."""
     engine, now_us = rig.pump.engine, rig.clock.now_us()
     explained = msgspec.json.encode([explain_feed(engine, SOL, now_us), conditions(engine, now_us)]).decode()
-    return explained + render(samples.of_pump(rig.pump, now_us), rig.pump.latencies).decode()
+    return explained + text_of(families_of(samples.of_pump(rig.pump, now_us), rig.pump.latencies)).decode()
 
 
 async def test_answers_and_metrics_have_no_digit_of_it(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from oracle_hub.alerts.alert import Kind
 from oracle_hub.app import samples
 from oracle_hub.app.alerting import Alerting
 from oracle_hub.core.source import Frame
-from oracle_hub.metrics import LatencyHistogram, Sample, render
+from oracle_hub.metrics import LatencyHistogram, Sample, families_of, text_of
 from tests.app.rig import Rig, hermes_event
 
 SOL, BTC = "SOL/USD", "BTC/USD"
@@ -21,7 +21,7 @@ SOL, BTC = "SOL/USD", "BTC/USD"
 def scrape(rig: Rig, more: Iterable[Sample] = ()) -> dict[tuple[str, ...], float]:
     """All samples by name and label values (in the order of the labels' names)."""
     parts = [*samples.of_pump(rig.pump, rig.clock.now_us()), *samples.of_journal(rig.journal), *more]
-    families = text_string_to_metric_families(render(parts, rig.pump.latencies).decode())
+    families = text_string_to_metric_families(text_of(families_of(parts, rig.pump.latencies)).decode())
     return {
         (one.name, *(one.labels[label] for label in sorted(one.labels))): one.value
         for family in families
