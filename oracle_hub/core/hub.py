@@ -23,7 +23,6 @@ from oracle_hub.core.table import HEARD, Applied, InputStatus, Table
 COLUMN_CROSSING = 40
 """From so many feeds in one step on, the columnar form is faster than the scalar one (``benchmarks/selector.py``)."""
 
-
 _ROLES = ("primary", "verifier", "verifier")
 _UNTOLD = -1
 
@@ -98,20 +97,8 @@ class Hub:
     """Applies events to the table and decides again where something changed or a lease ended."""
 
     CONFIGURED: ClassVar[frozenset[str]] = frozenset(
-        {
-            "catalog",
-            "config_hash",
-            "table",
-            "_cells",
-            "_inputs",
-            "_role_cells",
-            "_max_conf_bps",
-            "_max_divergence_bps",
-            "_policies",
-            "_barred",
-            "_bars",
-        }
-        | {"_columns", "_told"}
+        {"catalog", "config_hash", "table", "_cells", "_inputs", "_role_cells", "_max_conf_bps", "_max_divergence_bps"}
+        | {"_policies", "_barred", "_bars", "_columns", "_told"}
     )
     """Attributes that follow from the catalog, and the table. Everything else is state, made of plain data."""
     FLAT: ClassVar[frozenset[str]] = frozenset(
