@@ -112,7 +112,7 @@ class JournalWriter:
         instance: str,
         epoch: int,
         max_segment_bytes: int = 64 * 2**20,
-        retention_s: int | None = 7 * 86_400,
+        retention_s: int | None = 72 * 3_600,
         disk_budget_bytes: int | None = 10 * 2**30,
         buffer_limit_bytes: int = 16 * 2**20,
         retry_interval_ms: int = 100,

@@ -4,6 +4,7 @@ import inspect
 import re
 from pathlib import Path
 
+from oracle_hub.config_sections import JournalSection
 from oracle_hub.journal.records import MAX_PAYLOAD_BYTES, REFERENCE_MIN_BYTES, REFERENCE_WINDOW_BYTES, RecordType
 from oracle_hub.journal.segments import FORMAT_VERSION, MAGIC
 from oracle_hub.journal.writer import JournalWriter
@@ -25,12 +26,15 @@ def test_constants_are_those_of_the_page() -> None:
 
 def test_defaults_are_those_of_the_page() -> None:
     parameters = inspect.signature(JournalWriter).parameters
-    stated = {
-        "buffer_limit_bytes": 16 * 2**20,
-        "max_segment_bytes": 64 * 2**20,
-        "retention_s": 7 * 86_400,
-        "disk_budget_bytes": 10 * 2**30,
-    }
-    for name, value in stated.items():
-        assert f"`{name}`" in PAGE, name
-        assert parameters[name].default == value, name
+    stated = (
+        ("16 MiB", "buffer_limit_mib", 2**20, "buffer_limit_bytes"),
+        ("64 MiB", "max_segment_mib", 2**20, "max_segment_bytes"),
+        ("72 hours", "retention_hours", 3_600, "retention_s"),
+        ("10 GiB", "disk_budget_mib", 2**20, "disk_budget_bytes"),
+    )
+    for words, key, unit, parameter in stated:
+        assert re.search(rf"{words}[^.]*\(`journal\.{key}`[;)]", PAGE), key
+        assert getattr(JournalSection(), key) * unit == parameters[parameter].default, key
+    assert JournalSection() == JournalSection(
+        buffer_limit_mib=16, max_segment_mib=64, retention_hours=72, disk_budget_mib=10 * 1024
+    )
