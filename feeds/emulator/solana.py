@@ -137,20 +137,18 @@ class SolanaServer(Server):
         name: ``a``, ``b``: by which faults select it.
         world: what it tells.
         now_us: the clock.
-        cluster: whose genesis hash it answers with.
     """
 
-    def __init__(self, name: str, world: World, now_us: Callable[[], int], *, genesis_hash: str | None = None) -> None:
+    def __init__(self, name: str, world: World, now_us: Callable[[], int]) -> None:
         super().__init__(name, world, now_us)
-        self._genesis = genesis_hash or GENESIS_HASHES["mainnet-beta"]
         self._subscribers: set[Subscriber] = set()
         self._last_subscription = 0
         self._subscribed = asyncio.Event()
         self._last_slot = slot_at(now_us())
         self._methods: dict[str, Callable[[list[object]], object]] = {
-            "getGenesisHash": lambda params: (
-                GENESIS_HASHES["testnet"] if self._is_elsewhere(told=False) else self._genesis
-            ),
+            "getGenesisHash": lambda params: GENESIS_HASHES[
+                "testnet" if self._is_elsewhere(told=False) else "mainnet-beta"
+            ],
             "getHealth": lambda params: "ok",
             "getVersion": lambda params: {"solana-core": VERSION, "feature-set": 3_640_012_085},
             "getSlot": self._get_slot,

@@ -54,12 +54,11 @@ class Prover:
 
     Args:
         sets: who may sign.
-        mode: how much is asked of an update.
         capacity: updates to remember. Hosts are seconds apart at most, with a few updates a second.
     """
 
-    def __init__(self, sets: SignerSets, mode: Mode = Mode.STRICT, *, capacity: int = 512) -> None:
-        self._known = lru_cache(capacity)(partial(_looked_at, sets=sets, mode=mode))
+    def __init__(self, sets: SignerSets, *, capacity: int = 512) -> None:
+        self._known = lru_cache(capacity)(partial(_looked_at, sets=sets))
         self._kept: dict[bytes, OrderedDict[tuple[int, int], tuple[bytes, Update]]] = {}
         """By feed id, then publish time (s) and price: the update that proved it, and its place in there."""
 
@@ -135,9 +134,9 @@ class Prover:
         return update, in_force(verdict, signer_set, at_us)
 
 
-def _looked_at(data: bytes, sets: SignerSets, mode: Mode) -> tuple[Accumulator | None, Verdict, SignerSet | None]:
+def _looked_at(data: bytes, sets: SignerSets) -> tuple[Accumulator | None, Verdict, SignerSet | None]:
     try:
         update = Accumulator.decode(data)
     except DecodeError as error:
         return None, Verdict(Why.MALFORMED, str(error)), None
-    return update, *unaged(update, sets, mode)
+    return update, *unaged(update, sets, Mode.STRICT)

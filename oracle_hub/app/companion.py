@@ -11,7 +11,7 @@ import logging
 import random
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import msgspec
 
@@ -47,13 +47,10 @@ class Companion:
         announce: called with the child's address whenever it serves.
     """
 
-    def __init__(
-        self, config: Config, announce: Callable[[str], None], *, program: Sequence[str] = PROGRAM, first_s: float = 0.5
-    ) -> None:
+    def __init__(self, config: Config, announce: Callable[[str], None]) -> None:
         self._config = config
         self._announce = announce
-        self._program = tuple(program)
-        self._backoff = Backoff(random.Random(), first_s=first_s, max_s=30.0)
+        self._backoff = Backoff(random.Random(), first_s=0.5, max_s=30.0)
         self._task: asyncio.Task[None] | None = None
         self._process: Process | None = None
         self._ending = False
@@ -108,7 +105,7 @@ class Companion:
         """One life of the child. Returns how it ended."""
         try:
             process = await asyncio.create_subprocess_exec(
-                *self._program, "--hub", hub_url, "--log-level", level, stdin=PIPE, stdout=PIPE, limit=MAX_LINE_BYTES
+                *PROGRAM, "--hub", hub_url, "--log-level", level, stdin=PIPE, stdout=PIPE, limit=MAX_LINE_BYTES
             )
         except OSError as error:
             return f"could not be started ({error.strerror})"

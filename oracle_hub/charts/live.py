@@ -64,7 +64,7 @@ PointsTap: TypeAlias = Callable[[Sequence[Point], bool], None]
 class Live:
     """The newest of each feed. Everything is called on the event loop."""
 
-    def __init__(self, *, max_listeners: int = 1_000, wall_us: Callable[[], int] | None = None) -> None:
+    def __init__(self, *, max_listeners: int = 1_000) -> None:
         self._prices: Prices | None = None
         self._points: dict[str, Point] = {}
         self._feeds: dict[str, FeedInfo] = {}
@@ -72,7 +72,6 @@ class Live:
         self._listeners: dict[Listener, None] = {}
         self._taps: list[PointsTap] = []
         self._max_listeners = max_listeners
-        self._wall_us = wall_us or (lambda: time.time_ns() // 1000)
         self._anchor: tuple[int, int] | None = None  # hub's clock, our monotonic clock
         self.position: Position | None = None
         """Last batch that was taken in, of this life or the one before."""
@@ -127,7 +126,7 @@ class Live:
             self._anchor = (hub_us, now_us)
             return hub_us
         if self._anchor is None:
-            return self._wall_us()
+            return time.time_ns() // 1000
         return self._anchor[0] + now_us - self._anchor[1]
 
     @property

@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 FIRST_RETRY_S, MAX_RETRY_S = 0.5, 15.0
 PRUNE_INTERVAL_S = 60.0
 PRUNE_PAUSE_S = 0.2
+MAX_WAITING_ROWS = 500_000
+"""Beyond them the oldest are given up, and recorded as a gap."""
 
 
 class _Waiting(msgspec.Struct, frozen=True):
@@ -35,10 +37,9 @@ class _Waiting(msgspec.Struct, frozen=True):
 class Writer:
     """Writes harvests of one builder. ``put`` never waits; ``run`` is a task; both on the event loop."""
 
-    def __init__(self, store: Store, builder: Builder, *, max_waiting_rows: int = 500_000) -> None:
+    def __init__(self, store: Store, builder: Builder) -> None:
         self._store = store
         self._builder = builder
-        self._max_rows = max_waiting_rows
         self._waiting: deque[_Waiting] = deque()
         self._given_up: list[Gap] = []
         self._news = asyncio.Event()
@@ -59,7 +60,7 @@ class Writer:
         """Have this written, after everything before it."""
         self._waiting.append(_Waiting(harvest, position))
         rows = self.rows_waiting
-        while rows > self._max_rows and len(self._waiting) > 1:
+        while rows > MAX_WAITING_ROWS and len(self._waiting) > 1:
             oldest = self._waiting.popleft()
             rows -= oldest.rows
             self.rows_lost += oldest.rows

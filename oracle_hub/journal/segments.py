@@ -174,7 +174,7 @@ SEAL_LEVEL = 6
 as much (``benchmarks/journal_size.py``)."""
 
 
-def seal_segment(path: Path, *, level: int = SEAL_LEVEL) -> Path:
+def seal_segment(path: Path) -> Path:
     """Compress a closed segment and delete the plain file. Takes time: call it from a thread.
 
     The compressed file is written under a temporary name, synced, read back and compared, renamed, and only then is
@@ -188,7 +188,7 @@ def seal_segment(path: Path, *, level: int = SEAL_LEVEL) -> Path:
     temporary = sealed.with_name(sealed.name + TEMPORARY_SUFFIX)
     size = path.stat().st_size
     try:
-        compressor = zstandard.ZstdCompressor(level=level, write_checksum=True, write_content_size=True)
+        compressor = zstandard.ZstdCompressor(level=SEAL_LEVEL, write_checksum=True, write_content_size=True)
         with path.open("rb") as source, temporary.open("wb") as target:
             compressor.copy_stream(source, target, size=size)
             target.flush()

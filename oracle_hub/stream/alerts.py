@@ -5,7 +5,7 @@ reads again it is told all that is open, which replaces what it held.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -22,7 +22,7 @@ MAX_RECENT = 1_000
 class AlertBoard:
     """What is open, what changed lately, and who follows it."""
 
-    def __init__(self, epoch: int, frame: Callable[[bytes], bytes], past: Sequence[AlertChange] = ()) -> None:
+    def __init__(self, epoch: int, frame: Callable[[bytes], bytes]) -> None:
         self.epoch = epoch
         self.n = 0
         """Changes told in this run."""
@@ -32,19 +32,14 @@ class AlertBoard:
         self.sessions: dict[Session, None] = {}
         """Those with a subscription to this channel."""
         self._frame = frame
-        for change in past:
-            self._take(change)
 
-    def _take(self, change: AlertChange) -> None:
+    def take(self, change: AlertChange) -> None:
+        """Note one change; every follower is to be told before the next."""
         if change.change == "resolved":
             self.open.pop(change.alert.id, None)
         else:
             self.open[change.alert.id] = change
         self.recent.append(change)
-
-    def take(self, change: AlertChange) -> None:
-        """Note one change; every follower is to be told before the next."""
-        self._take(change)
         self.n += 1
 
     def snapshot(self, sub: "AlertSubscription", now_us: int) -> bytes:

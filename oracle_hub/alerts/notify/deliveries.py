@@ -85,12 +85,11 @@ class Deliveries:
         clock: Now,
         *,
         alive: Callable[[], bool] = lambda: True,
-        rng: random.Random | None = None,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._alive = alive
-        self._rng = rng or random.Random()
+        self._rng = random.Random()
         self._sender = Sender(instance=instance, simulated=settings.simulated, runbook_url=settings.runbook_url)
         self._sendings = {one.name: (way_of(one), _sending(one, self._sender)) for one in settings.channels}
         self._store = Store(state_dir / FILE_NAME)
