@@ -261,7 +261,7 @@ class Stamps:
         self.parts_s: dict[str, float] = {}
         """Time in each part; they do not overlap."""
         self._timed(pump.engine.hub, "step", "decide")
-        self._timed(pump.engine, "step", "alerts", "decide")
+        self._timed(pump.engine, "watch", "alerts")
         self._timed(pump, "_commit", "journal")
         self._timed(pump, "_publish", "publish")
         self._timed(pump, "on_frame", "frames")

@@ -86,7 +86,7 @@ class Hub:
         settings = ServerSettings(port=0, ping_interval_ms=broadcasters.NO_HEARTBEAT_MS, max_clients_per_ip=20_000)
         self.server = Server(HubService(self._pump), settings)
         subscribers = self.server.load()
-        self._wrap(engine, "step", "turn", "decide")
+        self._wrap(engine, "decide", "turn", "decide")
         self._wrap(self._pump, "_commit", None, "journal")
         self._wrap(subscribers, "_write_row", "encode", None)
         stack.callback(self._pump.stop)

@@ -85,8 +85,11 @@ class AlertEngine:
             return self.observe(now_us, facts_after(hub, now_us, touched), conflicts)
         told = self.advance(now_us)
         calm = self._calm(now_us, hub, {feed for _, feed in conflicts}) if hub.blocked is None else ()
-        rest = [index for index in touched if index not in calm]
-        return told + self.observe(now_us, facts_after(hub, now_us, rest), conflicts)
+        rest = facts_after(hub, now_us, [index for index in touched if index not in calm])
+        if len(rest) >= GLANCE_CROSSING:
+            priced = [self._memory.row(one.spec.feed) for one in rest if one.decision.mantissa is not None]
+            self._memory.begin_second(np.array(priced, np.int64), now_us)
+        return told + self.observe(now_us, rest, conflicts)
 
     def _calm(self, now_us: int, hub: Hub, disputed: Collection[str]) -> set[int]:
         """Take those touched feeds that are at rest and stay so, by their index in the catalog."""
@@ -157,7 +160,8 @@ class AlertEngine:
     def forget(self, now_us: int, feeds: Iterable[str]) -> list[Transition]:
         """Feeds that are no longer configured: what was open for them ends."""
         told = self.advance(now_us)
-        gone = [feed for feed in self._watches if feed not in set(feeds)]
+        configured = set(feeds)
+        gone = [feed for feed in self._watches if feed not in configured]
         for feed in gone:
             del self._watches[feed]
             self._memory.forget(feed)

@@ -243,18 +243,27 @@ class Engine:
         self.limit_again()
 
     def step(self, now_us: int) -> Batch | None:
-        """Decide, and look for what is wrong, or is by now. See :meth:`oracle_hub.core.hub.Hub.step`."""
-        batch = self.hub.step(now_us)
-        if self.watching:
-            self.transitions += self.alerts.advance(now_us)
-            if now_us >= self._look_us:
-                self._look_at_ways(now_us)
-        if self.watching and (self.hub.touched or self._conflicts):
+        """Decide, and look for what is wrong: :meth:`decide` and :meth:`watch`, where nobody waits for the batch."""
+        batch = self.decide(now_us)
+        self.watch(now_us, batch)
+        return batch
+
+    def decide(self, now_us: int) -> Batch | None:
+        """See :meth:`oracle_hub.core.hub.Hub.step`. :meth:`watch` must follow before anything else happens."""
+        return self.hub.step(now_us)
+
+    def watch(self, now_us: int, batch: Batch | None) -> None:
+        """Look for what is wrong, or is by now, after ``decide(now_us)``, which gave ``batch``."""
+        if not self.watching:
+            return
+        self.transitions += self.alerts.advance(now_us)
+        if now_us >= self._look_us:
+            self._look_at_ways(now_us)
+        if self.hub.touched or self._conflicts:
             conflicts, self._conflicts = self._conflicts, []
             self.transitions += self.alerts.look(now_us, self.hub, conflicts)
             if batch is not None and any(decision.reason is Reason.REMOVED for decision in batch.decisions):
                 self.transitions += self.alerts.forget(now_us, self.hub.catalog.feed_index)
-        return batch
 
     def compare_ways(self, source: str, now_us: int) -> tuple[Comparison, Int64]:
         """The ways to a source beside each other; and per feed of them, how far one may be behind without a word."""

@@ -155,7 +155,7 @@ class Pump:
             self._scheduled = None
         now_us = self.clock.now_us()
         deadline_us = self.engine.hub.next_deadline()
-        batch = self.engine.step(now_us)
+        batch = self.engine.decide(now_us)
         decided_us = self.clock.now_us() if batch is not None else now_us
         journaled = self._commit(now_us, batch)
         if batch is not None:
@@ -163,6 +163,7 @@ class Pump:
             self._publish(batch, journaled)
             self._time(decided_us)
         self._first_received_us = None
+        self.engine.watch(now_us, batch)  # no price waits for the alerts
         if self.engine.transitions:
             self._tell()
         if self._checkpoints is not None:

@@ -292,7 +292,7 @@ class Application:
                     raise ConfigError("[emulator] cannot come or go at a reload; restart")
                 before = self.pump.engine.lineup
                 endpoints = await self._endpoints(config)
-                lineup = _with_legacy(await asyncio.to_thread(build_lineup, config, endpoints, before))
+                lineup, less = await asyncio.to_thread(_built, config, endpoints, before)
                 self.publisher.renew(server_settings(config))
             except OracleHubError as error:
                 log.error("reload refused, going on as before: %s", error)
@@ -311,8 +311,8 @@ class Application:
             if waiting:
                 log.warning("reload: %s changed, which is read at the next start", ", ".join(waiting))
             self.config = config
+            await asyncio.sleep(0)  # taking over takes its time with thousands of feeds, and so does what follows
             self.pump.step()  # subscribers hear what changed before they hear why
-            less = tightened(before.catalog, lineup.catalog)
             if less:
                 self.signed_updates.forget()
             self.publisher.config_changed(forget_past=less)
@@ -401,6 +401,14 @@ class Application:
         yield from self.publisher.samples()
         yield from samples.of_journal(self.journal)
         yield from self.deliveries.samples()
+
+
+def _built(config: Config, endpoints: Endpoints, before: Lineup) -> tuple[Lineup, bool]:
+    """What a reload goes on with, and whether less may be told of a source than before: all that can be known without
+    the hub."""
+    lineup = _with_legacy(build_lineup(config, endpoints, before))
+    _ = lineup.catalog.layout  # made here, so that the hub finds it
+    return lineup, tightened(before.catalog, lineup.catalog)
 
 
 def _with_legacy(lineup: Lineup) -> Lineup:

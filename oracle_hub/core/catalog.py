@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Mapping
 from copy import copy
 from enum import StrEnum
+from itertools import chain, repeat
 
 import msgspec
+import numpy as np
 
 from oracle_hub.core.price import BPS_ONE
 from oracle_hub.core.selector import BIT_A_BARRED, BIT_B_BARRED, Policy
@@ -113,6 +115,14 @@ class Catalog:
             source for spec in self.feeds for source in spec.sources if not spec.shows(source)
         )
         """Sources whose prices may not be told as inputs."""
+        self._layout: Layout | None = None
+
+    @property
+    def layout(self) -> "Layout":
+        """The places of its cells. Made when it is asked for first: for thousands of feeds not while prices wait."""
+        if self._layout is None:
+            self._layout = Layout(self)
+        return self._layout
 
     def with_limits(self, spec: FeedSpec) -> "Catalog":
         """The same catalog with one feed under other limits.
@@ -129,7 +139,53 @@ class Catalog:
         feeds = list(self.feeds)
         feeds[index] = spec
         changed.feeds = tuple(feeds)
+        changed._layout = None
         return changed
+
+
+_ROLES = ("primary", "verifier", "verifier")
+
+
+class Layout:
+    """All that tables and hubs of one catalog have in common: places, and what is known of each. Nobody changes it.
+
+    Cells are feed-major: cell = feed_index * n_sources + source_index.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        n_sources = len(catalog.sources)
+        self.n_cells = max(1, n_sources * len(catalog.feeds))
+        self.cells: dict[tuple[str, str], int] = {}
+        """By source and feed."""
+        self.by_feed: list[tuple[int, ...]] = []
+        """The cells of each feed's sources, roles first."""
+        self.inputs: list[tuple[tuple[str, str, int], ...]] = []
+        """Per feed: source, role and cell, roles first."""
+        self.peers: list[tuple[int, int] | None] = [None] * self.n_cells
+        """Per cell of a role, the cells of the two others in their order. None: a reference, never judged."""
+        self.max_age_us = np.zeros(self.n_cells, np.int64)
+        """int64 (n_cells,): 0 where the source has no part in the feed."""
+        self.demanded: list[bool] = [False] * self.n_cells
+        """Per cell, whether only verified updates are taken."""
+        self.equivalent: list[bool] = [False] * self.n_cells
+        """And whether verified and unverified ones count alike."""
+        self.barred = [spec.barred for spec in catalog.feeds]
+        """Per feed, its barred verifiers."""
+        proofs = {source: catalog.proof.get(source, Proof.PREFERRED) for source in catalog.sources}
+        for index, spec in enumerate(catalog.feeds):
+            sources = spec.sources
+            places = tuple(index * n_sources + catalog.source_index[source] for source in sources)
+            for source, cell in zip(sources, places, strict=True):
+                self.cells[source, spec.feed] = cell
+                self.max_age_us[cell] = spec.max_age_us[source]
+                self.demanded[cell] = proofs[source] is Proof.DEMANDED
+                self.equivalent[cell] = proofs[source] is Proof.EQUIVALENT
+            self.by_feed.append(places)
+            self.inputs.append(tuple(zip(sources, chain(_ROLES, repeat("reference")), places, strict=False)))
+            a, b, c = places[:3]
+            self.peers[a], self.peers[b], self.peers[c] = (b, c), (a, c), (a, b)
+        self.role_cells = np.array([places[:3] for places in self.by_feed], np.int64).reshape(-1, 3).T
+        """int64 (3, n_feeds): the cells of the roles."""
 
 
 def _check(spec: FeedSpec) -> None:

@@ -7,7 +7,7 @@
 import heapq
 from collections.abc import Iterator
 from hashlib import blake2b
-from itertools import chain, repeat
+from itertools import repeat
 from typing import ClassVar
 
 import msgspec
@@ -23,7 +23,7 @@ from oracle_hub.core.table import HEARD, Applied, InputStatus, Table
 COLUMN_CROSSING = 40
 """From so many feeds in one step on, the columnar form is faster than the scalar one (``benchmarks/selector.py``)."""
 
-_ROLES = ("primary", "verifier", "verifier")
+
 _UNTOLD = -1
 
 
@@ -127,22 +127,15 @@ class Hub:
         self.config_hash = config_hash
         self.table = Table(catalog)
         self._dirty = set(range(len(catalog.feeds)))
-        self._cells = [
-            tuple(self.table.cell_of(source, spec.feed) or 0 for source in spec.sources) for spec in catalog.feeds
-        ]
-        self._inputs = [
-            tuple(zip(spec.sources, chain(_ROLES, repeat("reference")), cells, strict=False))
-            for spec, cells in zip(catalog.feeds, self._cells, strict=True)
-        ]
-        """Per feed: source, role and cell, roles first."""
-        self._role_cells = np.array([cells[:3] for cells in self._cells], np.int64).reshape(-1, 3).T
+        layout = catalog.layout
+        self._cells, self._inputs, self._role_cells = layout.by_feed, layout.inputs, layout.role_cells
         self._max_conf_bps = np.array([spec.max_conf_bps for spec in catalog.feeds], np.int64)
         self._max_divergence_bps = np.array([spec.max_divergence_bps for spec in catalog.feeds], np.int64)
         self._policies = np.array([POLICIES.index(spec.policy) for spec in catalog.feeds], np.uint8)
         self._told = np.full((5, len(catalog.feeds)), _UNTOLD, np.int64)
         """Per feed, what decides whether a decision is news, as columns found it last: outcome (by its code), mantissa,
         lease, publish time and confidence. The outcome is none where it was last decided in another way."""
-        self._barred = [spec.barred for spec in catalog.feeds]
+        self._barred = layout.barred
         self._bars = np.array(self._barred, np.int64)
 
     def _await_all(self, until_us: int) -> None:
@@ -256,8 +249,9 @@ class Hub:
             waiting: tuple[str, ...] = ()
             until_us: int | None = None
             if old_index is not None and old_catalog.feeds[old_index].expo == spec.expo:
-                fresh = tuple(source for source in spec.roles if old_table.cell_of(source, spec.feed) is None)
-                waiting = tuple(source for source in spec.roles if source in old_awaited[old_index])
+                roles, awaited = spec.roles, old_awaited[old_index]
+                fresh = tuple(source for source in roles if old_table.cell_of(source, spec.feed) is None)
+                waiting = tuple(source for source in roles if source in awaited) if awaited else ()
                 until_us = old_until_us[old_index]
             self._awaited.append(waiting + fresh)
             self._warm_until_us.append(None if fresh else until_us)

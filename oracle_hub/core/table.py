@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from oracle_hub.core.catalog import Catalog, FeedSpec, Proof
+from oracle_hub.core.catalog import Catalog, FeedSpec
 from oracle_hub.core.columns import ColumnInputs
 from oracle_hub.core.price import BPS_ONE, INT64_MAX
 from oracle_hub.core.selector import ABSENT, Input
@@ -83,7 +83,8 @@ class Table:
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self.n_sources = len(catalog.sources)
-        size = max(1, self.n_sources * len(catalog.feeds))
+        layout = catalog.layout
+        size = layout.n_cells
 
         def column() -> tuple[npt.NDArray[np.int64], memoryview]:
             array = np.zeros(size, np.int64)
@@ -99,31 +100,17 @@ class Table:
         self.flag_column, self._flags = column()
         self.max_age_us_column, self._max_age_us = column()
         """int64 (n_cells,): 0 where the source has no part in the feed."""
+        self.max_age_us_column[:] = layout.max_age_us
         _, self._since_us = column()
         _, self._first_then = column()
         _, self._second_then = column()
-        self._peers: list[tuple[int, int] | None] = [None] * size
-        """Per cell of a role, the cells of the two others in their order. None: a reference, never judged."""
+        self._peers, self._demanded, self._equivalent = layout.peers, layout.demanded, layout.equivalent
+        self._cells = layout.cells
         self._stall_after_us = catalog.stall.after_us or INT64_MAX
         self.transports: list[str] = [""] * size
         self.accounts: list[str | None] = [None] * size
         self._taken: list[PriceUpdate | None] = [None] * size
         """The held update as it came, where it still says what the columns say: spares :meth:`held` to make it."""
-        self._demanded: list[bool] = [False] * size
-        """Per cell, whether only verified updates are taken."""
-        self._equivalent: list[bool] = [False] * size
-        """And whether verified and unverified ones count alike."""
-        self._cells: dict[tuple[str, str], int] = {}
-        for index, spec in enumerate(catalog.feeds):
-            for source in spec.sources:
-                cell = index * self.n_sources + catalog.source_index[source]
-                self._cells[source, spec.feed] = cell
-                self._max_age_us[cell] = spec.max_age_us[source]
-                proof = catalog.proof.get(source, Proof.PREFERRED)
-                self._demanded[cell] = proof is Proof.DEMANDED
-                self._equivalent[cell] = proof is Proof.EQUIVALENT
-            a, b, c = (self._cells[source, spec.feed] for source in spec.roles)
-            self._peers[a], self._peers[b], self._peers[c] = (b, c), (a, c), (a, b)
 
     def limit(self, catalog: Catalog, feed_index: int) -> None:
         """Take over the ages of one feed from a catalog that differs in its limits only."""
@@ -386,19 +373,19 @@ class Table:
             old_index = old.catalog.feed_index.get(spec.feed)
             if old_index is None or old.catalog.feeds[old_index].expo != spec.expo:
                 continue
-            for source in spec.sources:
+            for source, _, cell in self.catalog.layout.inputs[feed_index]:
                 old_cell = old.cell_of(source, spec.feed)
-                if old_cell is None:
-                    continue
-                cell = feed_index * self.n_sources + self.catalog.source_index[source]
-                cells.append(cell)
-                old_cells.append(old_cell)
-                self.transports[cell] = old.transports[old_cell]
-                self.accounts[cell] = old.accounts[old_cell]
+                if old_cell is not None:
+                    cells.append(cell)
+                    old_cells.append(old_cell)
             if self.catalog.stall != old.catalog.stall or spec.roles != old.catalog.feeds[old_index].roles:
                 others.append(spec)
         for ours, theirs in zip(self._copied(), old._copied(), strict=True):
             np.frombuffer(ours, np.int64)[cells] = np.frombuffer(theirs, np.int64)[old_cells]
+        for cell, old_cell in zip(cells, old_cells, strict=True):
+            self.transports[cell] = old.transports[old_cell]
+            self.accounts[cell] = old.accounts[old_cell]
+            self._taken[cell] = old._taken[old_cell]
         for spec in others:
             self._forget_stalls(spec)
 

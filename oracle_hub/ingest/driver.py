@@ -231,6 +231,7 @@ class LinkDriver:
         asked = sum(isinstance(effect, Send) for effect in effects)
         self._outbox = asyncio.Queue(asked + self._limits.max_queued_sends)
         self.carry_out(effects)
+        del effects  # of thousands of accounts these are megabytes, and the session may last for a day
         if opening is None:
             self._opened()
         stream = asyncio.create_task(self._stream(opening), name=f"stream {self.link.name}") if opening else None

@@ -80,9 +80,9 @@ def wanted_by(readers: Iterable[AccountReader], only: Collection[str] | None) ->
     """Who wants which account; of all, or of some addresses."""
     wanted: dict[str, tuple[AccountReader, ...]] = {}
     for reader in readers:
-        accounts = reader.accounts()
+        accounts, alone = reader.accounts(), (reader,)  # one for all of them: it is nearly always so
         for pubkey in accounts if only is None else (pubkey for pubkey in only if pubkey in accounts):
-            wanted[pubkey] = (*wanted.get(pubkey, ()), reader)
+            wanted[pubkey] = (*wanted[pubkey], reader) if pubkey in wanted else alone
     return wanted
 
 

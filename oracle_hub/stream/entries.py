@@ -29,8 +29,8 @@ class Kind(NamedTuple):
     max_age_us: int | None
 
 
-class Entry(NamedTuple):
-    """One feed, encoded."""
+class Entry(msgspec.Struct, frozen=True, gc=False):
+    """One feed, encoded. Thousands are held: the garbage collector has nothing to look for in them."""
 
     decision: Decision
     shown: View

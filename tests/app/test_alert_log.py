@@ -1,5 +1,6 @@
 """The alert log is a function of the journal: a replay tells what was told live, from any checkpoint on."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from oracle_hub.app.alert_settings import alert_settings
 from oracle_hub.app.lineup import lineup_from_text
 from oracle_hub.app.replay import Replayer
 from oracle_hub.config import Config, parse_config
+from oracle_hub.core.hub import Hub
 from oracle_hub.errors import ConfigError
 from oracle_hub.journal.reader import read_journal
 from oracle_hub.journal.segments import list_segments
@@ -60,6 +62,24 @@ async def test_a_replay_tells_what_was_told(told: list[Transition], tmp_path: Pa
     for start in range(1, len(paths) - 1, 3):
         part = replayed(paths[start:])
         assert part == told[len(told) - len(part) :]
+
+
+async def test_no_price_waits_for_the_alerts(
+    tmp_path: Path, simulation: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig(tmp_path / "journal", simulation)
+    alerts, published = rig.pump.engine.alerts, list[int]()
+    look = alerts.look
+
+    def looked(now_us: int, hub: Hub, conflicts: Sequence[tuple[str, str]]) -> list[Transition]:
+        published.append(rig.published[-1].now_us)
+        return look(now_us, hub, conflicts)
+
+    monkeypatch.setattr(alerts, "look", looked)
+    rig.manual.advance(11_000_000)  # warm-up is over: every feed is told anew
+    rig.pump.step()
+    assert published == [rig.clock.now_us()]
+    rig.close()
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,7 @@ async def test_a_hub_that_stands_still_gives_no_sign_of_life(rig: Rig, monkeypat
     def broken(now_us: int) -> Batch | None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(rig.pump.engine, "step", broken)
+    monkeypatch.setattr(rig.pump.engine, "decide", broken)
     rig.manual.advance(6 * S)
     with pytest.raises(ZeroDivisionError):
         rig.pump.step()

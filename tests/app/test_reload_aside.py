@@ -12,6 +12,7 @@ from oracle_hub.app.engine import Lineup
 from oracle_hub.app.lineup import Endpoints, build_lineup
 from oracle_hub.app.run import Application
 from oracle_hub.config import Config, parse_config
+from oracle_hub.core.catalog import Catalog, Layout
 
 PATIENCE_S = 60
 
@@ -38,9 +39,18 @@ async def test_the_loop_goes_on_while_a_configuration_is_read_and_built(
         return build_lineup(config, endpoints, before)
 
     monkeypatch.setattr(run, "build_lineup", build)
+    make_layout, of_loop, aside = Layout.__init__, threading.get_ident(), list[bool]()
+
+    def lay_out(self: Layout, catalog: Catalog) -> None:
+        aside.append(threading.get_ident() != of_loop)
+        make_layout(self, catalog)
+
+    monkeypatch.setattr(Layout, "__init__", lay_out)
     async with Application(parse_config(text, origin="made"), load=load) as application:
         before = application.config_hash
+        aside.clear()
         await application.reload()
         assert turns == [True, True]
+        assert aside == [True]  # the hub finds it made
         assert application.config_hash != before
         assert application.pump.engine.hub.catalog.feeds[0].max_divergence_bps == 40

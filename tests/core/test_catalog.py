@@ -87,3 +87,23 @@ def test_limits_are_inclusive(changes: dict[str, Any]) -> None:
 def test_a_feed_named_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match="feeds: a feed is named twice"):
         Catalog([spec(), spec()])
+
+
+def test_a_layout_is_shared_until_limits_change() -> None:
+    catalog = Catalog([spec(), spec(feed="BTC/USD", references=("lazer",), max_age_us=AGES | {"lazer": 9})])
+    layout = catalog.layout
+    assert catalog.layout is layout
+    assert layout.by_feed == [(0, 1, 2), (4, 5, 6, 7)]
+    assert layout.inputs[1] == (
+        ("doves", "primary", 4), ("chainlink", "verifier", 5), ("pyth", "verifier", 6), ("lazer", "reference", 7),
+    )  # fmt: skip
+    assert layout.cells["pyth", "BTC/USD"] == 6 and ("lazer", "SOL/USD") not in layout.cells
+    assert layout.peers == [(1, 2), (0, 2), (0, 1), None, (5, 6), (4, 6), (4, 5), None]
+    assert layout.role_cells.tolist() == [[0, 4], [1, 5], [2, 6]]
+    limited = catalog.with_limits(spec(max_age_us=AGES | {"doves": 77}))
+    assert limited.layout.max_age_us[0] == 77 != layout.max_age_us[0]
+    assert layout.max_age_us.tolist() == [*AGES.values(), 0, *AGES.values(), 9]
+
+
+def test_a_catalog_without_feeds_has_a_layout() -> None:
+    assert Catalog([]).layout.role_cells.shape == (3, 0)

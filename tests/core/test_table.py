@@ -1,5 +1,6 @@
 """What one cell holds after which updates, by value, on literal times."""
 
+import msgspec
 import pytest
 
 from oracle_hub.core.catalog import Catalog, FeedSpec
@@ -429,6 +430,17 @@ class TestCarryOver:
         assert new.apply(update(151, T - 1, feed="BTC/USD"), T) is Applied.OLDER
         assert new.apply(update(151, T + 1, feed="BTC/USD", verified=True), T) is Applied.TAKEN
         assert new.input(cell, new.catalog.feeds[1]) == (0, T + S, 151, T)  # by the new max age
+
+    def test_what_is_held_is_the_update_that_came(self) -> None:
+        catalog = Catalog([spec("SOL/USD"), spec("BTC/USD")])
+        old, new = Table(catalog), Table(Catalog([spec("BTC/USD"), spec("SOL/USD", max_age_us=S)]))
+        told, proved = update(150, slot=7, conf=3), update(160, feed="BTC/USD")
+        for one in (told, proved, msgspec.structs.replace(proved, verified=True)):
+            old.apply(one, T)
+        new.carry_over(old)
+        assert new.held(new.catalog.layout.cells["pyth", "SOL/USD"]) is told
+        held = new.held(new.catalog.layout.cells["pyth", "BTC/USD"])  # its proof came later: no update was like it
+        assert held == msgspec.structs.replace(proved, verified=True)
 
     def test_another_exponent_is_another_price(self) -> None:
         old = Table(Catalog([spec()]))
