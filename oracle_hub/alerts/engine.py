@@ -48,7 +48,7 @@ class AlertEngine:
     All return the transitions to be told, in order.
     """
 
-    CONFIGURED: ClassVar[frozenset[str]] = frozenset({"settings", "_kinds", "_watches", "_memory", "_glance"})
+    CONFIGURED: ClassVar[frozenset[str]] = frozenset({"settings", "_kinds", "_watches", "_memory", "_glance", "_shown"})
     """Given by the configuration, or kept by :meth:`watches`."""
     FLAT: ClassVar[frozenset[str]] = frozenset({"_resting", "_timers", "_armed_us"})
     """State that is containers, with a member for each feed, of what never changes."""
@@ -59,6 +59,8 @@ class AlertEngine:
         self._watches: dict[str, FeedWatch] = {}
         self._memory = Memory(self.settings.velocity_window_us)
         self._glance: Glance | None = None
+        self._shown: tuple[Facts, dict[str, Any]] | None = None
+        """The facts that were put into words last: behind several conditions of a feed stand the same."""
         self._resting: set[str] = set()
         """Feeds of which nothing is open, pending or remembered, and whose timer is armed."""
         self._conditions: dict[Key, Condition] = {}
@@ -309,8 +311,11 @@ class AlertEngine:
                 value, worst = coarse(value), coarse(worst)
             evidence |= {"value": value, "threshold": signal.enter, "unit": signal.unit, "worst": worst}
         watch = self._watches.get(condition.key.feed or "")
-        if watch is not None and watch.facts is not None:
-            evidence |= _inputs(watch.facts)
+        facts = None if watch is None else watch.facts
+        if facts is not None:
+            if self._shown is None or self._shown[0] is not facts:
+                self._shown = facts, _inputs(facts)
+            evidence |= self._shown[1]
         return evidence
 
     # Over a restart.

@@ -248,10 +248,8 @@ class Teller:
         for key in [key for key, alert in self._told.items() if _is_group(key, alert) and key not in members]:
             over = msgspec.structs.replace(self._told.pop(key), ended_us=now_us)
             transitions.append(Transition(Change.RESOLVED, now_us, over))
-        for key, group in members.items():
-            if key in self._told:
-                for condition in group:
-                    waiting.remove(condition)
+        grouped = {id(condition) for key, group in members.items() if key in self._told for condition in group}
+        waiting[:] = [condition for condition in waiting if id(condition) not in grouped]
 
     def _grow(self, key: Key, group: list[Condition]) -> None:
         """Later members are in the evidence of what is shown; that is no news of its own."""
