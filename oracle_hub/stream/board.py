@@ -206,6 +206,10 @@ class Board:
         self._shared: dict[tuple[Group, int, int, int], tuple[bytes, int]] = {}
         self._shared_at = (0, 0)
         """At (seq, now_us): merged updates with their numbers of feeds, by group, number, sequence and where parked."""
+        self._ended: dict[tuple[Group, int, int], tuple[Iterable[str], bytes]] = {}
+        """Of those whose price became too old at one instant (below): their feeds, and the update that says so."""
+        self._ended_at: tuple[int, int] | None = None
+        """Seq and now_us."""
         self._next_end_us: int | None = None
         self._next_end_stale = False
 
@@ -384,10 +388,22 @@ class Board:
         return frames
 
     def too_old(self, group: Group, number: int, seq: int, feeds: Iterable[str], now_us: int) -> bytes:
-        """An update without a new sequence: these prices are now too old for the group's own max age."""
+        """An update without a new sequence: these prices are now too old for the group's own max age.
+
+        Subscriptions with equal numbers and sequences share it, if they are asked for one after the other with the
+        very ``feeds`` that :meth:`pop_ended` gave.
+        """
+        if self._ended_at is None or self._ended_at != (self.seq, now_us):
+            self._ended_at = self.seq, now_us
+            self._ended.clear()
+        held = self._ended.get((group, number, seq))
+        if held is not None and held[0] is feeds:
+            return held[1]
         shown, full, form = View(ViewReason.MAX_AGE, None), group.key.full, self.form(group.key)
         entries = [form.entry(self.decisions[feed], shown, full, None) for feed in feeds if feed in self.decisions]
-        return self._update(form, number, seq, seq, now_us, entries)
+        frame = self._update(form, number, seq, seq, now_us, entries)
+        self._ended[group, number, seq] = feeds, frame
+        return frame
 
     def _update(
         self,

@@ -138,3 +138,23 @@ def test_a_feed_that_left_is_let_go() -> None:
     entries.forget(NAMED[:1])
     entries.of(kind, encode, decisions, START_US)
     assert encode.asked == Counter((*NAMED, NAMED[0]))
+
+
+def test_those_whose_prices_become_too_old_together_share_the_update_that_says_so() -> None:
+    service = HubService(*NAMED)
+    for feed in NAMED:
+        service.tick(feed, 100)
+    board = Board(service.decisions, History(service.epoch, service.seq), sized_frame)
+    group, other = (board.join(GroupKey(None, full, 2_500_000)) for full in (False, True))
+    now_us = service.clock_us + 2_600_000
+    ended = board.pop_ended(now_us)
+    told = board.too_old(group, 1, board.seq, ended[group], now_us)
+    assert board.too_old(group, 1, board.seq, ended[group], now_us) is told
+    asked = [(group, 2, board.seq), (group, 1, board.seq - 1), (other, 1, board.seq)]
+    frames = [board.too_old(*one, ended[one[0]], now_us) for one in asked]
+    assert len({told, *frames}) == 4
+    anew = Board(service.decisions, board.history, sized_frame)
+    assert frames == [anew.too_old(*one, list(ended[one[0]]), now_us) for one in asked]
+    assert board.too_old(group, 1, board.seq, ended[group][:1], now_us) != told
+    board.apply(service.tick(NAMED[0], 101), now_us)
+    assert board.too_old(group, 1, board.seq - 1, ended[group], now_us + 1) != told
