@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 FRESH_US = 20_000
 """A message that waited longer than this, beyond the shortest way, may have newer ones behind it."""
+LOOK_AGAIN_S = 0.01
 DRAIN_LIMIT_S = 1.0
 """A client that can't catch up is told the newest that it has after so long."""
 MAX_MESSAGE_BYTES = 64 << 20
@@ -132,6 +133,7 @@ class Prices:
         self._timer: asyncio.TimerHandle | None = None
         self._settling: asyncio.Handle | None = None
         self._behind_since_s: float | None = None
+        self._told_us = 0
         self._connected_us = 0
         self._connections = 0
         self._drained = 0
@@ -229,7 +231,7 @@ class Prices:
             StreamError: the hub will not accept this subscription any more.
         """
         while True:
-            if self._behind_since_s is None or self._over:
+            if self._may_tell():
                 with self._guard:
                     update = self._state.next_update(self._clock_us())
                 self._room.set()
@@ -251,7 +253,7 @@ class Prices:
             StreamError: the hub will not accept this subscription any more.
         """
         while True:
-            if self._behind_since_s is None or self._over:
+            if self._may_tell():
                 with self._guard:
                     now_us = self._clock_us()
                     updates: list[Update] = []
@@ -269,8 +271,11 @@ class Prices:
             await self._news.wait()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled():
-            task.exception()  # looked at, also where nobody iterates
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._last_error = str(error)[:300] or type(error).__name__
+            if self._caught_up.is_set() or not self._wait:  # else entering raises it
+                log.error("the client has ended, and gives no price any more: %s", self._last_error)
         self._caught_up.set()
         self._news.set()
 
@@ -414,21 +419,37 @@ class Prices:
             self._tell()
             return
         self._drained += 1
+        self._drain()
+
+    def _may_tell(self) -> bool:
+        """Whether what is new may be told now. Not when newer messages wait: the program stood still, and comes here
+        before the reader had a turn."""
+        if self._over:
+            return True
+        if self._behind_since_s is None and not self._state.full:
+            now_us = self._clock_us()
+            waited_us = min(self._state.offset.waited_us(now_us), now_us - self._told_us)  # nobody waits for ever
+            if waited_us > FRESH_US and self._has_unread():
+                self._drain()
+        return self._behind_since_s is None
+
+    def _drain(self) -> None:
+        """Tell nothing until the socket is empty."""
         loop = asyncio.get_running_loop()
         if self._behind_since_s is None:
             self._behind_since_s = loop.time()
         if self._settling is None:
-            self._settling = loop.call_soon(self._settle)
+            self._settling = loop.call_soon(self._settle, False)
 
-    def _settle(self) -> None:
-        """After old messages: look whether the socket has more. Runs when the reader has read all that arrived."""
+    def _settle(self, was_empty: bool) -> None:
+        """Look whether the socket has more. What was in it until just now is with the reader one turn later."""
         self._settling = None
         since_s = self._behind_since_s
         if since_s is None:
             return
-        loop = asyncio.get_running_loop()
-        if self._has_unread() and not self._state.full and loop.time() - since_s < DRAIN_LIMIT_S:
-            self._settling = loop.call_soon(self._settle)
+        loop, empty = asyncio.get_running_loop(), not self._has_unread()
+        if not (empty and was_empty) and not self._state.full and loop.time() - since_s < DRAIN_LIMIT_S:
+            self._settling = loop.call_soon(self._settle, empty)
             return
         self._tell()
 
@@ -447,9 +468,14 @@ class Prices:
         return bool(poll.poll(0))
 
     def _tell(self) -> None:
+        self._tell_turns()
+        self._arm()
+
+    def _tell_turns(self) -> None:
         self._behind_since_s = None
         with self._guard:
-            turned = self._state.turns(self._clock_us())
+            self._told_us = self._clock_us()
+            turned = self._state.turns(self._told_us)
         for update in turned:
             callback = self._on_none if update.price is None else self._on_live
             if callback is not None:
@@ -460,7 +486,6 @@ class Prices:
                     log.exception("a callback for %s failed", update.feed)
         if self._state.has_update or self._state.heard_us != self._told_heard_us:
             self._news.set()
-        self._arm()
 
     def _arm(self) -> None:
         """Keep a timer that fires no later than the next deadline. One that fires early is armed again."""
@@ -473,14 +498,24 @@ class Prices:
             if self._timer.when() <= when_s + 0.001:
                 return
             self._timer.cancel()
-        self._timer = loop.call_at(when_s, self._on_timer)
+        self._timer = loop.call_at(when_s, self._on_deadline)
+
+    def _on_deadline(self) -> None:
+        # Once more round the event loop: what had arrived by now is with the reader then.
+        self._timer = asyncio.get_running_loop().call_later(0, self._on_timer)
 
     def _on_timer(self) -> None:
-        self._timer = None
-        if self._has_unread() or self._state.full:
-            # We were the ones who stood still: what waits in the socket comes first.
-            self._timer = asyncio.get_running_loop().call_later(0.01, self._on_timer)
+        loop = asyncio.get_running_loop()
+        if self._state.full:
+            # It is the program that lets messages wait, not the hub that is silent; leases end all the same.
+            self._timer = loop.call_later(LOOK_AGAIN_S, self._on_deadline)
+            self._tell_turns()
             return
+        if self._behind_since_s is not None or self._has_unread():
+            # We were the ones who stood still: what waits in the socket comes first.
+            self._timer = loop.call_later(LOOK_AGAIN_S, self._on_deadline)
+            return
+        self._timer = None
         with self._guard:
             effects = self._state.on_timer(self._clock_us())
         for effect in effects:

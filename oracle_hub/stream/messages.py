@@ -341,7 +341,7 @@ class Subscribe(_Message, frozen=True, kw_only=True, gc=False, tag="subscribe"):
     channel: str = "prices"
     mode: Literal["latest", "all"] = "latest"
     detail: Literal["price", "full"] = "price"
-    max_hz: Annotated[float, msgspec.Meta(gt=0, le=1000)] | None = None
+    max_hz: Annotated[float, msgspec.Meta(ge=0.001, le=1000)] | None = None
     max_age_ms: Annotated[int, msgspec.Meta(ge=1, le=86_400_000)] | None = None
     resume: Resume | None = None
 

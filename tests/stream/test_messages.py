@@ -219,6 +219,7 @@ REFUSED = [
     ('{"type":"subscribe","feeds":["*"],"mode":"some"}', "bad_message"),
     ('{"type":"subscribe","feeds":["*"],"detail":null}', "bad_message"),
     ('{"type":"subscribe","feeds":["*"],"max_hz":0}', "bad_message"),
+    ('{"type":"subscribe","feeds":["*"],"max_hz":1e-310}', "bad_message"),  # no time in µs can be between
     ('{"type":"subscribe","feeds":["*"],"max_age_ms":-1}', "bad_message"),
     ('{"type":"subscribe","feeds":["*"],"max_age_ms":"5"}', "bad_message"),
     ('{"type":"subscribe","feeds":["*"],"resume":{"seq":1}}', "bad_message"),

@@ -148,3 +148,14 @@ def test_a_clock_that_is_set_back_makes_nobody_wait_for_longer_than_its_rate() -
     stage.tick(SOL, 152)
     session.flush(stage.clock_us - 3_600_000_000, 0)
     assert not session.dirty
+
+
+def test_every_rate_that_is_taken_can_be_kept_and_none_leaves_its_group_behind() -> None:
+    stage = Stage()
+    for rate in (5e-324, 1e-310, 1e-4, 0.001, 1000):
+        session = stage.join(max_hz=rate, max_age_ms=5_000)
+        taken = session.subscriptions == 1
+        assert (taken, session.errors) == ((True, 0) if rate >= 0.001 else (False, 1))
+        assert len(stage.board._groups) == int(taken)
+        session.end()
+    assert not stage.board._groups
