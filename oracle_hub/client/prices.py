@@ -25,7 +25,7 @@ from oracle_hub.client.dialing import (
     why_refused,
     wire_log,
 )
-from oracle_hub.client.price import HubUnreachable, Price, Taken, Update
+from oracle_hub.client.price import HubUnreachable, NoPrice, Price, Taken, Update
 from oracle_hub.client.state import ClientState, Effect, From, GiveUp, Reconnect, Send, Wanted
 from oracle_hub.errors import StreamError
 from oracle_hub.stream.messages import BINARY_SUBPROTOCOL, SUBPROTOCOL, Hello
@@ -478,7 +478,8 @@ class Prices:
             turned = self._state.turns(self._told_us)
         for update in turned:
             callback = self._on_none if update.price is None else self._on_live
-            if callback is not None:
+            # A callback before it may have taken longer than the lease: then the timer tells the end instead.
+            if callback is not None and (update.price is None or self._holds(update.feed)):
                 try:
                     callback(update)
                 except Exception:
@@ -486,6 +487,13 @@ class Prices:
                     log.exception("a callback for %s failed", update.feed)
         if self._state.has_update or self._state.heard_us != self._told_heard_us:
             self._news.set()
+
+    def _holds(self, feed: str) -> bool:
+        try:
+            self.get(feed)
+        except NoPrice:
+            return False
+        return True
 
     def _arm(self) -> None:
         """Keep a timer that fires no later than the next deadline. One that fires early is armed again."""

@@ -116,3 +116,20 @@ async def test_an_end_that_nobody_iterates_to_see_is_logged(hub: HubStage, caplo
     assert [record.getMessage() for record in caplog.records] == [
         f"the client has ended, and gives no price any more: {why}"
     ]
+
+
+async def test_nobody_is_told_a_price_whose_lease_ended_while_another_was_told(hub: HubStage) -> None:
+    told: list[tuple[str, str]] = []
+
+    def live(update: Update) -> None:
+        told.append((update.feed, "live"))
+        hub.service.clock_us += 60_000_000  # the program takes a minute over the first
+
+    def none(update: Update) -> None:
+        assert update.refusal is not None
+        told.append((update.feed, update.refusal.reason.value))
+
+    async with hub.client(on_live=live, on_none=none):
+        await turns_until(lambda: len(told) == 3)
+    (feed, _), *then = told
+    assert told[0] == (feed, "live") and sorted(then) == [("BTC/USD", "lease_over"), ("SOL/USD", "lease_over")]

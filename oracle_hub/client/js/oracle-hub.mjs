@@ -673,14 +673,13 @@ export class OracleHub extends EventTarget {
 
   #tell() {
     this.#telling = false;
-    const nowUs = this.#nowUs();
-    const silent = this.#isSilent(nowUs);
+    const silent = this.#isSilent(this.#nowUs());
     const all = this.#lookAtAll || silent !== this.#silent;
     [this.#lookAtAll, this.#silent] = [false, silent];
     const others = all ? [...this.#held.feeds.keys(), ...this.#usable.keys()] : [];
     for (const feed of new Set([...this.#news.keys(), ...others])) {
-      const judged = this.#judge(feed, nowUs);
-      const usable = !(judged instanceof NoPrice);
+      const told = this.#told(feed); // each at its own moment: who was told before may have taken its time
+      const usable = told.price !== null;
       const turned = this.#usable.get(feed) !== usable;
       if (!turned && !this.#news.has(feed)) continue;
       const { lost, ...merged } = this.#note(feed);
@@ -691,8 +690,7 @@ export class OracleHub extends EventTarget {
       else this.#usable.delete(feed);
       const detail = {
         feed,
-        price: usable ? judged : null,
-        refusal: usable ? null : judged,
+        ...told,
         entry: merged.n && held ? held.entry : null,
         merged,
         epoch: held?.epoch ?? 0,
@@ -700,9 +698,14 @@ export class OracleHub extends EventTarget {
         lost,
       };
       if (turned) this.#event(usable ? "live" : "none", detail);
-      this.#event("update", detail);
+      this.#event("update", turned ? { ...detail, ...this.#told(feed) } : detail);
     }
     this.#arm();
+  }
+
+  #told(feed) {
+    const judged = this.#judge(feed, this.#nowUs());
+    return judged instanceof NoPrice ? { price: null, refusal: judged } : { price: judged, refusal: null };
   }
 
   #event(type, detail) {
@@ -717,9 +720,10 @@ export class OracleHub extends EventTarget {
     const latestUs = this.#offset.latestUs(nowUs);
     let waitUs = 1_000_000; // also looks whether the machine slept
     if (this.#heartbeatUs) waitUs = Math.min(waitUs, this.#receivedUs + this.#silenceUs() - nowUs);
-    for (const { entry } of this.#held.feeds.values()) {
+    for (const [feed, { entry }] of this.#held.feeds) {
       const endUs = entry.valid_until_us;
-      if (endUs !== null && latestUs !== null && endUs > latestUs) waitUs = Math.min(waitUs, endUs - latestUs);
+      if (endUs === null || latestUs === null) continue;
+      if (endUs > latestUs || this.#usable.get(feed)) waitUs = Math.min(waitUs, endUs - latestUs); // not told yet that it is over
     }
     this.#timer("deadline", Math.max(1, waitUs / 1000), () => {
       // Once more round the event loop: if it was we who stood still, what waits in the socket comes first.
