@@ -71,12 +71,7 @@ class BlockingPrices:
         """The next news; None when the client is closed. Raises TimeoutError when nothing is new for so long."""
         if not self._open:
             return None
-        waiting = self._run(_next(self._prices))
-        try:
-            return waiting.result(timeout_s)
-        except TimeoutError:
-            waiting.cancel()
-            raise
+        return self._run(_next(self._prices, timeout_s)).result()
 
     def __iter__(self) -> Self:
         return self
@@ -91,8 +86,9 @@ class BlockingPrices:
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
 
-async def _next(prices: Prices) -> Update | None:
-    return await anext(prices, None)
+async def _next(prices: Prices, timeout_s: float | None) -> Update | None:
+    async with asyncio.timeout(timeout_s):  # on the loop: it ends the wait, and never what has been taken
+        return await anext(prices, None)
 
 
 async def _settled() -> None:

@@ -2,12 +2,14 @@
 
 import asyncio
 import threading
+import time
 from typing import Any
 
 import pytest
 
 from oracle_hub.client import HubUnreachable, NoPrice, Refusal, open_prices
-from tests.client.client_stage import HubStage
+from tests.client.client_stage import HubStage, turns_until
+from tests.patience import PATIENCE_S
 
 
 def read(url: str, options: dict[str, Any]) -> tuple[list[int], int, Refusal]:
@@ -49,3 +51,32 @@ async def test_an_unreachable_hub_leaves_no_thread() -> None:
 
     await asyncio.to_thread(fail)
     assert all(thread.name != "oracle-hub client" for thread in threading.enumerate())
+
+
+def poll(url: str, options: dict[str, Any], last: int) -> list[int]:
+    """A program that looks for news between other work."""
+    seen: list[int] = []
+    deadline_s = time.monotonic() + PATIENCE_S
+    with open_prices(url, ["SOL/USD"], mode="all", **options) as prices:
+        while seen[-1:] != [last] and time.monotonic() < deadline_s:
+            try:
+                update = prices.next(0)
+            except TimeoutError:
+                continue
+            assert update is not None
+            if update.entry is not None:
+                assert not update.lost
+                seen.append(int(update.entry.price or 0))
+    return seen
+
+
+async def test_whoever_looks_without_waiting_misses_nothing() -> None:
+    hub = await HubStage().start()
+    options = {"clock_us": lambda: hub.service.clock_us}
+    reading = asyncio.create_task(asyncio.to_thread(poll, hub.url, options, 15_000_000_300))
+    await turns_until(lambda: hub.server.standing()["all"].clients == 1)
+    for step in range(1, 301):
+        hub.tick("SOL/USD", 15_000_000_000 + step)
+        await asyncio.sleep(0)
+    assert await reading == list(range(15_000_000_000, 15_000_000_301))
+    await hub.server.stop("the test is over")
