@@ -2,9 +2,14 @@
 
 HTTP proves it by its genesis hash. Subscriptions can't be asked for one, and an endpoint's two addresses are configured
 apart; but slots of clusters lie millions apart, while the two ends of one chain are seconds apart.
+
+
+One address may stand for nodes of several clusters, by an error of whoever runs it. Who was asked for the genesis hash
+and who answered with accounts are then two: so an endpoint that answers from elsewhere has to do so twice in a row, and
+to prove its cluster after that. What it told until then is not used.
 """
 
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from oracle_hub.core.source import Account
 
@@ -28,7 +33,8 @@ class ClusterProof:
 
     def __init__(self, wanted: bool) -> None:
         self._wanted = wanted
-        self._right: bool | None = None
+        self._right: bool | Literal["moved"] | None = None
+        """What the genesis hash said; None before it did. ``moved``: the latest answer was from elsewhere."""
         self._slot = -1
         """Of the latest answer over HTTP; -1 before the first."""
         self._at_us = 0
@@ -41,22 +47,32 @@ class ClusterProof:
         self._held = {}
 
     def found(self, right: bool) -> None:
-        """HTTP told its genesis hash."""
+        """HTTP told its genesis hash. Where its answers are from elsewhere since, that it is right proves nothing."""
+        if right and self.moved:
+            return
         self._right = right
         if not right:
             self._held, self._slot = {}, -1
         self.sure = right and self._slot >= 0
 
     def note(self, slot: int, at_us: int) -> bool:
-        """HTTP answered at this slot. False: it is too far from where it was, so it has to prove its cluster again."""
+        """HTTP answered at this slot. False: it was too far from where it was before, and so it was the time before: it
+        has to prove its cluster again."""
         if self._right is False:
             return True
-        jumped = self._wanted and self.foreign(slot, at_us)
+        jumped, moved = self._wanted and self.foreign(slot, at_us), self.moved
         self._slot, self._at_us = slot, at_us
         if jumped:
+            self._right, self._held = "moved", {}
+        elif moved:
             self._right = None
         self.sure = not self._wanted or self._right is True
-        return not jumped
+        return jumped or not moved
+
+    @property
+    def moved(self) -> bool:
+        """Whether the latest answer was too far from the one before: another one is to be had soon."""
+        return self._right == "moved"
 
     def foreign(self, slot: int, at_us: int) -> bool:
         """Whether a slot can't be of the chain that HTTP answers for. Before its first answer nobody knows: False."""

@@ -380,6 +380,8 @@ class SolanaRpc:
         self._max_slot = max(self._max_slot, slot)
         self._behind = 0
         again = () if self._cluster.note(slot, received_us) else self._ask("genesis", (), received_us)
+        if self._cluster.moved:
+            self._snapshot_us = min(self._snapshot_us, received_us + self._limits.probe_gap_us)
         output = [*self._clear("fetch", received_us), *self._release(), *again]
         for pubkey, value in zip(request.keys, values, strict=True):
             watch = self._watches.get(pubkey)

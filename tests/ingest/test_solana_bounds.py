@@ -1,10 +1,83 @@
-"""The pure Solana link: how patiently it asks, and what it remembers, within bounds."""
+"""The pure Solana link: how patiently it asks, what it remembers, and endpoints that are suddenly elsewhere."""
 
 import pytest
 
-from oracle_hub.core.source import Frame, Malformed, Send
+from oracle_hub.core.source import Condition, Fetch, Frame, Malformed, Send
 from oracle_hub.ingest.rpc_messages import call, subscribe_text
-from tests.ingest.test_solana_rpc import T0, Reader, S, confirm, fetches, make, notification, prices, sent, snapshot
+from oracle_hub.ingest.solana_rpc import SolanaRpc
+from tests.ingest.test_solana_rpc import (
+    GENESIS,
+    T0,
+    Reader,
+    S,
+    answer,
+    confirm,
+    fetches,
+    make,
+    notification,
+    prices,
+    sent,
+    snapshot,
+    statuses,
+    subscription_of,
+)
+
+
+def looked_at(link: SolanaRpc, at_us: int) -> Fetch:
+    """The snapshot that is asked for then."""
+    (fetch,) = fetches(link.on_timer(at_us))
+    return fetch
+
+
+def at_slot_10() -> SolanaRpc:
+    """A link that has proved its cluster and read an account at slot 10."""
+    link = make(Reader("doves", "A"), genesis=GENESIS)
+    output = link.connect(T0)
+    link.receive(answer(fetches(output, "getGenesisHash")[0], GENESIS), T0)
+    assert prices(link.receive(snapshot(fetches(output)[0], 10, b"100"), T0)) == [("A", 100, 10)]
+    return link
+
+
+def test_an_endpoint_that_is_suddenly_elsewhere_proves_its_cluster_again() -> None:
+    link = at_slot_10()
+    again = link.connect(T0 + S)
+    moved = link.receive(snapshot(fetches(again)[0], 60_000_000, b"999"), T0 + S)
+    assert prices(moved) == [] and fetches(moved, "getGenesisHash") == []
+    assert link.next_deadline() == T0 + 2 * S
+    moved = link.receive(snapshot(looked_at(link, T0 + 2 * S), 60_000_003, b"999"), T0 + 2 * S)
+    (asked,) = fetches(moved, "getGenesisHash")
+    assert prices(moved) == []
+    devnet = link.receive(answer(asked, "devnet"), T0 + 2 * S)
+    assert prices(devnet) == [] and statuses(devnet) == [("doves", Condition.WRONG_CLUSTER)]
+
+
+def test_a_node_that_had_stood_still_is_used_again_once_it_has_proved_its_cluster() -> None:
+    link = at_slot_10()
+    link.receive(snapshot(fetches(link.connect(T0))[0], 20_000, b"101"), T0)
+    (asked,) = fetches(link.receive(snapshot(looked_at(link, T0 + S), 20_002, b"102"), T0 + S), "getGenesisHash")
+    assert prices(link.receive(answer(asked, GENESIS), T0 + S)) == [("A", 102, 20_002)]
+
+
+def test_one_address_for_nodes_of_two_clusters_lets_no_state_of_the_other_pass() -> None:
+    """Requests go to either in turn: the genesis hash is right each time, and each answer is from the other one."""
+    link = at_slot_10()
+    told, now_us = [], T0
+    for number in range(1, 20):
+        now_us += S if number > 1 else 15 * S
+        slot, content = (10 + number, b"100") if number % 2 == 0 else (60_000_000 + number, b"999")
+        output = link.receive(snapshot(looked_at(link, now_us), slot, content), now_us)
+        for genesis in fetches(output, "getGenesisHash"):
+            output = [*output, *link.receive(answer(genesis, GENESIS), now_us)]
+        told += prices(output)
+    assert told == []
+    # The genesis hash that was asked for at the connect comes late, and from a node of the right cluster.
+    other = at_slot_10()
+    output = other.connect(T0 + S)
+    confirm(other, output)
+    other.receive(snapshot(fetches(output)[0], 60_000_000, b"999"), T0 + S)
+    assert prices(other.receive(answer(fetches(output, "getGenesisHash")[0], GENESIS), T0 + S)) == []
+    late = other.receive(notification(subscription_of(output, "A"), 60_000_001, b"999"), T0 + S)
+    assert prices(list(late)) == []
 
 
 @pytest.mark.parametrize(

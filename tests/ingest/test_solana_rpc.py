@@ -250,25 +250,6 @@ def test_a_websocket_on_another_cluster_is_known_by_its_slots() -> None:
     assert statuses(link.on_timer(T0 + hour_us)) == [("doves", Condition.OK)]
 
 
-def test_an_endpoint_that_is_suddenly_elsewhere_proves_its_cluster_again() -> None:
-    link = make(Reader("doves", "A"), genesis=GENESIS)
-    output = link.connect(T0)
-    link.receive(answer(fetches(output, "getGenesisHash")[0], GENESIS), T0)
-    link.receive(snapshot(fetches(output)[0], 10, b"100"), T0)
-    again = link.connect(T0 + S)
-    moved = link.receive(snapshot(fetches(again)[0], 60_000_000, b"999"), T0 + S)
-    assert prices(moved) == []
-    (asked,) = fetches(moved, "getGenesisHash")
-    devnet = link.receive(answer(asked, "devnet"), T0 + S)
-    assert prices(devnet) == [] and statuses(devnet) == [("doves", Condition.WRONG_CLUSTER)]
-    other = make(Reader("doves", "A"), genesis=GENESIS)
-    output = other.connect(T0)
-    other.receive(answer(fetches(output, "getGenesisHash")[0], GENESIS), T0)
-    other.receive(snapshot(fetches(output)[0], 10, b"100"), T0)
-    (asked,) = fetches(other.receive(snapshot(fetches(other.connect(T0))[0], 20_000, b"101"), T0), "getGenesisHash")
-    assert prices(other.receive(answer(asked, GENESIS), T0)) == [("A", 101, 20_000)]  # a node that had stood still
-
-
 @pytest.mark.parametrize(
     ("frame", "condition", "wait_us"),
     [
