@@ -17,6 +17,7 @@ from oracle_hub.charts.store import DEFAULT_RETENTION_DAYS, Retention
 from oracle_hub.config import Config
 from oracle_hub.errors import ChartsError, ConfigError
 from oracle_hub.server.door import Door
+from oracle_hub.server.inbound import FrameGuard
 
 DOORS: tuple[ChartsDoor, ...] = (
     *(sse.routes, bars_http.routes, bars_socket.routes, trends.routes, description.routes),
@@ -56,6 +57,7 @@ def charts_of(config: Config, hubs: str | Sequence[str], headers: Mapping[str, s
         retention=_retention(section.retention_days),
         headers=headers,
         gate=Door(timeout_s=HANDSHAKE_TIMEOUT_S, max_waiting=MAX_WAITING),
+        make_guard=FrameGuard,
         doors=DOORS,
     )
 

@@ -15,6 +15,7 @@ from oracle_hub.charts.context import Context
 from oracle_hub.charts.live import Live
 from oracle_hub.charts.recorder import Recorder
 from oracle_hub.charts.settings import Settings
+from oracle_hub.charts.sockets import MakeGuard
 from oracle_hub.charts.store import Retention, open_store
 from oracle_hub.client.prices import boot_time_us
 
@@ -52,6 +53,7 @@ class Charts:
         headers: sent to the hub with the handshake: a token, for one. Never printed.
         clock_us: a monotonic clock, for tests.
         gate: accepts connections; without one a connection may take its time.
+        make_guard: makes what looks at the frames of clients, on connections that the gate made.
         doors: what is served, beside health.
 
     Entering raises StoreError when the store cannot be used, and OSError when the port is taken.
@@ -67,6 +69,7 @@ class Charts:
         headers: Mapping[str, str] | None = None,
         clock_us: Callable[[], int] = boot_time_us,
         gate: Gate | None = None,
+        make_guard: MakeGuard | None = None,
         doors: Sequence[Door] = (),
     ) -> None:
         self.settings = settings or Settings()
@@ -81,6 +84,7 @@ class Charts:
         self._headers = headers
         self._clock_us = clock_us
         self._gate = gate
+        self._make_guard = make_guard
         self._doors = doors
 
     async def __aenter__(self) -> "Charts":
@@ -90,7 +94,7 @@ class Charts:
             self.recorder = Recorder(self._hub, self.store, self.live, headers=self._headers, clock_us=self._clock_us)
             stack.push_async_callback(self.recorder.close)
             await asyncio.to_thread(self.recorder.restore)
-            self.context = Context(self.live, self.store, self.recorder, self.settings)
+            self.context = Context(self.live, self.store, self.recorder, self.settings, self._make_guard)
             stack.callback(self.context.close)
             recording = asyncio.create_task(self.recorder.run(), name="charts recorder")
             recording.add_done_callback(self._ended)

@@ -20,6 +20,7 @@ from oracle_hub.charts.bars import Bar
 from oracle_hub.charts.bars_http import asked_resolution, bar_entry
 from oracle_hub.charts.context import Context
 from oracle_hub.charts.resolutions import RESOLUTIONS, Resolution
+from oracle_hub.charts.sockets import frame_guard
 from oracle_hub.stream.messages import RequestId, request_id
 
 log = logging.getLogger(__name__)
@@ -93,7 +94,21 @@ class _Client:
         self.pending = 0
         self.news = asyncio.Event()
         self.overrun = False
+        self.fault: int | None = None
+        """The close code for what is wrong with its frames."""
         self.corrections: deque[wire.Revisions] = deque()
+
+    def found(self, fault: int) -> None:
+        """Its frames broke the rules: nothing more of it is read."""
+        self.fault = fault
+        self.news.set()
+
+    @property
+    def over(self) -> tuple[int, bytes] | None:
+        """How it is to be told that it is to leave; None while it may stay."""
+        if self.fault is not None:
+            return self.fault, b""
+        return (TOO_SLOW, b"too_slow") if self.overrun else None
 
     def correct(self, revisions: wire.Revisions) -> None:
         """Have this sent."""
@@ -149,8 +164,11 @@ class BarsSocket:
             raise Refused(426, ChartsCode.UPGRADE_REQUIRED, message)
         with self._context.listener(request):
             ws = web.WebSocketResponse(max_msg_size=MAX_MESSAGE_BYTES, heartbeat=20.0, timeout=0.5)
+            guard = frame_guard(request, self._context.make_guard, MAX_MESSAGE_BYTES)
             await ws.prepare(request)
             client = _Client(ws)
+            if guard is not None:
+                guard.watch(client.found)
             self._clients[client] = None
             self._look_for_corrections()
             writing = asyncio.create_task(self._write(client), name="bars of a client")
@@ -330,7 +348,7 @@ class BarsSocket:
         beat_s = settings.heartbeat_ms / 1000
         next_beat_s = loop.time() + beat_s
         with contextlib.suppress(ConnectionError):
-            while not self._context.stopping and not client.overrun:
+            while not self._context.stopping and client.over is None:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(1 / settings.open_bar_hz):
                         await client.news.wait()
@@ -347,8 +365,8 @@ class BarsSocket:
                 if loop.time() >= next_beat_s:
                     next_beat_s = loop.time() + beat_s
                     await client.send(self._beat())
-            code = TOO_SLOW if client.overrun else SHUTDOWN
-            await client.ws.close(code=code, message=b"too_slow" if client.overrun else b"shutdown")
+            code, reason = client.over or (SHUTDOWN, b"shutdown")
+            await client.ws.close(code=code, message=reason)
 
     def _beat(self) -> wire.Heartbeat:
         live = self._context.live

@@ -13,6 +13,7 @@ from oracle_hub.charts.answers import ChartsCode, Refused
 from oracle_hub.charts.live import Live
 from oracle_hub.charts.recorder import Recorder
 from oracle_hub.charts.settings import Settings
+from oracle_hub.charts.sockets import MakeGuard
 from oracle_hub.charts.store import Store
 from oracle_hub.errors import StoreError
 
@@ -25,12 +26,21 @@ RETRY_AFTER_S = 2
 class Context:
     """Shared by all doors of one application. Used on the event loop."""
 
-    def __init__(self, live: Live, store: Store, recorder: Recorder, settings: Settings) -> None:
+    def __init__(
+        self,
+        live: Live,
+        store: Store,
+        recorder: Recorder,
+        settings: Settings,
+        make_guard: MakeGuard | None = None,
+    ) -> None:
         self.live = live
         self.store = store
         """Touches the disk: only through :meth:`read`."""
         self.recorder = recorder
         self.settings = settings
+        self.make_guard = make_guard
+        """For websockets that are closed for a flood of small frames; None: they are not."""
         self.failures = 0
         """Answers that failed inside: each is a defect of ours."""
         self.refused = 0

@@ -1,12 +1,42 @@
-"""What waits in front of a reader: little, so that one who comes back to a stalled connection finds no old prices."""
+"""What waits in front of a reader: little, so that one who comes back to a stalled connection finds no old prices.
+
+And what clients' frames must keep, where the gate gives connections a guard.
+"""
 
 import asyncio
 import socket
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+from aiohttp import web
 
 TCP_NOTSENT_LOWAT = getattr(socket, "TCP_NOTSENT_LOWAT", 25)
 UNSENT_BYTES = 16_384
 """How much the kernel may take that it cannot send yet; by itself it takes megabytes."""
 POLL_S = 0.01
+
+
+class FrameGuard(Protocol):
+    """Follows the frames of one client, and lets nothing more be read after a fault."""
+
+    def watch(self, tell: Callable[[int], None]) -> None:
+        """Call this with a close code once there is a fault."""
+
+
+MakeGuard: TypeAlias = Callable[[int], FrameGuard]
+"""With the longest message in bytes."""
+
+
+def frame_guard(request: web.Request, make: MakeGuard | None, max_message_bytes: int) -> FrameGuard | None:
+    """Put a guard before a websocket; to be called before the handshake is answered, and somebody must watch it.
+
+    None where there is none to be had, or the gate's connections have no place for one.
+    """
+    if make is None or not hasattr(request.protocol, "guard"):
+        return None
+    guard: FrameGuard = make(max_message_bytes)
+    request.protocol.guard = guard
+    return guard
 
 
 def hide_little(transport: asyncio.Transport | None) -> None:
