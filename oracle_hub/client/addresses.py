@@ -26,7 +26,7 @@ class Addresses:
         self._not_before_us = dict.fromkeys(self._urls, 0)
         self._failures = dict.fromkeys(self._urls, 0)
         self._last = -1
-        self._stays = stays
+        self._stays = stays and len(self._urls) > 1
         self._proven: str | None = None
         self._again: str | None = None
         """What is to be visited next, whoever's turn it is."""

@@ -481,6 +481,11 @@ class TestAddresses:
         addresses.failed("ws://a/", "closed with 1006", 200_000, 0.0)  # was there for a moment only
         assert addresses.next(200_000) == ("ws://a/", 200_000)  # the sooner of the two
         assert addresses.returning is False
+        alone = Addresses(["ws://a/"], stays=True)
+        alone.next(0)
+        alone.succeeded("ws://a/")
+        alone.failed("ws://a/", "closed with 1006", 0, 0.0)
+        assert (alone.next(0), alone.returning) == (("ws://a/", 50_000), False)  # nobody waits for it to give up
 
     def test_a_hub_that_says_when_is_not_visited_before(self) -> None:
         addresses = Addresses(["ws://a/"])
