@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 
@@ -19,7 +19,7 @@ from aiohttp import WSMessage, WSMsgType, web
 from oracle_hub.core.hub import Batch
 from oracle_hub.server.answers import RequestError, error_answer
 from oracle_hub.server.census import Standing, close_label, standing
-from oracle_hub.server.client import Client
+from oracle_hub.server.client import Client, ask_every_bytes
 from oracle_hub.server.door import RequestHandler
 from oracle_hub.server.due import Due
 from oracle_hub.server.frames import close_frame, pong_frame
@@ -28,6 +28,7 @@ from oracle_hub.server.sockets import tune
 from oracle_hub.server.tokens import Token, Tokens, Visitor, offered_subprotocols
 from oracle_hub.stream.beats import Sweep
 from oracle_hub.stream.board import Board
+from oracle_hub.stream.groups import Row
 from oracle_hub.stream.messages import (
     BINARY_SUBPROTOCOL,
     SUBPROTOCOL,
@@ -40,7 +41,7 @@ from oracle_hub.stream.messages import (
     Hello,
     encode,
 )
-from oracle_hub.stream.session import Session, SessionLimits
+from oracle_hub.stream.session import SessionLimits
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +60,7 @@ class Subscribers:
         self._tokens = tokens
         self._board = board
         self._clients: dict[Client, None] = {}
+        self._ask_every_bytes = ask_every_bytes(settings.max_unanswered_bytes)
         self._sweeping = False
         """Some heartbeats are due and were not sent yet."""
         self._connections = 0
@@ -222,14 +224,12 @@ class Subscribers:
 
     def _watch(self, client: Client, protocol: web.RequestHandler) -> None:
         """Let the client know at once when bytes begin to wait in its transport, or when it is gone."""
-        if client.descriptor is None:
-            return
-        if isinstance(protocol, RequestHandler):
+        if not isinstance(protocol, RequestHandler):
+            client.descriptor = None  # nobody would tell
+        elif client.descriptor is not None:
             protocol.subscriber = client
             client.transport.set_write_buffer_limits(high=0)
             client.release()
-        else:
-            client.hold()
 
     def _tune(self, transport: asyncio.Transport) -> None:
         if not tune(transport, self._settings.not_sent_low_water_bytes) and self.send_buffer_limited:
@@ -338,46 +338,56 @@ class Subscribers:
         """Make a batch what everybody sees, and send it to whoever follows one of its feeds."""
         publication = self._board.apply(batch, self._service.now_us(), journaled=journaled)
         late: list[Client] = []
-        for group, number, sessions in publication.in_step:
-            self._write_row(publication.step_frame(group, number), sessions, late)
+        for group, number, row in publication.in_step:
+            self._write_row(publication.step_frame(group, number), row, publication.turn, late)
         late += [session.peer for session in publication.apart]
         for client in late:
             self._attempt(client, partial(client.session.publish, publication, client.unsent_bytes()))
         self._arm_expiry()
 
-    def _write_row(self, frame: bytes, sessions: Sequence[Session], late: list[Client]) -> None:
-        """The hot path: one write for each. Who has not taken what came before goes to ``late``.
+    def _write_row(self, frame: bytes, row: Row, turn: int, late: list[Client]) -> None:
+        """One write for each. Who has not taken what came before goes to ``late``.
 
         Where nothing is waiting, the frame is given to the kernel without asking the transport, which would do the
-        same at a fifth more; whatever the kernel does not take, and any error, is the transport's.
+        same at a fifth more. Now and then a ping goes with it, in the same write: by itself it would cost as much.
         """
-        limit, size, n_late, write = self._settings.session.conflate_above_bytes, len(frame), len(late), os.write
-        for session in sessions:
+        size = len(frame)
+        order = row.order(turn)
+        frames = [frame] * len(order.handles)
+        if row.wrote(size, self._ask_every_bytes):
+            frames = [frame + session.peer.question() for session in order.reached]
+        self._write_sweep(Sweep(order.handles, frames, order.reached))
+        for session in order.unreached:
             client: Client = session.peer
-            descriptor, taken = client.descriptor, 0
-            if descriptor is not None:
-                try:
-                    taken = write(descriptor, frame)
-                except OSError:
-                    taken = 0
-                client.room -= taken
-                if taken == size:
-                    if client.room < 0:
-                        client.ask()
-                    continue
+            client.left_out(size)
+            if client.unsent_bytes() > self._settings.session.conflate_above_bytes:
+                late.append(client)
+            else:
+                self._attempt(client, lambda: frame)
+
+    def _write_sweep(self, sweep: Sweep) -> None:
+        """The hot path: to each handle its frame. Whatever the kernel does not take, and any error, is the transport's.
+
+        ``map`` and not ``for``: a loop of ours would cost half a write each."""
+        sizes, taken = list(map(len, sweep.frames)), list[int]()
+        writes = map(os.write, sweep.handles, sweep.frames)
+        while len(taken) < len(sizes):
             try:
-                if taken:
-                    client.write_on(frame[taken:])
-                elif client.unsent_bytes() > limit:
-                    late.append(client)
-                else:
-                    client.write(frame)
-            except Exception:
-                self._failed(client)
-                self._look_after(client)
-        n_written = len(sessions) - (len(late) - n_late)
-        self.writes += n_written
-        self.bytes_sent += n_written * len(frame)
+                taken.extend(writes)
+            except OSError:  # what was written before is in the list
+                taken.append(0)
+        self.writes += len(sizes)
+        self.bytes_sent += sum(sizes)
+        if taken == sizes:
+            return
+        for session, frame, size in zip(sweep.sessions, sweep.frames, taken, strict=True):
+            if size < len(frame):
+                client: Client = session.peer
+                try:
+                    client.transport.write(frame[size:])
+                except Exception:
+                    self._failed(client)
+                    self._look_after(client)
 
     def alert(self, change: AlertChange) -> None:
         """Make a change of an alert what everybody sees, and send it to whoever follows alerts."""
@@ -416,28 +426,6 @@ class Subscribers:
         for session in sessions:
             self._heartbeat(session.peer, now_us)
         return bool(sessions)
-
-    def _write_sweep(self, sweep: Sweep) -> None:
-        """The heartbeats of nearly everybody. ``map`` and not ``for``: a loop of ours would cost half a write each."""
-        sizes, taken = list(map(len, sweep.frames)), list[int]()
-        writes = map(os.write, sweep.handles, sweep.frames)
-        while len(taken) < len(sizes):
-            try:
-                taken.extend(writes)
-            except OSError:  # what was written before is in the list
-                taken.append(0)
-        self.writes += len(sizes)
-        self.bytes_sent += sum(sizes)
-        if taken == sizes:
-            return
-        for session, frame, size in zip(sweep.sessions, sweep.frames, taken, strict=True):
-            if size < len(frame):
-                client: Client = session.peer
-                try:
-                    client.write_on(frame[size:])
-                except Exception:
-                    self._failed(client)
-                    self._look_after(client)
 
     def _heartbeat(self, client: Client, now_us: int) -> None:
         if client.gone.is_set():

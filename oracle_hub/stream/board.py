@@ -6,7 +6,7 @@ it. Each decision is encoded once per form, each frame once per group of subscri
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,7 +17,7 @@ from oracle_hub.stream import binary
 from oracle_hub.stream.alerts import AlertBoard
 from oracle_hub.stream.beats import Beats
 from oracle_hub.stream.entries import Entries, Kind
-from oracle_hub.stream.groups import Beat, Group, GroupKey, Subscription, rotated
+from oracle_hub.stream.groups import Beat, Group, GroupKey, Row, Subscription, rotated
 from oracle_hub.stream.history import History
 from oracle_hub.stream.messages import (
     Heartbeat,
@@ -97,8 +97,9 @@ class Publication:
         groups = list(parts)
         start = turn % len(groups) if groups else 0
         groups = groups[start:] + groups[:start]
-        self.in_step: list[tuple[Group, int, Sequence[Session]]] = [
-            (group, number, row.order(turn)) for group in groups for number, row in group.in_step.items()
+        self.turn = turn
+        self.in_step: list[tuple[Group, int, Row]] = [
+            (group, number, row) for group in groups for number, row in group.in_step.items()
         ]
         """First to be served: rows of sessions to which :meth:`step_frame` is all that they need, if they take it."""
         keepers = dict.fromkeys(sub.session for group in groups for sub in group.keepers_apart)

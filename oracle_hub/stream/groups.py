@@ -7,8 +7,10 @@ after by its own session until it stands where the group stands. Who is throttle
 group keeps what happens meanwhile, once for all of them, and they cost nothing until they may be told.
 """
 
+from array import array
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
 from oracle_hub.core.hub import Decision
@@ -132,27 +134,74 @@ class Group:
 
 
 class Row:
-    """Sessions of one group that are in step and gave their subscription the same number."""
+    """Sessions of one group that are in step and gave their subscription the same number.
 
-    __slots__ = ("_order", "sessions")
+    Those that the caller knows a handle of stand in two columns, so that a frame for all of them is written with no
+    look at any. What a row was written is counted once for all, and by each session from when it came in.
+    """
+
+    __slots__ = ("_asked_bytes", "_handles", "_reached", "_unreached", "written_bytes")
 
     def __init__(self) -> None:
-        self.sessions: dict[Session, None] = {}
-        self._order: tuple[Session, ...] | None = None
+        self._reached: list[Session] = []
+        self._handles = array("i")
+        self._unreached: dict[Session, None] = {}
+        self.written_bytes = 0
+        self._asked_bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._reached) + len(self._unreached)
+
+    @property
+    def sessions(self) -> Iterator["Session"]:
+        """All of them."""
+        return chain(self._reached, self._unreached)
 
     def add(self, session: "Session") -> None:
-        self.sessions[session] = None
-        self._order = None
+        """At the end, or among those without a handle."""
+        if session.handle is None:
+            self._unreached[session] = None
+            return
+        session.row_place = len(self._reached)
+        self._reached.append(session)
+        self._handles.append(session.handle)
 
     def remove(self, session: "Session") -> None:
-        del self.sessions[session]
-        self._order = None
+        """Whoever is last takes the place."""
+        place, session.row_place = session.row_place, -1
+        if place < 0:
+            del self._unreached[session]
+            return
+        last, handle = self._reached.pop(), self._handles.pop()
+        if last is not session:
+            self._reached[place], self._handles[place] = last, handle
+            last.row_place = place
 
-    def order(self, turn: int) -> Sequence["Session"]:
+    def order(self, turn: int) -> "Order":
         """All sessions, beginning with another one at every turn: nobody is always last."""
-        if self._order is None:
-            self._order = tuple(self.sessions)
-        return rotated(self._order, turn)
+        start = turn * _STRIDE % len(self._reached) if self._reached else 0
+        return Order(
+            self._handles[start:] + self._handles[:start],
+            self._reached[start:] + self._reached[:start],
+            rotated(tuple(self._unreached), turn),
+        )
+
+    def wrote(self, size_bytes: int, ask_every_bytes: int) -> bool:
+        """Count a frame that goes to all. True once for so many bytes: it is time to ask who has read them."""
+        self.written_bytes += size_bytes
+        if self.written_bytes - self._asked_bytes < ask_every_bytes:
+            return False
+        self._asked_bytes = self.written_bytes
+        return True
+
+
+class Order(NamedTuple):
+    """Sessions in the order in which they are served: equal places of the first two belong together."""
+
+    handles: Sequence[int]
+    reached: list["Session"]
+    unreached: Sequence["Session"]
+    """To whom no handle is known now."""
 
 
 def rotated(sessions: Sequence["Session"], turn: int) -> Sequence["Session"]:
@@ -230,8 +279,7 @@ class Subscription:
         if not self._in_step:
             self._in_step = True
             del self._apart[self]
-            self.group.in_step.setdefault(self.number, Row()).add(self.session)
-            self.session.settled()
+            self.session.enter(self.group.in_step.setdefault(self.number, Row()))
 
     def stand_apart(self, seq: int) -> None:
         """It was sent ``seq`` and no later one, or has company that must be asked with it."""
@@ -242,11 +290,9 @@ class Subscription:
 
     def _leave_row(self) -> None:
         self._in_step = False
-        row = self.group.in_step[self.number]
-        row.remove(self.session)
-        if not row.sessions:
+        self.session.leave_row()
+        if not self.group.in_step[self.number]:
             del self.group.in_step[self.number]
-        self.session.unsettled()
 
     def park(self, seq: int, decisions: Sequence[Decision]) -> None:
         """It must wait, from a batch on that has these decisions for its group."""

@@ -14,7 +14,7 @@ from oracle_hub.stream.alerts import AlertSubscription
 from oracle_hub.stream.backlog import Backlog
 from oracle_hub.stream.beats import Lane
 from oracle_hub.stream.board import Board, Publication
-from oracle_hub.stream.groups import Group, GroupKey, Subscription
+from oracle_hub.stream.groups import Group, GroupKey, Row, Subscription
 from oracle_hub.stream.messages import (
     BINARY_SUBPROTOCOL,
     MAX_NAME_LENGTH,
@@ -89,7 +89,8 @@ class Session:
 
     __slots__ = (
         "_alerts", "_allowance_at_us", "_allowance_us", "_backlog", "_board", "_last_number", "_limits",
-        "_subscriptions", "close_code", "dirty", "errors", "handle", "lane", "lone", "peer", "place", "protocol",
+        "_row", "_row_bytes", "_row_since_bytes", "_subscriptions", "close_code", "dirty", "errors", "handle", "lane",
+        "lone", "peer", "place", "protocol", "row_place",
     )  # fmt: skip
 
     def __init__(
@@ -110,6 +111,14 @@ class Session:
         self.lane: Lane | None = None
         self.place = -1
         """Where it stands among those whose heartbeat is ready, if in a lane."""
+        self._row: Row | None = None
+        """While its only subscription is in step: those that are served together with it."""
+        self.row_place = -1
+        """Where it stands in its row, if it can be reached there."""
+        self._row_bytes = 0
+        """What rows were written while it stood in them, without the present one,"""
+        self._row_since_bytes = 0
+        """and what the present one was written before it came."""
         self._last_number = 0
         self._backlog: Backlog | None = None
         """Kept from the first subscription of mode ``all`` on."""
@@ -134,17 +143,45 @@ class Session:
         self._board.beats.forget(self)
 
     def reach(self, handle: int) -> None:
-        """Nothing waits in front of it: a :class:`~oracle_hub.stream.beats.Sweep` may name this handle."""
-        self.handle = handle
+        """Nothing waits in front of it: who writes to columns of handles may name this one."""
+        self._go_by(handle)
         self._board.beats.offer(self)
 
     def out_of_reach(self) -> None:
-        """Nothing must be written to its handle any more: no sweep taken from now on names it."""
-        self.handle = None
+        """Nothing must be written to its handle any more: no columns taken from now on name it."""
+        self._go_by(None)
         self._board.beats.withdraw(self)
 
-    def settled(self) -> None:
+    def _go_by(self, handle: int | None) -> None:
+        if handle == self.handle:
+            return
+        if self._row is not None:
+            self._row.remove(self)
+        self.handle = handle
+        if self._row is not None:
+            self._row.add(self)
+
+    def enter(self, row: Row) -> None:
         """Its subscription stands where its group stands."""
+        self._row, self._row_since_bytes = row, row.written_bytes
+        row.add(self)
+        self.settled()
+
+    def leave_row(self) -> None:
+        """That is over."""
+        if self._row is not None:
+            self._row_bytes = self.row_bytes
+            self._row.remove(self)
+            self._row = None
+        self.unsettled()
+
+    @property
+    def row_bytes(self) -> int:
+        """What was written to rows while it stood in them."""
+        return self._row_bytes + (0 if self._row is None else self._row.written_bytes - self._row_since_bytes)
+
+    def settled(self) -> None:
+        """Its heartbeats may be written with those of others, if it has only one subscription."""
         self._board.beats.offer(self)
 
     def unsettled(self) -> None:

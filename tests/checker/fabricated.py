@@ -88,8 +88,8 @@ class FabricatedRun:
         self.truth.take(self.service.instance, batch)
         publication = self.board.apply(batch, self.clock_us)
         served = {}
-        for group, number, sessions in publication.in_step:
-            served.update(dict.fromkeys(sessions, (group, number)))
+        for group, number, row in publication.in_step:
+            served.update(dict.fromkeys(row.sessions, (group, number)))
         for client in self.clients:
             if client.session in served and not client.unsent_bytes:
                 client.receive(publication.step_frame(*served[client.session]))

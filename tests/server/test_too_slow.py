@@ -138,7 +138,7 @@ async def test_who_reads_again_in_time_gets_everything_in_order(stage: Stage, re
     with sock:
         reading = asyncio.ensure_future(read_to_end(sock))
         await eventually(lambda: not client.unsent_bytes())
-        assert not client.waiting_bytes and client.descriptor is not None
+        assert not client.waiting_bytes and client.session.handle is not None
         await stage.server.stop("done")
         read = await reading
     assert is_chained(read.messages)

@@ -4,6 +4,7 @@ import asyncio
 import re
 import socket
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import aiohttp
@@ -167,7 +168,7 @@ async def test_a_session_that_fails_inside_ends_alone(
     else:
         write = Client.write
         monkeypatch.setattr(Client, "write", lambda self, data: fail() if self is client else write(self, data))
-        client.descriptor = None
+        client.hold()
     stage.tick("SOL/USD", 15_010_000_000)
     assert (await good.read())["type"] == "update"
     assert await bad.closed() == CloseCode.INTERNAL_ERROR
@@ -291,12 +292,12 @@ async def raw_subscriber(stage: Stage, request: bytes, receive_buffer_bytes: int
     return sock
 
 
-async def stalled(stage: Stage, request: bytes) -> tuple[socket.socket, Client]:
+async def stalled(stage: Stage, request: bytes, receive_buffer_bytes: int = 4096) -> tuple[socket.socket, Client]:
     """A subscriber that subscribed, and the server's side of it."""
     subscribers = stage.server._subscribers
     assert subscribers is not None
     before = subscribers.count
-    sock = await raw_subscriber(stage, request)
+    sock = await raw_subscriber(stage, request, receive_buffer_bytes)
     await eventually(lambda: any(client.session.subscriptions for client in list(subscribers._clients)[before:]))
     return sock, next(reversed(subscribers._clients))
 
@@ -383,7 +384,7 @@ async def test_with_any_receive_buffer_a_client_wakes_to_no_more_than_the_window
         pings = len(asked)
     assert received.index(b'"conflated":true') < window_bytes + 6_000
     stage.tick("SOL/USD", 16_000_000_000)
-    assert (client.descriptor is not None, client.session.dirty) == (True, False)
+    assert (client.session.handle is not None, client.session.dirty) == (True, False)
     sock.close()
 
 
@@ -404,9 +405,10 @@ async def test_an_answer_that_was_not_asked_for_opens_no_window(stage: Stage) ->
 async def test_frames_stay_whole_whether_the_kernel_or_the_transport_takes_them(stage: Stage, direct: bool) -> None:
     await stage.start(flush_interval_ms=1)
     sock, client = await stalled(stage, b'{"type":"subscribe","feeds":["SOL/USD"],"detail":"full"}')
-    assert client.descriptor is not None
+    assert client.session.handle is not None
     if not direct:
         client.descriptor = None
+        client.hold()
     count = 0
     while not client.session.dirty:  # whole frames, then a part of one, then merged
         stage.tick("SOL/USD", 15_000_000_001 + count)
@@ -433,7 +435,7 @@ async def test_nothing_overtakes_what_somebody_else_left_in_the_transport(stage:
     sock, client = await stalled(stage, b'{"type":"subscribe","feeds":["SOL/USD"]}')
     strange = b"\x82\x7f" + (1 << 23).to_bytes(8, "big") + bytes(1 << 23)
     client.transport.write(strange)  # more than the kernel holds
-    assert client.descriptor is None and client.unsent_bytes() > 0
+    assert client.session.handle is None and client.unsent_bytes() > 0
     stage.server.heartbeat()
     received, loop = bytearray(), asyncio.get_running_loop()
     while strange not in received:
@@ -453,10 +455,10 @@ async def test_a_descriptor_is_forgotten_before_its_socket_is_closed(stage: Stag
     shut = client.transport.get_extra_info("socket")
     client.transport.abort()
     protocol.connection_lost(None)
-    closed.append((client.descriptor, shut.fileno() >= 0))
+    closed.append((client.session.handle, shut.fileno() >= 0))
     assert closed == [(None, True)]
     client.release()
-    assert client.descriptor is None
+    assert client.session.handle is None
     sock.close()
 
 
@@ -550,3 +552,25 @@ async def test_an_independent_client_reads_frames_of_every_length(stage: Stage) 
         with pytest.raises(websockets.ConnectionClosedError) as closed:
             await peer.recv()
         assert closed.value.rcvd is not None and closed.value.rcvd.code == CloseCode.SHUTDOWN
+
+
+@pytest.mark.parametrize("direct", [True, False])
+async def test_who_answers_is_asked_once_for_each_half_of_the_window_and_never_held(stage: Stage, direct: bool) -> None:
+    """It is counted alike whether frames go to it with those of its row, or by themselves."""
+    await stage.start(max_unanswered_bytes=8_000)
+    sock, client = await stalled(stage, b'{"type":"subscribe","feeds":["SOL/USD"]}', 1 << 22)
+    told, sent, asked_at, pings = stage.server.bytes_sent, 0, [], client.pings
+    for number in range(100):
+        if not direct:
+            client.hold()
+        stage.tick("SOL/USD", 15_000_000_001 + number)
+        sent = stage.server.bytes_sent - told
+        if client.pings > pings:
+            asked_at.append(sent)
+            pings = client.pings
+            client.answered(client._asked.to_bytes(8, "big"))
+    size = sent // 100
+    gaps = [after - before for before, after in pairwise(asked_at)]
+    assert len(gaps) >= 8 and all(4_000 <= gap < 4_000 + size + 20 for gap in gaps)
+    assert (client.unsent_bytes(), client.session.dirty) == (0, False)
+    sock.close()

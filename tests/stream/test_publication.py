@@ -2,8 +2,11 @@
 
 from collections.abc import Callable
 
+import pytest
+
 from oracle_hub.core.hub import Batch
 from oracle_hub.stream.board import Board, Publication
+from oracle_hub.stream.groups import Row
 from oracle_hub.stream.history import History
 from oracle_hub.stream.messages import BINARY_SUBPROTOCOL, SUBPROTOCOL
 from oracle_hub.stream.session import Session
@@ -35,7 +38,9 @@ class Stage:
 
 def peers(publication: Publication) -> tuple[list[str], list[str]]:
     """Who is served with the row's frame, and who by its own session, each in order."""
-    in_step = [session.peer for _, _, sessions in publication.in_step for session in sessions]
+    orders = [row.order(publication.turn) for _, _, row in publication.in_step]
+    in_step = [session.peer for order in orders for session in (*order.reached, *order.unreached)]
+    assert all(list(order.handles) == [session.handle for session in order.reached] for order in orders)
     return in_step, [session.peer for session in publication.apart]
 
 
@@ -66,10 +71,13 @@ def test_keepers_come_before_the_throttled_and_the_replaying() -> None:
         assert (set(apart[:2]), set(apart[2:])) == ({"two", "mixed"}, {"chart", "recorder"})
 
 
-def test_the_order_within_a_class_rotates_and_leaves_nobody_out() -> None:
+@pytest.mark.parametrize("reached", [True, False])
+def test_the_order_within_a_class_rotates_and_leaves_nobody_out(reached: bool) -> None:
     stage = Stage()
     for number in range(7):
-        stage.session(f"keeper {number}", '"feeds":["*"]')
+        keeper = stage.session(f"keeper {number}", '"feeds":["*"]')
+        if reached:
+            keeper.reach(number + 3)
         stage.session(f"chart {number}", '"feeds":["*"],"max_hz":9')
     firsts: set[str] = set()
     lasts: set[str] = set()
@@ -96,6 +104,12 @@ def test_who_joins_later_gets_a_frame_of_its_own_and_is_then_in_step() -> None:
     assert set(peers(stage.tick(SOL, 152))[0]) == {"old", "late"}
 
 
+def test_it_is_time_to_ask_each_time_that_so_many_bytes_were_written() -> None:
+    row = Row()
+    assert [row.wrote(40, 100) for _ in range(7)] == [False, False, True, False, False, True, False]
+    assert row.written_bytes == 280
+
+
 def test_a_frame_is_encoded_once_for_a_row_and_form() -> None:
     frames: list[bytes] = []
 
@@ -110,8 +124,8 @@ def test_a_frame_is_encoded_once_for_a_row_and_form() -> None:
             stage.session(f"{protocol} {number}", wanted, protocol=protocol)
     frames.clear()
     publication = stage.tick(SOL, 150)
-    for group, number, sessions in publication.in_step:
-        for _ in sessions:
+    for group, number, row in publication.in_step:
+        for _ in row.sessions:
             publication.step_frame(group, number)
     assert len(frames) == 4
 

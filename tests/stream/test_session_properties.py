@@ -1,10 +1,13 @@
 """Whatever happens: a client that reads what it is sent equals the board, and no gap is reported that is none."""
 
+from collections import Counter
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracle_hub.core.hub import Batch
 from oracle_hub.stream.board import Board
+from oracle_hub.stream.groups import Row
 from oracle_hub.stream.history import History
 from oracle_hub.stream.messages import BINARY_SUBPROTOCOL, SUBPROTOCOL, feed_entry, view
 from oracle_hub.stream.session import Session, SessionLimits
@@ -98,6 +101,8 @@ class Stage:
             binary_frame=sized_frame,
         )
         self.subscribers: list[Subscriber] = []
+        self.row_bytes: Counter[Session] = Counter()
+        """What went to rows in which a session stood."""
 
     def run(self, kind: str, a: int, b: int, c: int) -> None:
         service = self.service
@@ -128,15 +133,28 @@ class Stage:
         if batch is not None:
             publication = self.board.apply(batch, self.service.clock_us)
             late = []
-            for group, number, sessions in publication.in_step:
+            for group, number, row in publication.in_step:
                 frame = publication.step_frame(group, number)
-                for session in sessions:
+                for session in self.served(row, len(frame), publication.turn):
                     if session.peer.full:
                         late.append(session)
                     else:
                         session.peer.hear(frame)
             for session in (*late, *publication.apart):
                 session.peer.hear(session.publish(publication, session.peer.unsent_bytes))
+            for each in self.subscribers:
+                assert each.session.row_bytes == self.row_bytes[each.session]
+
+    def served(self, row: Row, size_bytes: int, turn: int) -> list[Session]:
+        """Whom a frame of a row goes to: each of them once, and who can be reached by a handle at its own."""
+        order = row.order(turn)
+        assert list(order.handles) == [session.handle for session in order.reached]
+        assert not any(session.handle for session in order.unreached)
+        sessions = [*order.reached, *order.unreached]
+        assert len(sessions) == len(set(sessions)) and set(sessions) == set(row.sessions)
+        row.wrote(size_bytes, 1)
+        self.row_bytes.update(dict.fromkeys(sessions, size_bytes))
+        return sessions
 
     def advance(self, to_us: int) -> None:
         """Let time pass, with every timer fired at its instant."""
