@@ -88,7 +88,6 @@ class LinkHealth(msgspec.Struct):
     frames: int = 0
     bytes: int = 0
     failed_fetches: int = 0
-    dropped_sends: int = 0
     last_error: str = ""
 
 
@@ -387,7 +386,6 @@ class LinkDriver:
 
     def _send(self, effect: Send) -> None:
         if self.health.state == "waiting":  # no session: the next one starts over
-            self.health.dropped_sends += 1
             return
         try:
             self._outbox.put_nowait(effect.text)
