@@ -6,7 +6,6 @@ import json
 import shutil
 from base64 import b64decode, b64encode
 from collections.abc import AsyncIterator, Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,14 +71,6 @@ async def programs(what: str, *urls: str) -> AsyncIterator[list[Node]]:
     finally:
         for program in started:
             await program.end()
-
-
-@pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[ChartsStage]:
-    """A hub with some seconds of history."""
-    stage = await ChartsStage(tmp_path / "charts.sqlite").start_hub()
-    yield stage
-    await stage.stop()
 
 
 async def some_history(stage: ChartsStage, charts: Charts) -> int:

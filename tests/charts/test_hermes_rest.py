@@ -1,7 +1,6 @@
 """Hermes' REST routes beside a hub: every form of ids, shapes held against real answers, and no price told as none."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +13,6 @@ from tests.charts.charts_stage import SECOND_US, ChartsStage
 from tests.charts.hermes_stage import BTC, PREFIXES, SOL, UNKNOWN, get, shape, without_ours
 
 LATEST, V1 = "/v2/updates/price/latest", "/api/latest_price_feeds"
-
-
-@pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[ChartsStage]:
-    stage = await ChartsStage(tmp_path / "charts.sqlite").start_hub()
-    yield stage
-    await stage.stop()
-
-
-@pytest.fixture
-async def charts(stage: ChartsStage) -> AsyncIterator[Charts]:
-    async with stage.charts() as charts:
-        yield charts
-
-
-@pytest.fixture
-async def http(charts: Charts) -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(charts.url) as http:
-        yield http
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,9 @@
 
 import asyncio
 from base64 import b64decode, b64encode
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 
 from feeds.emulator.pyth_signing import simulated_signer
 from feeds.pyth.accumulator import Accumulator, check
@@ -19,25 +16,6 @@ from tests.client.client_stage import turns_until
 from tests.patience import PATIENCE_S
 
 LATEST = "/v2/updates/price/latest"
-
-
-@pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[ChartsStage]:
-    stage = await ChartsStage(tmp_path / "charts.sqlite").start_hub()
-    yield stage
-    await stage.stop()
-
-
-@pytest.fixture
-async def charts(stage: ChartsStage) -> AsyncIterator[Charts]:
-    async with stage.charts() as charts:
-        yield charts
-
-
-@pytest.fixture
-async def http(charts: Charts) -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(charts.url) as http:
-        yield http
 
 
 class Asked:

@@ -23,13 +23,6 @@ from tests.patience import PATIENCE_S
 STREAM = "/v2/updates/price/stream"
 
 
-@pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[ChartsStage]:
-    stage = await ChartsStage(tmp_path / "charts.sqlite").start_hub()
-    yield stage
-    await stage.stop()
-
-
 @asynccontextmanager
 async def beside(
     stage: ChartsStage, limits: hermes.Limits | None = None, **settings: object
