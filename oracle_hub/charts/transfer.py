@@ -56,11 +56,20 @@ def read_csv(path: Path, source: Source) -> list[Bar]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.reader(file)
-            header = [ALIASES.get(name.strip().lower(), name.strip().lower()) for name in next(lines, [])]
+            names = [name.strip().lower() for name in next(lines, [])]
+            header = [name if ALIASES.get(name) in names else ALIASES.get(name, name) for name in names]
             missing = [name for name in ("time", *PRICES) if name not in header]
             if missing:
                 raise ChartsError(f"{path}:1: no column {', '.join(missing)}; a header names time,open,high,low,close")
+            twice = [name for name in ("time", *PRICES) if header.count(name) > 1]
+            if twice:
+                raise ChartsError(
+                    f"{path}:1: column {', '.join(twice)} stands there more than once; which one is meant?"
+                )
             for row in lines:
+                if any(row[len(header) :]):  # most likely a comma within a number: 1,160.5
+                    where = f"{path}:{lines.line_num}"
+                    raise ChartsError(f"{where}: {len(row)} values; the header has {len(header)} columns")
                 if row:
                     _add(bars, dict(zip(header, row, strict=False)), source, f"{path}:{lines.line_num}")
     except OSError as error:

@@ -95,6 +95,25 @@ def test_a_header_without_the_columns_is_refused(tmp_path: Path, text: str) -> N
         read_csv(csv_of(tmp_path, text), SOURCE)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("time,open,high,low,close,close\n0,1,2,1,1,2\n", r":1: column close stands there more than once"),
+        ("t,timestamp,open,high,low,close\n0,0,1,2,1,1\n", r":1: column time stands there more than once"),
+        ("time,open,high,low,close\n0,1,1,1,1\n60,1,160.5,1,161.0,9\n", r":3: 6 values; the header has 5 columns"),
+    ],
+)
+def test_columns_that_can_be_taken_for_others_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ChartsError, match=rf"history\.csv{message}"):
+        read_csv(csv_of(tmp_path, text), SOURCE)
+
+
+def test_a_columns_own_name_goes_before_other_words_for_it(tmp_path: Path) -> None:
+    plain = read_csv(csv_of(tmp_path, "time,open,high,low,close\n60,1,2,1,1\n"), SOURCE)
+    assert read_csv(csv_of(tmp_path, "timestamp,O,h,l,c,time,,\nx,1,2,1,1,60,,\n"), SOURCE) == plain
+    assert read_csv(csv_of(tmp_path, "time,open,high,low,close\n60,1,2,1,1,,\n"), SOURCE) == plain
+
+
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "history.csv").write_bytes(b"time,open,high,low,close\n\xff\xfe\x00")
     with pytest.raises(ChartsError, match="not a CSV file in UTF-8"):
