@@ -90,7 +90,9 @@ async def listening(charts: Charts, config: Config) -> AsyncIterator[Charts]:
     except OSError as error:
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         where = f"{config.charts.host}:{config.charts.port}"
-        raise ConfigError(f"charts: cannot listen on {where} ({why}); see --port and charts.port") from None
+        raise ConfigError(
+            f"charts: cannot listen on {where} ({why}); see charts.port, --port, and --charts-port of run"
+        ) from None
     try:
         yield charts
     finally:

@@ -83,7 +83,7 @@ def lock_directory(directory: Path) -> int:
         holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
         os.close(descriptor)
         raise JournalError(
-            f"journal directory {directory} is in use by process {holder}: give each hub a directory of its own"
+            f"journal directory {directory} is in use by process {holder}: give each hub one of its own (--state)"
         ) from error
     except OSError as error:
         os.close(descriptor)

@@ -105,6 +105,7 @@ def _preflight() -> web.Response:
 _BY_STATUS = {404: RequestError.NOT_FOUND, 405: RequestError.METHOD_NOT_ALLOWED}
 
 
+_THERE_IS = "there are /v1/prices, /v1/stream, /readyz (docs/protocol.md); the dashboard is at the port of charts"
 _MISDIRECTED = "this server does not go by this name; see server.allowed_hosts"
 
 
@@ -131,7 +132,10 @@ def guard(
         except web.HTTPException as error:
             code = _BY_STATUS.get(error.status, RequestError.BAD_REQUEST)
             kept = {key: error.headers[key] for key in ("Allow", "Location") if key in error.headers}
-            answer = error_answer(error.status, code, f"{request.method} {request.path}: {error.reason}", kept)
+            text = f"{request.method} {request.path}: {error.reason}"
+            if code is RequestError.NOT_FOUND:
+                text += f"; {_THERE_IS}"
+            answer = error_answer(error.status, code, text, kept)
         except NoAnswerError as error:
             answer = error_answer(503, RequestError.HUB_SILENT, str(error), {"Retry-After": "1"})
         except ConnectionError:  # aiohttp raises the plain kind to who waits for the peer to read

@@ -370,7 +370,9 @@ def test_frame_that_fits_no_record_is_a_gap_and_not_journaled(tmp_path: Path) ->
 
 def test_second_hub_in_one_directory_is_refused(tmp_path: Path) -> None:
     made = writer(tmp_path)
-    with pytest.raises(JournalError, match=rf"is in use by process {os.getpid()}: give each hub a directory"):
+    with pytest.raises(
+        JournalError, match=rf"is in use by process {os.getpid()}: give each hub one of its own \(--state\)"
+    ):
         writer(tmp_path, epoch=2)
     made.close()
     writer(tmp_path, epoch=2).close()

@@ -118,6 +118,16 @@ async def test_errors_are_json_with_a_code(stage: Stage, path: str, status: int,
     assert body["error"]["message"]
 
 
+@pytest.mark.parametrize("path", ["/", "/nowhere"])
+async def test_who_comes_to_nothing_is_told_what_there_is(stage: Stage, path: str) -> None:
+    await stage.start()
+    _, body, _ = await stage.get(path)
+    told = f"GET {path}: Not Found; there are /v1/prices, /v1/stream, /readyz (docs/protocol.md); the dashboard is at"
+    assert body["error"]["message"].startswith(told)
+    for door in ("/v1/prices", "/readyz"):
+        assert (await stage.get(door))[0] == 200
+
+
 async def test_a_wrong_method_is_named(stage: Stage) -> None:
     await stage.start()
     async with stage.http.post(f"{stage.base}/v1/prices", data=b"x") as response:

@@ -131,6 +131,6 @@ async def test_charts_that_cannot_listen_harm_no_hub(launch: Launch) -> None:
     port = hub.url.rsplit(":", 1)[1]
     other = await launch("--charts-port", port, charts=True, state="other")
     await other.logged("charts ended with status 1")
-    assert any("charts: cannot listen on" in line and "--port" in line for line in other.log)
+    assert any("charts: cannot listen on" in line and "--charts-port of run" in line for line in other.log)
     assert (await other.get("/livez")) == {"status": "ok"}
     assert await other.end() == 0
