@@ -197,3 +197,47 @@ async def test_a_long_list_is_narrowed_by_typing(url: str) -> None:
         await page.value("list.show(['F1/USD', 'F2/USD'])")
         assert await page.value("find.hidden && names()") == ["F1/USD", "F2/USD"]
         assert page.errors == []
+
+
+async def test_each_source_has_a_colour_of_its_own_the_same_in_both_charts_and_beside_them(url: str) -> None:
+    """A line-up that changes tells other sources first; nobody may be taken for another for that."""
+    async with chromium() as page:
+        await page.look()
+        await page.open(url)
+        await page.until("document.querySelector('#health-badge').textContent !== ''")
+        await page.value(
+            """(async () => {
+              const { Trends } = await import("/dashboard/trends.mjs");
+              const node = () => document.body.appendChild(document.createElement("div"));
+              const [divergence, ages, legend] = [node(), node(), node()];
+              const trends = new Trends(divergence, ages, legend);
+              const told = (...names) => names.map((name) => ({ name, divergenceBps: 1, ageUs: 1e6 }));
+              const plain = (colours) => Object.fromEntries(Object.entries(colours).map(([name, value]) => {
+                const shown = document.createElement("i");
+                shown.style.background = value;
+                return [name, shown.style.background];
+              }));
+              const before = told("doves", "chainlink", "pyth");
+              const after = told("edge", "streams", "pyth", "hermes", "doves", "redstone");
+              trends.tell(after);
+              trends.show("SOL/USD");
+              trends.sample("SOL/USD", 1790000000, before);
+              trends.sample("SOL/USD", 1790000001, after);
+              trends.restyle();
+              trends.tell(after);
+              const beside = [...legend.children].map(
+                (one) => [one.querySelector("b").textContent, one.firstChild.style.background],
+              );
+              globalThis.colours = {
+                beside: Object.fromEntries(beside),
+                divergence: plain(divergence.chartColours()),
+                ages: plain(ages.chartColours()),
+              };
+            })()"""
+        )
+        colours = await page.value("colours")
+        assert len(set(colours["beside"].values())) == len(colours["beside"]) == 6
+        assert colours["divergence"] == colours["ages"]
+        assert len(set(colours["ages"].values())) == len(colours["ages"]) == 7  # with one that was there before
+        assert colours["beside"].items() <= colours["ages"].items()
+        assert page.errors == []

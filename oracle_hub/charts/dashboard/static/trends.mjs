@@ -7,7 +7,7 @@ import { createChart, LineSeries } from "./vendor/lightweight-charts.standalone.
 
 const KEPT = 1_800; // one a second
 const MAX_FEEDS = 100; // beyond it only of the feed that is looked at
-const COLOURS = ["series-1", "series-2", "series-3", "series-4"];
+const COLOURS = Array.from({ length: 8 }, (_, at) => `series-${at + 1}`);
 
 export class Trends {
   #legend;
@@ -16,13 +16,20 @@ export class Trends {
   #past = new Set(); // feeds whose past was read
   #shown = null;
   #drawn = "";
+  #places = new Map(); // of sources among the colours: the same in both charts and beside them, whoever is told first
 
   constructor(divergence, ages, legend) {
     this.#legend = legend;
+    const colourOf = (name) => this.#colourOf(name);
     this.#charts = [
-      new Trend(divergence, (source) => source.divergenceBps, (value) => value.toFixed(value < 10 ? 2 : 1)),
-      new Trend(ages, (source) => source.ageUs === null ? null : source.ageUs / 1e6, (value) => value.toFixed(1)),
+      new Trend(divergence, (source) => source.divergenceBps, (value) => value.toFixed(value < 10 ? 2 : 1), colourOf),
+      new Trend(ages, (source) => source.ageUs === null ? null : source.ageUs / 1e6, (value) => value.toFixed(1), colourOf),
     ];
+  }
+
+  #colourOf(name) {
+    if (!this.#places.has(name)) this.#places.set(name, this.#places.size);
+    return colour(COLOURS[this.#places.get(name) % COLOURS.length]);
   }
 
   restyle() {
@@ -93,9 +100,9 @@ export class Trends {
     if (text === this.#drawn) return;
     this.#drawn = text;
     this.#legend.replaceChildren(
-      ...parts.map(([name, divergence, age], at) => {
+      ...parts.map(([name, divergence, age]) => {
         const key = element("i", { class: "key" });
-        key.style.background = colour(COLOURS[at % COLOURS.length]);
+        key.style.background = this.#colourOf(name);
         return element("span", {}, key, element("b", {}, name), ` ${divergence} · ${age}`);
       }),
     );
@@ -106,13 +113,16 @@ class Trend {
   #chart;
   #value;
   #format;
+  #colourOf;
   #series = new Map();
 
-  constructor(node, value, format) {
+  constructor(node, value, format, colourOf) {
     this.#value = value;
     this.#format = format;
+    this.#colourOf = colourOf;
     this.#chart = createChart(node, { autoSize: true, ...this.#look() });
     node.chartData = () => Object.fromEntries([...this.#series].map(([name, series]) => [name, series.data()]));
+    node.chartColours = () => Object.fromEntries([...this.#series].map(([name, series]) => [name, series.options().color]));
   }
 
   #look() {
@@ -129,7 +139,7 @@ class Trend {
 
   restyle() {
     this.#chart.applyOptions(this.#look());
-    [...this.#series.values()].forEach((series, at) => series.applyOptions({ color: colour(COLOURS[at % COLOURS.length]) }));
+    for (const [name, series] of this.#series) series.applyOptions({ color: this.#colourOf(name) });
   }
 
   fill(samples) {
@@ -150,7 +160,7 @@ class Trend {
   #of(name) {
     if (!this.#series.has(name)) {
       const options = {
-        color: colour(COLOURS[this.#series.size % COLOURS.length]),
+        color: this.#colourOf(name),
         lineWidth: 2,
         priceLineVisible: false,
         lastValueVisible: false,
