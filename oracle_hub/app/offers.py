@@ -58,9 +58,17 @@ class Listed(msgspec.Struct, frozen=True):
     description: str
 
 
+class _Attributes(msgspec.Struct):
+    """Those that are read; whatever else a server says of a feed is its own affair."""
+
+    symbol: object = ""
+    asset_type: object = ""
+    description: object = ""
+
+
 class _Metadata(msgspec.Struct):
-    id: str
-    attributes: dict[str, str]
+    id: object = ""
+    attributes: _Attributes | None = None
 
 
 def known_offers() -> Iterator[Offer]:
@@ -160,9 +168,11 @@ async def listed_by(host: Host, query: str, asset_type: str | None = None) -> li
 
 def _listed(entry: _Metadata) -> Listed | None:
     """``Crypto.SOL/USD`` is SOL/USD here, ``Equity.US.AAPL/USD`` is US.AAPL/USD; what is no pair is left out."""
-    attributes, price_id = entry.attributes, entry.id.lower().removeprefix("0x")
-    prefix, _, name = attributes.get("symbol", "").partition(".")
+    symbol, kind, description = (
+        value if isinstance(value, str) else "" for value in msgspec.structs.astuple(entry.attributes or _Attributes())
+    )
+    prefix, _, name = symbol.partition(".")
+    price_id = entry.id.lower().removeprefix("0x") if isinstance(entry.id, str) else ""
     if not is_feed_name(name) or not HOSTED[HERMES].accepts.fullmatch(price_id):
         return None
-    kind = attributes.get("asset_type", prefix).lower().replace(" ", "_")
-    return Listed(name, price_id, kind, attributes.get("description", ""))
+    return Listed(name, price_id, (kind or prefix).lower().replace(" ", "_"), description)

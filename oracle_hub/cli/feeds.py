@@ -71,14 +71,15 @@ def _search(options: argparse.Namespace) -> None:
     if options.json:
         answer = {"offers": msgspec.to_builtins(offers), "asked": ["tables", *(["hermes"] if hosts else [])]}
         sys.stdout.buffer.write(orjson.dumps(answer, option=orjson.OPT_INDENT_2) + b"\n")
-        return
-    _show(offers, options, console(), online=bool(hosts))
-
-
-def _show(offers: list[Offer], options: argparse.Namespace, out: Console, *, online: bool) -> None:
+        sys.stdout.buffer.flush()
     if not offers:
-        more = "" if online else "; --hermes URL also asks a Hermes server"
+        more = "" if hosts else "; --hermes URL also asks a Hermes server"
         raise SourceError(f"nothing found for {options.query!r}{more}")
+    if not options.json:
+        _show(offers, options, console())
+
+
+def _show(offers: list[Offer], options: argparse.Namespace, out: Console) -> None:
     table = Table()
     for column in ("feed", "source kind", "address or id", "origin", "asset type", "description"):
         table.add_column(column, overflow="fold")

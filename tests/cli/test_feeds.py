@@ -167,6 +167,28 @@ async def test_a_hermes_server_is_searched_too(feeds: Feeds, hermes: Hermes, mon
     assert status == 0 and "more: narrow the query" in out and "BAD/USD" not in out
 
 
+async def test_an_odd_entry_of_a_list_hides_no_other(feeds: Feeds, hermes: Hermes) -> None:
+    wif = metadata(WIF, "Crypto.WIF/USD", "Crypto", "dogwifhat")
+    wif["attributes"] |= {"min_channel": None, "publish_interval": 2}
+    odd: list[object] = [
+        {"id": "53" * 32},
+        {"id": "54" * 32, "attributes": None},
+        {"id": None, "attributes": {"symbol": "Crypto.WIF/USD"}},
+        {"id": "55" * 32, "attributes": {"symbol": 5, "description": None, "publish_interval": 1.5}},
+    ]
+    hermes.body = orjson.dumps([*odd, wif | {"market_hours": {"is_open": True, "next_open": None}}])
+    found = await feeds.found("wif", "--hermes", hermes.url)
+    assert [(one["id"], one["asset_type"], one["description"]) for one in found if one["kind"] == "pyth.hermes"] == [
+        (WIF, "crypto", "dogwifhat")
+    ]
+
+
+async def test_nothing_found_is_told_by_the_status_in_json_too(feeds: Feeds) -> None:
+    status, out, err = await feeds("search", "wif", "--json")
+    assert (status, json.loads(out)) == (1, {"offers": [], "asked": ["tables"]})
+    assert err == "oracle-hub feeds: nothing found for 'wif'; --hermes URL also asks a Hermes server\n"
+
+
 async def test_servers_that_do_not_answer_are_one_line(feeds: Feeds, hermes: Hermes) -> None:
     hermes.body = b'{"no": "list"}'
     assert (await feeds.refused("search", "wif", "--hermes", hermes.url)).startswith("Hermes: no list of feeds: ")
