@@ -251,7 +251,7 @@ def parse_config(text: str, *, origin: str, base: str = "") -> Config:
     """Validate the text of a configuration. Raises ConfigError as :func:`load_config` does."""
     try:
         raw = tomllib.loads(text.removeprefix("\ufeff"))  # the mark that editors of Windows put first
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{origin}: not TOML: {error}") from None
     if not raw:
         raise ConfigError(f"{origin}: is empty; begin with a file of deploy/, or see docs/configuration.md")

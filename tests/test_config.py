@@ -123,6 +123,10 @@ def test_defaults() -> None:
         (('"env:PYTH_API_KEY"', '"0123-secret"'), 'sources.pyth.api_key: write "env:NAME"'),
         (('primary = "doves"', ""), "feeds.SOL/USD.primary: no primary here nor in [roles]"),
         (("[roles]", "[roles"), "hub.toml: not TOML: "),
+        (
+            ("[roles]", "deep = " + "[" * 5_000 + "]" * 5_000 + "\n[roles]"),
+            "hub.toml: not TOML: maximum recursion depth",
+        ),
         (('verifiers = ["chainlink", "pyth"]', 'verifiers = ["pyth", "pyth"]'), "a source stands in two roles"),
         (("https://hermes.example", "https://u:0123-secret@hermes.example"), "this URL seems to hold a key"),
         (('"https://hermes.example"', '"https://h.example", "https://h.example"'), "a host is named twice"),

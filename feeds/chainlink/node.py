@@ -41,6 +41,9 @@ class _Notification(msgspec.Struct):
     result: msgspec.Raw
 
 
+_BROKEN = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
 class Message(msgspec.Struct):
     """One message of a node: an answer (``id``), or a notification (``params``)."""
 
@@ -54,7 +57,7 @@ class Message(msgspec.Struct):
         """Raises DecodeError: no JSON, or no message of JSON-RPC."""
         try:
             return _MESSAGE.decode(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except _BROKEN as error:
             raise DecodeError(f"no JSON-RPC: {str(error)[:200]}") from None
 
 
@@ -74,7 +77,7 @@ def text_of(result: msgspec.Raw) -> str:
     """A result that is text. Raises DecodeError."""
     try:
         return _TEXT.decode(result)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except _BROKEN:
         raise DecodeError("the result is no text") from None
 
 
@@ -82,7 +85,7 @@ def logs_of(result: msgspec.Raw) -> list[Log]:
     """A result that is a list of logs. Raises DecodeError."""
     try:
         return _LOGS.decode(result)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except _BROKEN:
         raise DecodeError("the result is no list of logs") from None
 
 
@@ -90,11 +93,11 @@ def log_or_head(result: msgspec.Raw) -> Log | Head:
     """What a subscription tells. Raises DecodeError."""
     try:
         return _LOG.decode(result)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except _BROKEN:
         pass
     try:
         return _HEAD.decode(result)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except _BROKEN:
         raise DecodeError("a notification that is neither a log nor a block") from None
 
 

@@ -163,7 +163,7 @@ def load_script(path: Path) -> tuple[Fault, ...]:
     """
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(f"{path}: not a script of faults: {in_words(error)}") from None
     unknown = sorted(set(raw) - {"fault"})
     if unknown:

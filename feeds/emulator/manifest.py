@@ -79,7 +79,7 @@ def load_manifest(path: Path, feeds: Collection[str] = tuple(ASSETS)) -> Manifes
         manifest = msgspec.convert(raw, Manifest)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such manifest") from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError) as error:
         raise ConfigError(f"{path}: not a manifest of a tape: {in_words(error)}") from None
     if not manifest.series:
         raise ConfigError(f"{path}: no [[series]]: nothing of the tape would be played")

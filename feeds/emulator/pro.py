@@ -157,7 +157,7 @@ class ProServer(Server):
     def _answer(self, socket: _Socket, data: str | bytes) -> dict[str, object]:
         try:
             request = _request(data)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             return {"type": "error", "error": f"invalid request: {error}"}
         number = request.subscription_id
         if request.type == "unsubscribe":

@@ -139,7 +139,7 @@ class HermesSocket:
                 if isinstance(message, Unsubscribe):
                     self._unsubscribe(client, message)
                 answer = SUCCESS
-            except (msgspec.DecodeError, BadId, _NotFound, Refused) as error:
+            except (msgspec.DecodeError, RecursionError, BadId, _NotFound, Refused) as error:
                 answer, wake = failure(str(error)), ()
             await self._send(client, answer)
             client.listener.follow(client.wanted)  # so that no price comes before the answer

@@ -139,7 +139,7 @@ class Signed:
                 answer = _decode(await response.read()) if response.status == 200 else _Answer(False, None)
                 update = answer.update
                 data = None if update is None or update.format != FORMAT else b64decode(update.data, validate=True)
-        except (aiohttp.ClientError, TimeoutError, OSError, msgspec.MsgspecError, ValueError):
+        except (aiohttp.ClientError, TimeoutError, OSError, msgspec.MsgspecError, ValueError, RecursionError):
             return  # not known; whoever asks next may have more luck
         if not answer.signing:
             self._unsigned[key.source] = time.monotonic() + UNSIGNED_S

@@ -1,11 +1,11 @@
 """``oracle-hub select``: the rule on given inputs, one JSON object per line. A contract, for debugging and checkers."""
 
 import argparse
+import json
 import sys
 from typing import Annotated
 
 import msgspec
-import orjson
 
 from oracle_hub.core.price import INT64_MAX
 from oracle_hub.core.selector import ABSENT, Input, Policy, select
@@ -53,10 +53,11 @@ def run(options: argparse.Namespace) -> int:
             continue
         try:
             answer = _answer(decoder.decode(line))
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             answer = {"error": str(error)}
             status = 1
-        sys.stdout.buffer.write(orjson.dumps(answer) + b"\n")
+        # json, since an instant after a max age of "for ever" may be beyond the 64 bits that quicker libraries write
+        sys.stdout.buffer.write(json.dumps(answer, separators=(",", ":")).encode() + b"\n")
         sys.stdout.buffer.flush()
     return status
 

@@ -159,7 +159,7 @@ class ClientState:
         self._received_us = now_us
         try:
             return self._take(message, now_us)
-        except (StreamError, msgspec.MsgspecError, ValueError) as error:
+        except (StreamError, msgspec.MsgspecError, ValueError, RecursionError) as error:
             return [Reconnect(f"a feed that can't be read: {error}")]
 
     def _take(self, message: wire.ServerMessage, now_us: int) -> list[Effect]:

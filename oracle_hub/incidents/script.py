@@ -177,7 +177,7 @@ def parse(text: str, *, origin: str) -> Script:
     """
     try:
         script = msgspec.convert(tomllib.loads(text.removeprefix("\ufeff")), Script)  # as editors of Windows write it
-    except (tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (tomllib.TOMLDecodeError, msgspec.ValidationError, RecursionError) as error:
         raise IncidentError(f"{origin}: {error}") from None
     try:
         _check(script)

@@ -261,6 +261,7 @@ async def test_one_bad_id_refuses_the_whole_subscription(stage: ChartsStage) -> 
         '{"type": "subscribe"}',
         '{"type": "subscribe", "ids": ["abc"]}',
         '{"ids": []}',
+        '{"type": "subscribe", "ids": [], "more": ' + "[" * 20_000 + "]" * 20_000 + "}",
     ],
 )
 async def test_what_cannot_be_read_is_answered_and_the_connection_goes_on(stage: ChartsStage, text: str) -> None:

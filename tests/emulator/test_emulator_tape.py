@@ -284,6 +284,7 @@ def test_marks_and_blank_lines_before_the_header_are_no_part_of_it(tmp_path: Pat
         ("ts_ms,price\n1000\n", ONE_SERIES, "line 2: expected 2 values, found 1"),
         ("ts_ms,price\n1000,\n", ONE_SERIES, "no row of it is a price"),
         ("ts_ms,price\n1,1\n", ONE_SERIES.replace("feed =", "fed ="), "unknown field `fed`"),
+        ("ts_ms,price\n1,1\n", "deep = " + "[" * 5_000 + "]" * 5_000, "not a manifest of a tape: maximum recursion"),
         ("ts_ms,price\n1,1\n", ONE_SERIES.replace("BTC", "LUNA"), "unknown feed 'LUNA/USD'"),
         ("ts_ms,price\n1,1\n", ONE_SERIES.replace("chainlink", "nobody"), "unknown source 'nobody'"),
         ("ts_ms,price\n1,1\n", ONE_SERIES.replace('"ts_ms"', '"price"'), "has no unit in its name"),

@@ -340,6 +340,13 @@ def test_senseless_faults_are_refused(fault: Fault) -> None:
         FaultBook(START).add(fault, START)
 
 
+def test_a_script_that_is_nested_without_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "faults.toml"
+    path.write_text("fault = " + "[" * 5_000 + "]" * 5_000)
+    with pytest.raises(ConfigError, match="not a script of faults: maximum recursion depth"):
+        load_script(path)
+
+
 def test_next_event_is_never_late() -> None:
     world = make_world(Fault(kind="custody", feed="SOL/USD", at_s=0.05))
     world.advance(START)

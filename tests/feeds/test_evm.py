@@ -525,6 +525,15 @@ def test_an_uptime_feed_that_was_never_initialised_lets_nothing_through() -> Non
 # Whatever else may come.
 
 
+def test_what_is_nested_without_end_is_malformed() -> None:
+    deep = b"[" * 100_000 + b"]" * 100_000
+    for data in (b'{"more":' + deep + b"}", b'{"method":"eth_subscription","params":{"result":' + deep + b"}}"):
+        talk = Talk()
+        talk.connect()
+        said = talk.hear(data)
+        assert said and all(isinstance(one, Malformed) for one in said)
+
+
 @given(data=st.binary(max_size=200))
 @settings(max_examples=100, deadline=None)
 def test_noise_is_malformed_and_never_an_exception(data: bytes) -> None:

@@ -65,6 +65,7 @@ played_by = "role played by c"
         ("at_s = 0", "at_s = 1", "the first point is at 0"),
         ('date = "2026-01-02"', 'date = "2026-01-03"', "the script's date"),
         ("duration_s", "durations", "durations"),
+        ("id =", "deep = " + "[" * 5_000 + "]" * 5_000 + "\nid =", "maximum recursion depth"),
         ("id =", "id", "some.toml"),
     ],
 )
