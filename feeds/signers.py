@@ -118,7 +118,7 @@ def read_sets(data: bytes, origin: str) -> SignerSets:
         ConfigError: one line that names the file, the set and what is wrong.
     """
     try:
-        text = data.decode("utf-8")
+        text = data.decode("utf-8-sig")  # with the mark that editors of Windows put first, or without
         decode = msgspec.json.decode if text.lstrip().startswith("{") else msgspec.toml.decode
         entries = decode(text, type=_File).set
     except (msgspec.MsgspecError, UnicodeDecodeError, ValueError, RecursionError) as error:

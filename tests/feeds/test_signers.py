@@ -26,7 +26,9 @@ proved = false
 def test_a_file_of_toml_or_json_gives_the_sets() -> None:
     expected = SignerSet(ACCUMULATOR, "26:" + "abcd" * 16, 3, (bytes.fromhex(ADDRESS),), 1, 5, 1_790_000_000, False)
     assert list(read_sets(TOML.encode(), "f.toml")) == [expected]
+    assert list(read_sets(TOML.encode("utf-8-sig"), "f.toml")) == [expected]
     short = b'{"set": [{"kind": "edge.evm", "group": "", "keys": ["%s"], "quorum": 1}]}' % ADDRESS.encode()
+    assert list(read_sets(b"\xef\xbb\xbf" + short, "f.json")) == list(read_sets(short, "f.json"))
     sets = read_sets(short, "f.json")
     assert sets.get("edge.evm", "", 0) == SignerSet("edge.evm", "", 0, (bytes.fromhex(ADDRESS),), 1)
     assert sets.knows("edge.evm", "") and not sets.knows("edge.svm", "")
