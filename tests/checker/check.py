@@ -16,8 +16,8 @@ from tests.checker.records import Acted, Asked, Believed, ClockAnchor, Closed, L
 from tests.checker.subscription import Agreement, Complain, Message, SubscriptionCheck
 from tests.checker.truth import Run, Truth
 
-LONGEST_STALL_US = 25_000_000
-"""Who did not read for longer may have been cut off: it answered no ping."""
+LONGEST_STALL_US = 20_000_000
+"""Who did not read for longer may have been cut off: so long after 4001 was sent a server waits for it to be read."""
 TOO_SLOW = 4001
 
 

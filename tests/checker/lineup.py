@@ -7,12 +7,16 @@ from tests.checker.recorder import ClientSpec
 FEEDS = ("SOL/USD", "BTC/USD", "ETH/USD", "USDC/USD", "USDT/USD")
 STUCK_SHARE = 0.05
 LIBRARY_SHARE = 0.15
+STUCK_FOR_S = (15.0, 20.0)
+"""A server has had enough of who does not read after 10 s (``server.max_unsent_age_ms``) at the latest, and cuts it off
+20 s after it said so: a close frame is there to be found in between."""
 
 
 def lineup(seed: int, n_clients: int, steady_urls: list[str], faulty_urls: list[str]) -> list[ClientSpec]:
     """Specs of all subscribers. ``steady_urls`` have no network faults; most clients go through the others.
 
     Every second one of those that are stuck has mode ``all``: it stays with one hub, and comes back with what it held.
+    The first of these is stuck from the start, until it was closed for that and is back.
     At least two clients are stuck and one is the library's, however few there are.
     """
     rng = random.Random(seed + 1)
@@ -42,7 +46,8 @@ def lineup(seed: int, n_clients: int, steady_urls: list[str], faulty_urls: list[
                 resume=rng.random() < 0.6 or stuck_all,
                 disconnect_every_s=None if stuck or library else rng.choice((4.0, 15.0, 60.0)),
                 stuck_every_s=5.0 if stuck else None,
-                stuck_for_s=rng.uniform(15.0, 25.0) if stuck else 0.0,
+                stuck_for_s=rng.uniform(*STUCK_FOR_S) if stuck else 0.0,
+                stuck_first=number == 1,
                 seed=seed * 1_000 + number,
             )
         )

@@ -1,7 +1,8 @@
 """A process of subscribers that write down everything they receive: ``python -m tests.checker.recorder SPECS LOG``.
 
 Raw subscribers speak the protocol with nothing but a websocket; library subscribers use ``oracle_hub.client`` and write
-down what they would have acted on. SIGTERM ends the process in order.
+down what they would have acted on. A line on stdout names a subscriber that had to fall behind (``stuck_first``) and
+is back. SIGTERM ends the process in order.
 """
 
 import asyncio
@@ -34,6 +35,7 @@ SILENCE_S = 3.0
 OPEN_TIMEOUT_S = 3.0
 FLUSH_EVERY_S = 0.5
 SMALL_BUFFER_BYTES = 2_048
+TOO_SLOW = 4001
 
 
 class ClientSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +61,8 @@ class ClientSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Mean time after which it stops reading …"""
     stuck_for_s: float = 0.0
     """… for so long."""
+    stuck_first: bool = False
+    """Whether it also does so after every snapshot, until it came back from a 4001 with what it held."""
     seed: int = 0
 
 
@@ -77,6 +81,9 @@ class RawSubscriber:
         self._random = random.Random(spec.seed)
         self._connection = 0
         self._belief: Belief | None = None
+        self._stuck_first = spec.stuck_first
+        self._code: int | None = None
+        """With which its last connection was closed."""
 
     async def run(self) -> None:
         """Connect, again and again."""
@@ -91,6 +98,7 @@ class RawSubscriber:
                 code = None if error.rcvd is None else error.rcvd.code
             except (OSError, WebSocketException, TimeoutError) as error:
                 why = f"{type(error).__name__}: {error}"[:200]
+            self._code = code
             self._log.add(Closed(**self._at(), why=why, by_peer=by_peer, code=code))
             await self._pace.wait(self._random.uniform(0.05, 0.8))
 
@@ -141,7 +149,7 @@ class RawSubscriber:
             message = orjson.loads(await self._read(websocket, belief))
             if belief.sub is not None and not belief.current and message["type"] in ("update", "heartbeat"):
                 return  # something was missed, and it knows: start over
-            if time.monotonic() >= stick_at_s:
+            if time.monotonic() >= stick_at_s or (self._stuck_first and message["type"] == "snapshot"):
                 began_us = monotonic_us()
                 await self._pace.wait(spec.stuck_for_s)
                 self._log.add(Woke(**self._at(), stuck_us=monotonic_us() - began_us))
@@ -156,6 +164,9 @@ class RawSubscriber:
             message = orjson.loads(text)
             if message["type"] == "subscribed":
                 belief.subscribed(message, belief.instance)
+                if self._stuck_first and self._code == TOO_SLOW and message["recovered"]:
+                    self._stuck_first = False
+                    print(self._spec.name, flush=True)
             belief.take(message)
             believed = belief.believed() if message["type"] in ("snapshot", "heartbeat") else None
         self._log.add(Received(**self._at(), text=text, believed=believed))

@@ -174,12 +174,18 @@ class RecorderProcess:
             self.process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "tests.checker.recorder", str(specs), str(self.log)),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=errors,
+                stdout=asyncio.subprocess.PIPE,
                 stderr=errors,
                 cwd=ROOT,
                 env=environment(),
                 start_new_session=True,
             )
+
+    async def came_back(self) -> None:
+        """Wait until all its subscribers that fall behind first are back, or it has ended."""
+        assert self.process is not None and self.process.stdout is not None
+        for _ in filter(lambda spec: spec.stuck_first, self._specs):
+            await self.process.stdout.readline()
 
     def signal(self, number: signal.Signals) -> None:
         """To the whole group, which :meth:`start` made."""

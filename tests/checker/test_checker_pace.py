@@ -1,12 +1,14 @@
 """Faults are undone, and waits end, when a run is over: by its time, or earlier."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
 
+from tests.checker.findings import Report
 from tests.checker.pace import Pace
-from tests.checker.run import Conductor
+from tests.checker.run import NEEDED, Conductor, check_coverage
 from tests.checker.scene import Scene
 from tests.checker.schedule import Event
 from tests.patience import PATIENCE_S
@@ -53,3 +55,45 @@ async def test_every_fault_is_undone_also_in_a_run_that_ends_early(early: bool) 
     assert noted[0] == 3_600 and noted[-1] == 0
     assert sorted(noted) == ([0, 3_600] if early else [-3_600, 0, 0, 3_600])
     assert conductor.done["step_clock"] == (1 if early else 2)
+
+
+class RecordedScene(Scene):
+    """Without processes; its recorders' subscribers are back once they may be."""
+
+    def __init__(self, back: asyncio.Event) -> None:
+        self.recorders = [RecorderOf(one) for one in (back, asyncio.Event())]  # type: ignore[misc]
+        self.recorders[1].back.set()  # type: ignore[attr-defined]  # has none that falls behind first
+
+
+class RecorderOf:
+    def __init__(self, back: asyncio.Event) -> None:
+        self.back = back
+
+    async def came_back(self) -> None:
+        await self.back.wait()
+
+
+@pytest.mark.parametrize("early", [False, True])
+async def test_nothing_goes_wrong_before_who_fell_behind_first_is_back(early: bool) -> None:
+    back = asyncio.Event()
+    conductor = Conductor(RecordedScene(back), lambda line: None)
+    stalling = asyncio.create_task(conductor.stall())
+    await asyncio.sleep(0)
+    assert not stalling.done()
+    (conductor.pace.end if early else back.set)()
+    async with asyncio.timeout(PATIENCE_S):
+        await stalling
+    assert conductor.done == ({} if early else {"stall_client": 1})
+    report = Report()
+    report.checked.update(NEEDED)
+    check_coverage(report, [0, 0], conductor.done)
+    assert [finding.evidence for finding in report.findings] == (
+        [] if early else [{"names": ["too_slow", "resumed_after_4001"]}]
+    )
+
+
+def test_a_run_of_any_length_must_have_seen_a_4001() -> None:
+    report = Report()
+    report.checked.update([*NEEDED, "too_slow", "resumed_after_4001"])
+    check_coverage(report, [0], Counter(stall_client=1, kill_worker=9))
+    assert report.findings == []

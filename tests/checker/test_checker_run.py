@@ -92,7 +92,9 @@ async def reload_all(scene: Scene, log: WatchedLog) -> None:
     log.reloaded = True
 
 
-async def test_an_honest_hub_passes_and_every_planted_fault_is_found(tmp_path: Path) -> None:
+async def test_an_honest_hub_passes_and_every_planted_fault_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     plants: list[str | None] = [None, *PLANTS]
     scene = Scene(tmp_path, seed=1, plants=plants, server=IMPATIENT)
     async with asyncio.timeout(PATIENCE_S), scene:
@@ -100,7 +102,7 @@ async def test_an_honest_hub_passes_and_every_planted_fault_is_found(tmp_path: P
         urls = dict(zip(names, scene.steady_urls, strict=True))
         watcher = ClientSpec(name="", urls=[], feeds=["*"], detail="full", mode="all", resume=True)
         specs = [msgspec.structs.replace(watcher, name=name, urls=[url]) for name, url in urls.items()]
-        stuck = msgspec.structs.replace(watcher, stuck_every_s=0.1, stuck_for_s=STUCK_FOR_S)
+        stuck = msgspec.structs.replace(watcher, stuck_first=True, stuck_every_s=3_600.0, stuck_for_s=STUCK_FOR_S)
         specs += [msgspec.structs.replace(stuck, name=f"{name}-stuck", urls=[urls[name]]) for name in BEHIND]
         pace = Pace()
         log = WatchedLog(set(names), {f"{name}-stuck" for name in BEHIND}, pace)
@@ -109,6 +111,7 @@ async def test_an_honest_hub_passes_and_every_planted_fault_is_found(tmp_path: P
             await record(specs, log, pace)
         for hub in scene.hubs:
             await hub.kill()
+    assert capsys.readouterr().out == "honest-stuck\n"  # is back from its 4001; who was cut off is not
     truth = scene.truth()
     assert truth.objections == []
     assert len(truth.runs) == len(plants)

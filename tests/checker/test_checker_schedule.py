@@ -5,6 +5,8 @@ from typing import get_args
 
 import pytest
 
+from oracle_hub.config import ServerSection
+from oracle_hub.server.service import ServerSettings
 from tests.checker.lineup import FEEDS, lineup
 from tests.checker.schedule import (
     HUB_KINDS,
@@ -63,6 +65,9 @@ def test_the_lineup_has_stuck_clients_and_clients_of_the_library(n_clients: int)
         forms = {(spec.kind, spec.mode, spec.binary) for spec in specs}
         assert {("raw", "all", True), ("raw", "latest", True), ("library", "latest", True)} <= forms
     (stuck_all, *_) = (spec for spec in specs if spec.stuck_every_s is not None and spec.mode == "all")
+    assert [spec for spec in specs if spec.stuck_first] == [stuck_all]
+    lengths = [spec.stuck_for_s * 1_000 for spec in specs if spec.stuck_every_s is not None]
+    assert ServerSection().max_unsent_age_ms < min(lengths) <= max(lengths) <= ServerSettings().slow_close_grace_ms
     assert (len(stuck_all.urls), stuck_all.resume, stuck_all.feeds) == (1, True, ["*"])
     assert sum(spec.kind == "library" for spec in specs) == max(1, round(n_clients * 0.15))
     for spec in specs:
