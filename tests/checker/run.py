@@ -44,14 +44,15 @@ class Conductor:
     async def stall(self) -> None:
         """Let nothing go wrong until who falls behind first was closed with 4001 and is back with what it held."""
         self._progress("  before  nothing else until a client that does not read was closed, and is back")
-        stalls = [asyncio.create_task(recorder.came_back()) for recorder in self._scene.recorders]
-        back, over = asyncio.gather(*stalls), asyncio.create_task(self.pace.ended())
-        await asyncio.wait([back, over], timeout=STALL_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
+        back = asyncio.gather(*(recorder.came_back() for recorder in self._scene.recorders))
+        over = asyncio.ensure_future(self.pace.ended())
+        waits: list[asyncio.Future[Any]] = [back, over]
+        await asyncio.wait(waits, timeout=STALL_PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
         if not self.pace.over:
             self.done[STALL] += 1
-        for waiting in (back, over):
+        for waiting in waits:
             waiting.cancel()
-        await asyncio.gather(back, over, return_exceptions=True)
+        await asyncio.gather(*waits, return_exceptions=True)
 
     async def play(self, events: list[Event], duration_s: float) -> None:
         """Play all events; returns when the time is over and every fault is undone."""
