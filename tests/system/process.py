@@ -5,6 +5,7 @@ machine, and no test judges how long anything took.
 """
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -200,6 +201,12 @@ class HubProcess:
 
     def send_signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
+
+    async def halted(self) -> None:
+        """Wait until a signal has stopped or killed it: it does nothing any more."""
+        with contextlib.suppress(ChildProcessError):  # the event loop has heard of its end already
+            options = os.WSTOPPED | os.WEXITED | os.WNOWAIT
+            await patiently(asyncio.to_thread(os.waitid, os.P_PID, self.process.pid, options), "the hub's halt")
 
     async def ended(self) -> int:
         """Wait for its end; the exit status."""

@@ -5,6 +5,7 @@ Each fault doubles the prices that it touches, so that one of them that got thro
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import aiohttp
@@ -13,6 +14,7 @@ import pytest
 from feeds.addresses import ASSETS
 from feeds.emulator.emulator import Emulator
 from feeds.emulator.faults import Fault
+from feeds.emulator.oracles import HERMES
 from tests.system.conftest import Launch
 from tests.system.process import (
     FEEDS,
@@ -164,16 +166,50 @@ async def test_an_old_signed_message_told_again(launch: Launch, chain: Emulator)
 
 
 async def test_a_key_that_is_not_entitled_to_a_feed(launch: Launch, chain: Emulator) -> None:
+    """One host after the other refuses the stream: the feeds that the key covers are told of all the time."""
     hub = await launch(config=hub_config(chain.urls))
+    covered = sorted(set(FEEDS) - {"SOL/USD"})
     async with subscriber(hub) as client:
         await client.all_in("live")
+        begun = len(client.messages)
         chain.inject(Fault(kind="not_entitled", feed="SOL/USD"))
-        for endpoint in ("hermes-1", "hermes-2"):
-            chain.inject(Fault(kind="disconnect", endpoint=endpoint))
-        await client.feed("SOL/USD", lambda one: one["state"] == "none", "SOL/USD without its second verifier")
-        condition = await ready_until(hub, client, "not_entitled")
-        assert condition["source"] == "pyth" and "SOL/USD" in (condition["feed"] or condition["text"])
-        await client.all_in("live", sorted(set(FEEDS) - {"SOL/USD"}))  # the streams go on, without it
-        latest = {one["feed"]: one["state"] for _, one in client.words}
-        assert latest["SOL/USD"] == "none"
+        for number in (1, 2):  # a stream that stands goes on: only a new one is refused
+            chain.inject(Fault(kind="disconnect", endpoint=f"hermes-{number}"))
+            cut_us = {feed: published_us(chain, feed) for feed in FEEDS}
+            await until_ready(hub, client, partial(streams_without, f"hermes:{number}"), "the stream without SOL/USD")
+        entry = await client.feed("SOL/USD", lambda one: one["state"] == "none", "without its second verifier")
+        assert entry["reason"] == "verifier_unusable"
+
+        def told_since(_: Message) -> bool:
+            seen = [(one["feed"], one["inputs"]["pyth"]) for message in client.messages for one in entries(message)]
+            return {feed for feed, pyth in seen if (pyth["publish_time_us"] or 0) > cut_us[feed]}.issuperset(covered)
+
+        await client.until(told_since, "what the key covers, by the streams that were let in")
+        words = [entry for message in client.messages[begun:] for entry in entries(message)]
+        assert {one["state"] for one in words if one["feed"] in covered} == {"live"}
+        states = [one["state"] for one in words if one["feed"] == "SOL/USD"]
+        assert set(states[states.index("none") :]) == {"none"}
+        for one in words:
+            assert one["feed"] in covered or one["inputs"]["pyth"]["publish_time_us"] <= cut_us["SOL/USD"]
+        pyth = (await hub.get("/v1/explain/SOL/USD"))["inputs"]["pyth"]
+        assert pyth["status"] == "stale" and pyth["publish_time_us"] <= cut_us["SOL/USD"]
+        check_order(client)
+        check_leases(client)
         assert await counted(hub, "source_conditions", source="pyth", condition="not_entitled") > 0
+
+
+def published_us(chain: Emulator, feed: str) -> int:
+    """Publish time of the price that Pyth told last."""
+    held = chain.world.held(feed, HERMES)
+    assert held is not None
+    return held.publish_us
+
+
+def streams_without(host: str, evidence: Message) -> bool:
+    """Whether a host has refused a stream for SOL/USD by name, and tells one again."""
+    named = [
+        one["feed"]
+        for one in evidence["conditions"]
+        if (one["source"], one["condition"], one["transport"]) == ("pyth", "not_entitled", host)
+    ]
+    return named == ["SOL/USD"] and evidence["links"][host]["state"] == "open"

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ import pytest
 
 from feeds.emulator.emulator import Emulator
 from oracle_hub.app.worker import QUIET_S
+from oracle_hub.client.price import NoPrice, Refusal
+from oracle_hub.client.state import SILENT_AFTER_HEARTBEATS, ClientState, Reconnect, Wanted
 from tests.system.conftest import Launch
 from tests.system.process import (
     FEEDS,
@@ -25,6 +28,9 @@ from tests.system.process import (
 )
 
 N_WORKERS = 3
+BEAT_MS = 100
+DRIFT_US = 1_000
+"""More than clients allow two clocks to part by in a few seconds."""
 MANY = 200
 """Connections until every worker had one: that one of three never has a turn in so many is out of the question."""
 
@@ -205,20 +211,72 @@ async def test_a_stuck_worker_holds_up_nobody_and_is_replaced(launch: Launch, ch
     assert await hub.end() == 0
 
 
+def monotonic_us() -> int:
+    """This machine's clock, which a hub's clock follows at a fixed distance."""
+    return time.monotonic_ns() // 1_000
+
+
+def said_us(message: Message) -> int:
+    """When a message was said, by the hub's clock."""
+    at_us: int = message.get("sent_us") or message["server_time_us"]
+    return at_us
+
+
+def keeper(client: Subscriber) -> ClientState:
+    """What our client library makes of all that a subscriber was told before goaway, had it heard each word at once.
+
+    Its clock is the hub's.
+    """
+    state = ClientState(Wanted(feeds=FEEDS))
+    *told, _ = client.messages
+    state.connected(said_us(told[0]))
+    for message in told:
+        state.receive(orjson.dumps(message), said_us(message))
+    return state
+
+
+def refusal(state: ClientState, feed: str, now_us: int) -> Refusal | None:
+    """Why the library has no price of a feed then; None where it has one."""
+    try:
+        state.get(feed, now_us)
+    except NoPrice as none:
+        return none.reason
+    return None
+
+
+def check_goodbye(client: Subscriber) -> None:
+    """The library trusts what it holds up to the last word that it heard, and nothing from goaway on."""
+    state, (*_, last, goaway) = keeper(client), client.messages
+    last_us = said_us(last)
+    assert {refusal(state, feed, last_us) for feed in FEEDS} <= {None, Refusal.NONE, Refusal.LEASE_OVER}
+    (effect,) = state.receive(orjson.dumps(goaway), last_us)
+    assert isinstance(effect, Reconnect) and effect.retry_after_ms == goaway["retry_after_ms"]
+    state.disconnected(last_us)
+    assert {refusal(state, feed, last_us) for feed in FEEDS} == {Refusal.DISCONNECTED}
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 async def test_no_worker_outlives_its_hub(launch: Launch, chain: Emulator, how: signal.Signals) -> None:
-    hub = await launch("--workers", N_WORKERS, config=hub_config(chain.urls, heartbeat_ms=100))
+    hub = await launch("--workers", N_WORKERS, config=hub_config(chain.urls, heartbeat_ms=BEAT_MS))
     async with on(hub, 1, 2, 3) as clients:
         for client in clients:
             await client.all_in("live")
+        asked_us = monotonic_us()
+        ahead_us = (await hub.get("/v1/prices"))["server_time_us"] - asked_us  # the hub's clock, at the most
         hub.send_signal(how)
-        silent_us = (await hub.get("/v1/prices"))["server_time_us"] if how is signal.SIGSTOP else None
+        await hub.halted()
+        halted_us = monotonic_us() + ahead_us
         for client in clients:
-            goaway = (await client.to_the_end())[-1]
+            *_, goaway = await client.to_the_end()
             assert (goaway["type"], goaway["reason"], client.close_code) == ("goaway", "hub_lost", 4000)
             check_leases(client)
-            if silent_us is not None:  # no heartbeat stands for a hub that has said nothing for a second
-                assert last_beat_us(client) <= silent_us + QUIET_S * 1e6
+            # No heartbeat stands for a hub that has said nothing for a second, …
+            assert last_beat_us(client) <= halted_us + QUIET_S * 1e6
+            assert max(entry["decided_us"] for _, entry in client.words) <= halted_us
+            # … so that no keeper acts any more, with or without the word that its hub is lost.
+            quiet_us = round(halted_us + (QUIET_S + SILENT_AFTER_HEARTBEATS * BEAT_MS / 1_000) * 1e6) + DRIFT_US
+            assert {refusal(keeper(client), feed, quiet_us) for feed in FEEDS} == {Refusal.DISCONNECTED}
+            check_goodbye(client)
     if how is signal.SIGSTOP:
         hub.send_signal(signal.SIGCONT)
         for number in (1, 2, 3):
