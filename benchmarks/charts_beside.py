@@ -46,6 +46,7 @@ class Setting(msgspec.Struct, frozen=True):
 async def _page_for_ever(pipe: Connection, url: str, to_s: int, n_charts: int) -> None:
     """Every client pages back from now, and begins again when it came to the beginning."""
     pages = 0
+    served = asyncio.Event()
 
     async def one(http: aiohttp.ClientSession) -> None:
         nonlocal pages
@@ -55,10 +56,14 @@ async def _page_for_ever(pipe: Connection, url: str, to_s: int, n_charts: int) -
             async with http.get(f"{url}/udf/history?{query}") as response:
                 page = orjson.loads(await response.read())
             pages += 1
+            served.set()
             at_s = page["t"][0] if page["s"] == "ok" else to_s
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
         tasks = [asyncio.create_task(one(http)) for _ in range(n_charts)]
+        first = asyncio.create_task(served.wait())  # a busy machine may give them nothing in a short round
+        await asyncio.wait([first, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        first.cancel()
         pipe.send("paging")
         await asyncio.to_thread(pipe.recv)
         failed = [task for task in tasks if task.done()]
