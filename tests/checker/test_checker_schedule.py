@@ -5,7 +5,7 @@ from typing import get_args
 
 import pytest
 
-from oracle_hub.config import ServerSection
+from oracle_hub.config_sections import ServerSection
 from oracle_hub.server.service import ServerSettings
 from tests.checker.lineup import FEEDS, lineup
 from tests.checker.schedule import (
