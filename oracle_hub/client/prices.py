@@ -509,8 +509,11 @@ class Prices:
         self._timer = loop.call_at(when_s, self._on_deadline)
 
     def _on_deadline(self) -> None:
-        # Once more round the event loop: what had arrived by now is with the reader then.
-        self._timer = asyncio.get_running_loop().call_later(0, self._on_timer)
+        # What has arrived may be in the socket, where the loop has not looked yet, or on its way to the reader: it is
+        # with the reader when the socket is empty now, and once more round the loop.
+        waits = self._has_unread() and not self._state.full
+        again_s, call = (LOOK_AGAIN_S, self._on_deadline) if waits else (0, self._on_timer)
+        self._timer = asyncio.get_running_loop().call_later(again_s, call)
 
     def _on_timer(self) -> None:
         loop = asyncio.get_running_loop()

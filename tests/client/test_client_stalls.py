@@ -67,7 +67,8 @@ async def test_whoever_never_catches_up_is_told_all_the_same(hub: HubStage, monk
             assert {(await anext(prices)).feed, (await anext(prices)).feed} == {"SOL/USD", "BTC/USD"}
 
 
-async def test_a_program_that_wakes_does_not_take_its_own_silence_for_the_hubs(hub: HubStage) -> None:
+@pytest.mark.parametrize("looked", [True, False], ids=["after a look at the socket", "before it"])
+async def test_a_program_that_wakes_does_not_take_its_own_silence_for_the_hubs(hub: HubStage, looked: bool) -> None:
     nones: list[Update] = []
     async with hub.client(["SOL/USD"], on_none=nones.append) as prices:
         await anext(prices)
@@ -76,9 +77,13 @@ async def test_a_program_that_wakes_does_not_take_its_own_silence_for_the_hubs(h
         hub.tick("SOL/USD", 15_000_000_100)
         hub.server.heartbeat()
         arrived(prices)
-        # As after a stall: the deadline and what has arrived are found by the same turn of the loop.
+        # After a stall the deadline and what has arrived are found by the same turn of the loop. Where the process was
+        # stopped, the wait of that turn is interrupted, and it finds the deadline only.
         loop = asyncio.get_running_loop()
-        loop.call_at(loop.time(), prices._on_deadline)
+        if looked:
+            loop.call_at(loop.time(), prices._on_deadline)
+        else:
+            prices._on_deadline()
         await turns_until(lambda: prices.stats.messages >= heard + 2)
         for _ in range(10):
             await asyncio.sleep(0)
@@ -87,7 +92,9 @@ async def test_a_program_that_wakes_does_not_take_its_own_silence_for_the_hubs(h
         assert nones == []
 
 
-async def test_a_lease_ends_also_while_updates_wait_for_the_program(hub: HubStage) -> None:
+async def test_a_lease_ends_also_while_updates_wait_for_the_program(
+    hub: HubStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
     nones: list[Update] = []
     async with hub.client(["SOL/USD"], mode="all", on_none=nones.append) as prices:
         prices._state._min_queue = 10  # as if so much waited already
@@ -98,7 +105,8 @@ async def test_a_lease_ends_also_while_updates_wait_for_the_program(hub: HubStag
         end_us = hub.service.decisions["SOL/USD"].valid_until_us
         assert end_us is not None
         hub.service.clock_us = end_us + 1  # the hub says so too, but that is not read
-        prices._on_timer()
+        monkeypatch.setattr(prices, "_has_unread", lambda: True)
+        prices._on_deadline()
         async with asyncio.timeout(PATIENCE_S):
             await turns_until(lambda: bool(nones))
         assert nones[0].refusal is not None and nones[0].refusal.reason is Refusal.LEASE_OVER
