@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import gc
 import logging
 import os
 import signal
@@ -15,7 +14,7 @@ import oracle_hub
 from feeds.emulator.emulator import Emulator
 from oracle_hub.alerts.alert import Kind
 from oracle_hub.alerts.notify.deliveries import Deliveries
-from oracle_hub.app import samples
+from oracle_hub.app import collector, samples
 from oracle_hub.app.alert_channels import delivery_settings
 from oracle_hub.app.alerting import Alerting
 from oracle_hub.app.doors import server_settings
@@ -119,8 +118,7 @@ class Application:
         stack.push_async_callback(self._end_tasks)
         stack.push_async_callback(_within, STOP_SERVER_S, self.publisher.stop, "shutdown")
         stack.callback(self.pump.stop)
-        gc.collect()
-        gc.freeze()  # what exists now lives until the end: later collections need not walk it
+        collector.settle()
 
     def _begin(self, lineup: Lineup, identity: Identity, wall_us: int) -> int:
         """Begin the run: its engine, and its first record in the journal. Returns when, by the hub's clock in µs."""

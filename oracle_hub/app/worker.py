@@ -6,7 +6,6 @@ decisions of its own, and does not outlive its hub: when the pipe ends, or is si
 """
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -15,6 +14,7 @@ import sys
 import time
 from typing import cast
 
+from oracle_hub.app import collector
 from oracle_hub.app.publisher import server_samples
 from oracle_hub.errors import ConfigError, OracleHubError, PipeError
 from oracle_hub.server.fed_service import FedService
@@ -202,8 +202,7 @@ class Worker(asyncio.Protocol):
         except Exception as error:
             self._fail(error)
             return
-        gc.collect()
-        gc.freeze()
+        collector.settle()
         self._listening = True
         self._send(Listening())
 

@@ -197,6 +197,8 @@ class Subscribers:
             self.closes[close_label(client.session.close_code, client.fault or fault or ws.close_code)] += 1
             if client.closing:
                 transport.close()
+            client.session.peer = None  # nothing of it may wait for the collector: see RequestHandler.connection_lost
+            forget_tracebacks(ws.exception())
         return ws
 
     async def _authenticated(self, ws: web.WebSocketResponse, visitor: Visitor, transport: asyncio.Transport) -> bool:
@@ -424,7 +426,8 @@ class Subscribers:
             return True
         sessions = self._board.beats.take_apart(n)
         for session in sessions:
-            self._heartbeat(session.peer, now_us)
+            if session.peer is not None:  # None: it has ended since
+                self._heartbeat(session.peer, now_us)
         return bool(sessions)
 
     def _heartbeat(self, client: Client, now_us: int) -> None:
@@ -568,3 +571,10 @@ class Subscribers:
         for client in clients:
             if not client.gone.is_set():
                 client.transport.abort()
+
+
+def forget_tracebacks(error: BaseException | None) -> None:
+    """Let go of the frames that an error came through, and their variables."""
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__context__
