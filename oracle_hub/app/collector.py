@@ -4,7 +4,7 @@ import gc
 
 _YOUNG, _MIDDLE = 700, 10
 _FULL = 50
-"""Five times Python's own: a full collection walks everything that clients are made of, 30 ms for a thousand of them."""
+"""Five times as many: a full collection walks all that clients are made of, 30 ms for a thousand of them."""
 
 
 def settle() -> None:
