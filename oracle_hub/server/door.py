@@ -12,6 +12,8 @@ from oracle_hub.server.answers import Handler, RequestError, error_answer
 from oracle_hub.server.inbound import FrameGuard
 
 KEEPALIVE_S = 30
+MAX_HEAD_BYTES = 65_536
+"""More than this at once, or before its first request is whole, is nobody who wants one."""
 
 
 class Writer(Protocol):
@@ -45,8 +47,10 @@ class RequestHandler(web.RequestHandler):
     """aiohttp's own, but for requests that cannot be read: it would log a traceback for each, with what was sent in it,
     and answer in plain text."""
 
-    __slots__ = ("guard", "subscriber", "unwanted")
+    __slots__ = ("guard", "head_bytes", "subscriber", "unwanted")
 
+    head_bytes: int | None
+    """Received so far; None from the first whole request on."""
     guard: FrameGuard | None
     """Looks at what comes once this is a websocket; somebody must watch it. None: all is left to aiohttp."""
     unwanted: bool
@@ -62,6 +66,24 @@ class RequestHandler(web.RequestHandler):
     def set_parser(self, parser: WebSocketReader, data_received_cb: Callable[[], None] | None = None) -> None:
         guarded = parser if self.guard is None else GuardedReader(parser, self.guard)
         super().set_parser(guarded, data_received_cb)  # type: ignore[arg-type]
+
+    def data_received(self, data: bytes) -> None:
+        rest = b""
+        if self._payload_parser is None and not self._upgraded:
+            data, rest = data[:MAX_HEAD_BYTES], data[MAX_HEAD_BYTES:]
+            if self.head_bytes is not None:
+                self.head_bytes += len(data)
+        if self.head_bytes is None or self.head_bytes <= MAX_HEAD_BYTES:
+            super().data_received(data)
+            if not rest:
+                return
+            if self._upgraded:
+                super().data_received(rest)
+                return
+        # aiohttp would read on and print all of it for an error of its own, 4 ms for each quarter of a megabyte: a few
+        # hundred such connections kept prices waiting for seconds.
+        if self.transport is not None:
+            self.transport.abort()
 
     def pause_writing(self) -> None:
         if self.subscriber is not None:
@@ -135,6 +157,7 @@ class Door:
         )
         protocol.unwanted = False
         protocol.subscriber = None
+        protocol.head_bytes = 0
         protocol.guard = None if self._max_message_bytes is None else FrameGuard(self._max_message_bytes)
         while len(self._waiting) >= self._max_waiting:
             self._cut(next(iter(self._waiting)))
@@ -154,9 +177,11 @@ class Door:
         @web.middleware
         async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
             protocol = request.protocol
-            timer = self._waiting.pop(protocol, None) if isinstance(protocol, RequestHandler) else None
-            if timer is not None:
-                timer.cancel()
+            if isinstance(protocol, RequestHandler):
+                protocol.head_bytes = None
+                timer = self._waiting.pop(protocol, None)
+                if timer is not None:
+                    timer.cancel()
             return await handler(request)
 
         return middleware

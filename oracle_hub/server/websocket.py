@@ -498,6 +498,7 @@ class Subscribers:
 
     def _go_on(self) -> None:
         """Some heartbeats, and the rest when the loop has looked around."""
+        self._sweeping = False  # whatever happens now, the next beat begins
         self._sweeping = self._heartbeats(BEATS_AT_A_TIME)
         if self._sweeping:
             self._timers["sweep"] = asyncio.get_running_loop().call_soon(self._go_on)

@@ -347,6 +347,7 @@ class Session:
         return list(accepted), [Rejected(feed, code) for feed, code in rejected.items()], follows_all
 
     def _add(self, key: GroupKey, message: Subscribe) -> Subscription:
+        min_gap_us = 0 if message.max_hz is None else int(1_000_000 / message.max_hz)
         self._last_number += 1
         if message.mode == "all" and self._backlog is None:
             self._backlog = Backlog()
@@ -357,7 +358,7 @@ class Session:
             self._board.join(key),
             self,
             replays=message.mode == "all",
-            min_gap_us=0 if message.max_hz is None else int(1_000_000 / message.max_hz),
+            min_gap_us=min_gap_us,
             seq=self._board.seq,
         )
         self._subscriptions[subscription.number] = subscription
