@@ -89,7 +89,6 @@ class Floor:
         beat = Heartbeat(sub=1, epoch=2**31, seq=1, server_time_us=2**50, not_live=[], digest="0" * 16)
         path = programs.floor.with_suffix(".beat")
         path.write_bytes(text_frame(encode(beat)))
-        self._n_clients = n_clients
         self._program = wire.Program(programs.floor, (n_clients, path))
         stack.callback(self._program.end)
         port = int(self._program.line()[0])
@@ -158,6 +157,42 @@ def kernel_cost(silent: list[Outcome], beating: list[Outcome]) -> float:
     return statistics.median(b.kernel_part - a.kernel_part for a, b in zip(silent, beating, strict=True))
 
 
+COLUMNS = (
+    "case", "cpu % without", "cpu % with", "cost %", "us each", "kernel us", "user us", "floor %", "floor us",
+    "frames/s", "late", "longest gap ms",
+)  # fmt: skip
+
+
+def told(
+    case: Case, silent: list[Outcome], beating: list[Outcome], floors: list[float], n_clients: int, seconds: float
+) -> tuple[tuple[Value, ...], list[Figure]]:
+    """What was found in one case, as a row of the table and as figures."""
+    part, kernel, floor = cost(silent, beating), kernel_cost(silent, beating), statistics.median(floors)
+    us_each = 1e4 * HEARTBEAT_MS / 1_000 / n_clients  # microseconds of a heartbeat, by percent of a core
+    late = sum(one.late for one in beating)
+    row = (
+        case.name,
+        statistics.median(one.cpu_part for one in silent),
+        statistics.median(one.cpu_part for one in beating),
+        part,
+        part * us_each,
+        kernel * us_each,
+        (part - kernel) * us_each,
+        floor,
+        floor * us_each,
+        statistics.median(one.frames for one in beating) / seconds,
+        late,
+        max(one.longest_gap_us for one in beating) / 1e3,
+    )
+    suffix, bound = case.suffix, 1.0 if case.reader_pause_us else None
+    return row, [
+        Figure(f"heartbeats_cpu{suffix}", part, "% of a core", at_most=bound),
+        Figure(f"heartbeats_floor_cpu{suffix}", floor, "% of a core"),
+        Figure(f"heartbeats_to_floor{suffix}", part / floor, "times"),
+        Figure(f"late{suffix}", float(late), "gaps", at_most=0.0),
+    ]
+
+
 def run(
     repetitions: int,
     *,
@@ -168,8 +203,7 @@ def run(
 ) -> Report:
     """``loopback``: where cases that receive elsewhere are to run; without one they are left out."""
     wire.require_file_limit(n_clients + 100)
-    rows: list[tuple[Value, ...]] = []
-    figures: list[Figure] = []
+    table, figures = list[tuple[Value, ...]](), list[Figure]()
     with tempfile.TemporaryDirectory() as folder:
         programs = wire.build(Path(folder))
         for case in CASES:
@@ -177,38 +211,10 @@ def run(
                 loopback.receive_elsewhere(case.elsewhere)
             elif case.elsewhere:
                 continue
-            silent, beating, floors = compare(programs, case, repetitions, n_clients, n_feeds, seconds)
-            part = cost(silent, beating)
-            floor, kernel = statistics.median(floors), kernel_cost(silent, beating)
-            us_each = 1e4 * HEARTBEAT_MS / 1_000 / n_clients  # microseconds of a heartbeat, by percent of a core
-            late = sum(one.late for one in beating)
-            rows.append(
-                (
-                    case.name,
-                    statistics.median(one.cpu_part for one in silent),
-                    statistics.median(one.cpu_part for one in beating),
-                    part,
-                    part * us_each,
-                    kernel * us_each,
-                    (part - kernel) * us_each,
-                    floor,
-                    floor * us_each,
-                    statistics.median(one.frames for one in beating) / seconds,
-                    late,
-                    max(one.longest_gap_us for one in beating) / 1e3,
-                )
-            )
-            suffix, bound = case.suffix, 1.0 if case.reader_pause_us else None
-            figures += [
-                Figure(f"heartbeats_cpu{suffix}", part, "% of a core", at_most=bound),
-                Figure(f"heartbeats_floor_cpu{suffix}", floor, "% of a core"),
-                Figure(f"heartbeats_to_floor{suffix}", part / floor, "times"),
-                Figure(f"late{suffix}", float(late), "gaps", at_most=0.0),
-            ]
-    columns = (
-        "case", "cpu % without", "cpu % with", "cost %", "us each", "kernel us", "user us", "floor %", "floor us",
-        "frames/s", "late", "longest gap ms",
-    )  # fmt: skip
+            outcomes = compare(programs, case, repetitions, n_clients, n_feeds, seconds)
+            row, found = told(case, *outcomes, n_clients, seconds)
+            table.append(row)
+            figures += found
     notes = (
         f"{n_clients} subscribers to three of {n_feeds} feeds each, a heartbeat each {HEARTBEAT_MS} ms; "
         f"{repetitions} turns of {seconds:g} s with and without, medians. Processor time of the whole process.",
@@ -218,7 +224,7 @@ def run(
         "another machine; else by the sender." + ("" if loopback else " Not measured: it takes root and two cores."),
         f"Late: a client read nothing for more than {LATE_MS} ms, over all turns.",
     )
-    return Report("heartbeats", tuple(figures), (Table("Cost of heartbeats", columns, tuple(rows)),), notes)
+    return Report("heartbeats", tuple(figures), (Table("Cost of heartbeats", COLUMNS, tuple(table)),), notes)
 
 
 if __name__ == "__main__":

@@ -34,12 +34,12 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
 
     decision: Decision
     shown: View
-    until_us: float
+    until_us: int
     """While our clock is before this, nothing else is shown. 0: to be looked at whenever it is asked for."""
     encoded: msgspec.Raw
 
 
-_FOREVER_US = float("inf")
+_FOREVER_US = 2**63
 
 
 class Entries:
@@ -86,5 +86,5 @@ def _entry(kind: Kind, encode: Encoder, decision: Decision, now_us: int, before:
     if before is not None and before.decision is decision and before.shown == shown:
         return before  # it ended, and that was told before
     # What holds until its end held before it too, wherever a clock is set back to; what ended may not have.
-    until_us = 0.0 if shown.ended is not None else _FOREVER_US if shown.valid_until_us is None else shown.valid_until_us
+    until_us = 0 if shown.ended is not None else _FOREVER_US if shown.valid_until_us is None else shown.valid_until_us
     return Entry(decision, shown, until_us, encode(decision, shown, kind.full, None))
