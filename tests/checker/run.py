@@ -13,7 +13,7 @@ from tests.checker.check import check
 from tests.checker.findings import Finding, Report
 from tests.checker.lineup import lineup
 from tests.checker.pace import Pace
-from tests.checker.scene import Scene
+from tests.checker.scene import Scene, resume
 from tests.checker.schedule import PROXY_KINDS, WORLD_KINDS, Event, schedule
 
 N_CLIENT_PROCESSES = 2
@@ -85,11 +85,11 @@ class Conductor:
             case "reload_hub":
                 scene.hubs[event.target].reload(event.value, event.feed)
             case "kill_worker":
-                scene.hubs[event.target].signal_worker(signal.SIGKILL, event.value)
+                scene.hubs[event.target].kill_worker(event.value)
             case "stop_worker":
-                pid = scene.hubs[event.target].signal_worker(signal.SIGSTOP, event.value)
-                if pid is not None:
-                    self._stopped_workers[event] = pid
+                process = scene.hubs[event.target].stop_worker(event.value)
+                if process is not None:
+                    self._stopped_workers[event] = process
             case "stop_clients":
                 scene.recorders[event.target].signal(signal.SIGSTOP)
         if event.kind in PROXY_KINDS:
@@ -125,7 +125,7 @@ class Conductor:
             case "reload_hub":
                 scene.hubs[event.target].reload()
             case "stop_worker" if event in self._stopped_workers:
-                scene.hubs[event.target].resume_worker(self._stopped_workers.pop(event))
+                resume(self._stopped_workers.pop(event))
             case "stop_clients":
                 scene.recorders[event.target].signal(signal.SIGCONT)
         if event.kind in PROXY_KINDS:

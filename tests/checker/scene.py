@@ -111,20 +111,22 @@ class HubLife:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return [child for child in map(int, children) if b"worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
-    def signal_worker(self, number: signal.Signals, place: int) -> int | None:
-        """To one of its workers: which, or None where there is none."""
+    def kill_worker(self, place: int) -> None:
+        """``kill -9`` to one of its workers, if there is one."""
         with contextlib.suppress(OSError):  # it, or its hub, may end at any time
             pids = self.worker_pids()
             if pids:
-                os.kill(pids[place % len(pids)], number)
-                return pids[place % len(pids)]
-        return None
+                os.kill(pids[place % len(pids)], signal.SIGKILL)
 
-    def resume_worker(self, pid: int) -> None:
-        """SIGCONT to one that is still its."""
+    def stop_worker(self, place: int) -> int | None:
+        """SIGSTOP to one of its workers: a descriptor of it for :func:`resume`, or None where there is none."""
         with contextlib.suppress(OSError):
-            if pid in self.worker_pids():
-                os.kill(pid, signal.SIGCONT)
+            pids = self.worker_pids()
+            if pids:
+                process = os.pidfd_open(pids[place % len(pids)])
+                signal.pidfd_send_signal(process, signal.SIGSTOP)
+                return process
+        return None
 
     def signal(self, number: signal.Signals) -> None:
         """To the process, if there is one."""
@@ -291,3 +293,10 @@ class Scene:
 
 def _url(proxy: FaultProxy) -> str:
     return f"ws://127.0.0.1:{proxy.port}/v1/stream"
+
+
+def resume(process: int) -> None:
+    """SIGCONT to a process by its descriptor, which is closed: also where its hub is gone, which it has to notice."""
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(process, signal.SIGCONT)
+    os.close(process)
