@@ -67,6 +67,10 @@ class Lane:
         self.due = min(self.due, len(self.sessions))
         return was_due
 
+    def groups(self, n: int) -> set[Group]:
+        """Those of the next ``n`` that are due."""
+        return {each.lone.group for each in self.sessions[max(0, self.due - n) : self.due] if each.lone is not None}
+
     def take(self, stamp: bytes, n: int) -> Sweep:
         """The next ``n`` that are due, from the end."""
         start, end = max(0, self.due - n), self.due
@@ -212,6 +216,8 @@ class Beats:
         stamps = self._settle(now_us)
         for lane, stamp in zip(self._lanes, stamps, strict=True):
             if lane.due:
+                if self._stale:
+                    self._renew(lane.groups(n), now_us)
                 return lane.take(stamp, n)
         return None
 
@@ -221,7 +227,7 @@ class Beats:
         return [waiting.popleft() for _ in range(min(n, len(waiting)))]
 
     def _settle(self, now_us: int) -> tuple[bytes, bytes]:
-        """Make the lanes what they have to be at this time. Gives the time as each writes it."""
+        """Let in who may stand in a lane, and note whose heartbeat is over. Gives the time as each lane writes it."""
         stamps = self._board.forms[0].stamp(now_us), self._board.forms[1].stamp(now_us)
         for lane, stamp in zip(self._lanes, stamps, strict=True):
             if lane.stamp_size != len(stamp):
@@ -229,24 +235,26 @@ class Beats:
                 self._stale.update(session.lone.group for session in lane.sessions if session.lone is not None)
         now_shelf = now_us // _SHELF_US
         for shelf in [shelf for shelf in self._shelves if shelf <= now_shelf]:
-            self._stale.update(group for group in self._shelves[shelf] if group.beat_until_us <= now_us)
-        if self._stale:
-            stale, self._stale = self._stale, set()
-            for group in stale:
-                self._renew(group, now_us)
+            for group in [group for group in self._shelves[shelf] if group.beat_until_us <= now_us]:
+                self._stale.add(group)
+                self._shelve(group, None)
         if self._offered:
             offered, self._offered = self._offered, {}
             for session in offered:
                 self._enter(session, now_us)
         return stamps
 
-    def _renew(self, group: Group, now_us: int) -> None:
-        for number, row in group.in_step.items():
+    def _renew(self, groups: set[Group], now_us: int) -> None:
+        """Make the heartbeats of these anew, where they are stale. Thousands may be after a move of the market: each is
+        made when its turn to be written comes, not all of them before the first."""
+        for group in groups & self._stale:
+            self._stale.discard(group)
             lane = self._lanes[group.key.binary]
-            cut = self._cut(group, number, now_us, lane.stamp_size)
-            for session in row.sessions:
-                if session.lane is lane:
-                    lane.cuts[session.place] = cut
+            for number, row in group.in_step.items():
+                cut = self._cut(group, number, now_us, lane.stamp_size)
+                for session in row.sessions:
+                    if session.lane is lane:
+                        lane.cuts[session.place] = cut
 
     def _enter(self, session: "Session", now_us: int) -> None:
         """Let a session into its lane, if it has one subscription that is in step, and nothing else."""

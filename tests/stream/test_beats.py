@@ -200,3 +200,19 @@ def test_kept_parts_are_as_few_as_subscribers() -> None:
         keeper.end()
     (group,) = stage.board._groups.values()
     assert len(group.beats) <= group.members + 1
+
+
+@pytest.mark.parametrize("later_us", [0, 6_000_000], ids=["a batch", "prices that are too old"])
+def test_a_slice_of_a_sweep_makes_no_more_heartbeats_anew_than_it_writes(later_us: int) -> None:
+    """Else everybody's stand before the first, and before a price, whenever the market moves."""
+    stage = Stage()
+    for max_age_ms in range(5_000, 5_006):  # a group each
+        stage.join(f'{{"type":"subscribe","feeds":["*"],"max_age_ms":{max_age_ms}}}')
+    assert len(stage.swept(stage.service.clock_us)) == 6
+    if not later_us:
+        stage.tick(SOL, 151)
+    beats, now_us, groups, made = stage.board.beats, stage.service.clock_us + later_us, stage.board._groups, []
+    beats.begin()
+    while beats.take(2, now_us):
+        made.append(sum(now_us < group.beat_until_us for group in groups.values()))
+    assert made == [2, 4, 6]
