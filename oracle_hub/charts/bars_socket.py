@@ -20,7 +20,7 @@ from oracle_hub.charts.bars import Bar
 from oracle_hub.charts.bars_http import asked_resolution, bar_entry
 from oracle_hub.charts.context import Context
 from oracle_hub.charts.resolutions import RESOLUTIONS, Resolution
-from oracle_hub.charts.sockets import frame_guard
+from oracle_hub.charts.sockets import frame_guard, others_turn
 from oracle_hub.stream.messages import RequestId, request_id
 
 log = logging.getLogger(__name__)
@@ -175,6 +175,7 @@ class BarsSocket:
             try:
                 await client.send(self._hello())
                 async for frame in ws:
+                    await others_turn()
                     if frame.type is WSMsgType.TEXT:
                         await self._take(client, frame.data)
                     else:

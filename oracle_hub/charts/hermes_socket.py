@@ -23,12 +23,13 @@ from oracle_hub.charts.hermes_shapes import Quote, price_feed
 from oracle_hub.charts.hermes_stream import TIMEOUT_TEXT, News, StreamLimits, learn_marked
 from oracle_hub.charts.live import Listener
 from oracle_hub.charts.signed import Signed
-from oracle_hub.charts.sockets import hide_little, taken
+from oracle_hub.charts.sockets import frame_guard, hide_little, others_turn, taken
 
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE_BYTES = 1025 * 1024
 CLOSE_S = 0.5
+GOING_AWAY = 1001
 
 
 class Subscribe(msgspec.Struct, frozen=True, tag_field="type", tag="subscribe"):
@@ -69,6 +70,13 @@ class _Client:
         self.news = News(quotes)
         self.wanted: dict[str, tuple[str, Subscribe]] = {}
         """Feed to its id and the options."""
+        self.fault: int | None = None
+        """The close code for what is wrong with its frames."""
+
+    def found(self, fault: int) -> None:
+        """Its frames broke the rules: nothing more of it is read, and nothing more is told."""
+        self.fault = fault
+        self.listener.close()
 
     def ended(self, task: asyncio.Task[None]) -> None:
         """A part of the connection is over. Where it failed, so is the rest: silence would look like no news."""
@@ -101,10 +109,13 @@ class HermesSocket:
             ws = web.WebSocketResponse(
                 max_msg_size=MAX_MESSAGE_BYTES, heartbeat=2 * self._limits.ping_s, timeout=CLOSE_S, compress=False
             )
+            guard = frame_guard(request, self._context.make_guard, MAX_MESSAGE_BYTES)
             await ws.prepare(request)
             hide_little(request.transport)
             async with self._context.live.listen(()) as listener:
                 client = _Client(request, ws, listener, self._quotes)
+                if guard is not None:
+                    guard.watch(client.found)
                 tasks = [
                     asyncio.create_task(part(client), name="hermes websocket") for part in (self._tell, self._ping)
                 ]
@@ -115,6 +126,8 @@ class HermesSocket:
                 except ConnectionError:
                     pass  # the client left under our hands, or was cut off
                 finally:
+                    if client.fault is not None:  # whose close must be read before what it still sends meets nobody
+                        await asyncio.wait(tasks[:1], timeout=2 * CLOSE_S)
                     for task in tasks:
                         task.cancel()
                     await asyncio.wait(tasks)
@@ -131,7 +144,8 @@ class HermesSocket:
     async def _hear(self, client: _Client) -> None:
         """Carry out what the client asks for, until it leaves."""
         async for frame in client.ws:
-            if frame.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
+            await others_turn()
+            if client.fault is not None or frame.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                 return
             try:
                 message = _decode(frame.data)
@@ -182,7 +196,7 @@ class HermesSocket:
             await client.listener.wait(max(0.0, end_s - clock()))
         if not client.listener.closed:
             await self._send(client, failure(TIMEOUT_TEXT))
-        await client.ws.close(code=1001)
+        await client.ws.close(code=GOING_AWAY if client.fault is None else client.fault)
 
     async def _ping(self, client: _Client) -> None:
         """At once, and then again and again: clients take a server that does not ping for dead."""

@@ -1,4 +1,4 @@
-"""Clients of ``/v1/bars`` that flood: closed by their frames' headers, while others go on."""
+"""Clients of websockets that flood: closed by their frames' headers, while others go on."""
 
 import asyncio
 import socket
@@ -33,13 +33,13 @@ def as_the_program_has_it(stage: ChartsStage, directory: Path) -> Charts:
     return charts_of(config, [stage.hub.url])
 
 
-async def handshake(charts: Charts) -> socket.socket:
+async def handshake(charts: Charts, path: str = "/v1/bars") -> socket.socket:
     host, _, port = charts.url.removeprefix("http://").rpartition(":")
     sock = socket.socket()
     sock.setblocking(False)
     loop = asyncio.get_running_loop()
     await loop.sock_connect(sock, (host, int(port)))
-    head = "GET /v1/bars HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    head = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     await loop.sock_sendall(sock, (head + key).encode())
     return sock
@@ -56,17 +56,24 @@ async def received(sock: socket.socket, last: bytes) -> bytes:
 
 
 @pytest.mark.parametrize(
+    ("path", "first"),
+    [("/v1/bars", b'"hello"'), ("/ws", b"\x89\x00"), ("/v1/stream", b'"hello"')],  # of /ws the first word is a ping
+    ids=["bars", "hermes", "relay"],
+)
+@pytest.mark.parametrize(
     ("sent", "code"),
     [(PONG * FLOOD, 1008), (NONSENSE * FLOOD, 1008), (UNMASKED, 1002)],
     ids=["pongs", "requests", "unmasked"],
 )
-async def test_a_client_that_floods_is_closed_and_nobody_else_notices(tmp_path: Path, sent: bytes, code: int) -> None:
+async def test_a_client_that_floods_is_closed_and_nobody_else_notices(
+    tmp_path: Path, path: str, first: bytes, sent: bytes, code: int
+) -> None:
     stage = await ChartsStage(tmp_path / "charts.sqlite").start_hub()
     async with as_the_program_has_it(stage, tmp_path / "state") as charts:
         await turns_until(lambda: charts.live.heard_us is not None)
         async with bars_client(charts) as other:
-            with await handshake(charts) as sock:
-                await received(sock, b'"hello"')
+            with await handshake(charts, path) as sock:
+                await received(sock, first)
                 await asyncio.get_running_loop().sock_sendall(sock, sent)
                 await received(sock, b"\x88\x02" + code.to_bytes(2, "big"))
             await other.subscribe([SOL], "1S", count=10)

@@ -22,6 +22,7 @@ from websockets.typing import Subprotocol
 from oracle_hub.charts.answers import ChartsCode, Refused, json_answer
 from oracle_hub.charts.context import Context
 from oracle_hub.charts.recorder import Recorder
+from oracle_hub.charts.sockets import frame_guard, others_turn
 from oracle_hub.client.dialing import RECEIVE_BUFFER_BYTES, connected_socket, wire_log
 from oracle_hub.stream.messages import CloseCode
 
@@ -96,16 +97,23 @@ class HubDoor:
             page = web.WebSocketResponse(
                 protocols=(SUBPROTOCOL,), max_msg_size=MAX_REQUEST_BYTES, heartbeat=20.0, timeout=0.5
             )
+            guard = frame_guard(request, self._context.make_guard, MAX_REQUEST_BYTES)
             await page.prepare(request)
+            fault: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            if guard is not None:
+                guard.watch(fault.set_result)
             relay = asyncio.create_task(self._relay(page), name="relay of the stream")
             self._relays.add(relay)
             try:
-                await asyncio.wait([relay])
+                await asyncio.wait([relay, fault], return_when=asyncio.FIRST_COMPLETED)
             finally:
                 self._relays.discard(relay)
                 relay.cancel()
                 await asyncio.wait([relay])
-            code, reason = (CloseCode.SHUTDOWN, "shutdown") if relay.cancelled() else relay.result()
+            if fault.done():
+                code, reason = fault.result(), ""
+            else:
+                code, reason = (CloseCode.SHUTDOWN, "shutdown") if relay.cancelled() else relay.result()
             await page.close(code=code, message=reason.encode()[:120])
         return page
 
@@ -205,6 +213,7 @@ async def _up(page: web.WebSocketResponse, hub: ClientConnection) -> None:
             if frame.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
                 break
             await hub.send(frame.data)
+            await others_turn()
     await hub.close()
 
 
