@@ -43,11 +43,15 @@ class Rebuilder:
     """Takes the records of a journal in order. Call :meth:`finish` after the last one.
 
     Only batches that the journal says were published count: nobody was told of another.
+
+    Args:
+        store: what it is written to; or what makes it, where there is none yet: called when there is something to write.
+        strict: end at a batch that differs.
     """
 
-    def __init__(self, store: Store, *, strict: bool = True) -> None:
+    def __init__(self, store: Store | Callable[[], Store], *, strict: bool = True) -> None:
         self.report = RebuildReport()
-        self._store = store
+        self._given = store
         self._strict = strict
         self._replayer = Replayer(lineup_from_text, on_batch=self._derived)
         self._builder: Builder | None = None
@@ -96,8 +100,13 @@ class Rebuilder:
         self._flush()
         report.to_us = builder.watermark_us
         report.gaps, report.mismatches = len(self._gaps), len(self._replayer.report.mismatches)
-        self._store.told_again(report.from_us, report.to_us, self._gaps, self._position, first=self._first)
+        self._store().told_again(report.from_us, report.to_us, self._gaps, self._position, first=self._first)
         return report
+
+    def _store(self) -> Store:
+        if not isinstance(self._given, Store):
+            self._given = self._given()
+        return self._given
 
     def _derived(self, batch: Batch) -> None:
         self._batch = batch
@@ -112,14 +121,16 @@ class Rebuilder:
             gap = Gap(self._gap_from_us, now_us, "the journal does not hold everything")
             self._gap_from_us = None
             if gap.from_us < gap.to_us:
+                self._flush()
+                self._written_us = now_us  # what a recording has of the time between stays
                 self._gaps.append(gap)
                 self._builder.remember_gaps([gap])
         self._builder.watermark(now_us)
 
     def _nothing_before(self, now_us: int) -> bool:
         """Whether the store has no bar that began before: of another hub, for one."""
-        store, minute_us = self._store, Resolution.M1.start_us(now_us)
-        return not any(store.last_bars(feed, Resolution.M1, minute_us, 1) for feed in store.feeds())
+        store, minute_us = self._given, Resolution.M1.start_us(now_us)
+        return not isinstance(store, Store) or not any(store.last_bars(feed, Resolution.M1, minute_us, 1) for feed in store.feeds())
 
     def _told(self) -> None:
         batch, builder = self._batch, self._builder
@@ -142,7 +153,7 @@ class Rebuilder:
         points = harvest.points
         # Points at the very instant of the watermark are among them.
         until_us = max([harvest.watermark_us, *(point.decided_us + 1 for point in points)])
-        written = self._store.write(
+        written = self._store().write(
             points, harvest.bars, marks=harvest.marks, instead_of_us=(self._written_us, until_us)
         )
         builder.settle(harvest)
@@ -156,12 +167,12 @@ class Rebuilder:
 
 def rebuild(
     records: Iterable[Record],
-    store: Store,
+    store: Store | Callable[[], Store],
     *,
     strict: bool = True,
     progress: Callable[[int], None] = lambda now_us: None,
 ) -> RebuildReport:
-    """Rebuild from records; ``progress`` is called with the time that was reached.
+    """Rebuild from records; ``progress`` is called with the time that was reached. ``store`` as for a Rebuilder.
 
     Raises:
         JournalError: as :meth:`Rebuilder.take`, or there is :data:`NOTHING`.

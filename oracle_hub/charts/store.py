@@ -170,7 +170,8 @@ class Store(Reads):
     def told_again(
         self, from_us: int, to_us: int, gaps: Sequence[Gap], position: Position | None, *, first: bool = False
     ) -> None:
-        """Everything of ``[from_us, to_us)`` was written anew, but for ``gaps``; the older ones in there are filled.
+        """Everything of ``[from_us, to_us)`` was written anew, but for ``gaps``; the older ones in there are filled. Of a
+        gap, what was told before stays told.
 
         Where it reaches further than what was written before, recording goes on from its end, at ``position``. What
         then lies between the two is a gap. ``first``: nothing was decided before ``from_us``.
@@ -179,6 +180,8 @@ class Store(Reads):
         def put(db: sqlite3.Connection) -> None:
             held = [Gap(*row) for row in db.execute("SELECT from_us, to_us, reason FROM gaps")]
             watermark_us = db.execute("SELECT watermark_us FROM position").fetchone()[0]
+            untold = [(gap.from_us, gap.to_us) for gap in held]
+            untold.append((LONG_AGO_US if watermark_us is None else watermark_us, to_us))
             if watermark_us is None:
                 held.append(Gap(LONG_AGO_US, from_us, "recording began here"))
             elif watermark_us < from_us:
@@ -189,8 +192,14 @@ class Store(Reads):
                 for start_us, end_us in ((gap.from_us, min(gap.to_us, from_us)), (max(gap.from_us, to_us), gap.to_us))
                 if start_us < end_us and not (first and (start_us, end_us) == (LONG_AGO_US, from_us))
             ]
+            left += [
+                Gap(max(gap.from_us, start_us), min(gap.to_us, end_us), gap.reason)
+                for gap in gaps
+                for start_us, end_us in untold
+                if max(gap.from_us, start_us) < min(gap.to_us, end_us)
+            ]
             db.execute("DELETE FROM gaps")
-            db.executemany(PUT_GAP, [(gap.from_us, gap.to_us, gap.reason) for gap in (*left, *gaps)])
+            db.executemany(PUT_GAP, [(gap.from_us, gap.to_us, gap.reason) for gap in left])
             if position is not None and (watermark_us is None or watermark_us < to_us):
                 db.execute(
                     "UPDATE position SET instance = ?, epoch = ?, seq = ?, watermark_us = ?",

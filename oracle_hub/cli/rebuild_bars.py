@@ -2,18 +2,17 @@
 
 import argparse
 import sys
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 import orjson
 
-from oracle_hub.app.rebuild import NOTHING, rebuild
-from oracle_hub.charts.store import open_store
+from oracle_hub.app.rebuild import rebuild
+from oracle_hub.charts.store import Store, open_store
 from oracle_hub.cli.console import console
 from oracle_hub.cli.journals import open_journal
-from oracle_hub.errors import JournalError
-from oracle_hub.journal.records import Step
 
 PROGRESS_STEPS = 5_000
 
@@ -40,11 +39,14 @@ def run(options: argparse.Namespace) -> int:
         if steps % PROGRESS_STEPS == 0 and sys.stderr.isatty():
             print(f"\r{_moment(now_us)}", end="", file=sys.stderr, flush=True)
 
-    if not any(isinstance(record, Step) for record in open_journal(options.path, lenient=options.lenient)):
-        raise JournalError(NOTHING)  # before a store is made for it
     records = open_journal(options.path, lenient=options.lenient)
-    with open_store(options.database) as store:
-        report = rebuild(records, store, strict=not options.lenient, progress=progress)
+    with ExitStack() as stack:
+
+        def store() -> Store:
+            return stack.enter_context(open_store(options.database))
+
+        is_there = options.database.exists()  # else a journal that gives nothing makes none either
+        report = rebuild(records, store() if is_there else store, strict=not options.lenient, progress=progress)
     if steps >= PROGRESS_STEPS and sys.stderr.isatty():
         print("\r", end="", file=sys.stderr)
     if options.json:

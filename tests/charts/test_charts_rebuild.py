@@ -222,6 +222,30 @@ async def test_a_gap_of_the_journal_is_one_of_the_bars(tmp_path: Path) -> None:
         assert touched and all(bar.start_us < gap.to_us for bar in touched)
 
 
+async def test_what_a_recording_has_of_a_gap_of_the_journal_stays(tmp_path: Path) -> None:
+    rig = journal_of_a_run(tmp_path / "journal")
+    begin_us, heard_us = first_and_last(read_journal(tmp_path / "journal"), tmp_path)
+    path = tmp_path / "charts.sqlite"
+    record_live(path, rig, begin_us, heard_us, 37)
+    before = rows(path)
+    records = list(read_journal(tmp_path / "journal"))
+    lost = [*records[:300], Gap(0, 0, 40, 100, "the disk refused"), *records[340:]]
+    with open_store(tmp_path / "fresh.sqlite") as fresh:
+        rebuild(lost, fresh, strict=False)
+        (_, gap) = fresh.gaps()
+    with open_store(path) as store:
+        report = rebuild(lost, store, strict=False)
+        assert report.gaps == 1
+    after = rows(path)
+    assert after["gaps"] == before["gaps"]
+
+    def within(points: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
+        return [point for point in points if gap.from_us < int(str(point[1])) < gap.to_us]
+
+    assert len(within(before["points"])) >= 4 and within(after["points"]) == within(before["points"])
+    assert within(after["marks"]) == within(before["marks"])
+
+
 async def test_command_reports_as_json_and_refuses_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -234,3 +258,13 @@ async def test_command_reports_as_json_and_refuses_in_one_line(
     assert f"{report['bars']} bars derived: 0 new or corrected" in capsys.readouterr().out
     assert main(["rebuild-bars", str(tmp_path / "nowhere"), "--database", database]) == 1
     assert capsys.readouterr().err.endswith("nowhere: no such file or directory\n")
+
+
+def test_command_makes_no_store_of_a_journal_that_gives_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "journal").mkdir()
+    database = tmp_path / "charts.sqlite"
+    assert main(["rebuild-bars", str(tmp_path / "journal"), "--database", str(database)]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == [tmp_path / "journal"]
