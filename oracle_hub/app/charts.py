@@ -1,5 +1,7 @@
 """The charts process, by configuration."""
 
+import asyncio
+import errno
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -31,6 +33,9 @@ HANDSHAKE_TIMEOUT_S = 5.0
 """A connection that has not sent a whole request head by then is cut."""
 MAX_WAITING = 500
 """Connections that have not sent one yet; beyond this the oldest is cut."""
+FORMER_S = 3.0
+"""Charts of a hub that was killed may still have the port for so long."""
+POLL_S = 0.1
 
 
 def charts_of(config: Config, hubs: str | Sequence[str], headers: Mapping[str, str] | None = None) -> Charts:
@@ -88,12 +93,40 @@ async def listening(charts: Charts, config: Config) -> AsyncIterator[Charts]:
     try:
         await charts.__aenter__()
     except OSError as error:
-        why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        where = f"{config.charts.host}:{config.charts.port}"
-        raise ConfigError(
-            f"charts: cannot listen on {where} ({why}); see charts.port, --port, and --charts-port of run"
-        ) from None
+        raise _cannot_listen(config, _words(error)) from None
     try:
         yield charts
     finally:
         await charts.__aexit__(None, None, None)
+
+
+async def check_port(config: Config, patience_s: float = FORMER_S) -> None:
+    """Look whether charts will be able to listen, before anything is started that they would stand beside.
+
+    Raises:
+        ConfigError: somebody else listens there, and goes on for longer than charts of a hub that has just ended.
+    """
+    server, charts = config.server, config.charts
+    if server.port and (charts.host, charts.port) == (server.host, server.port):
+        raise _cannot_listen(config, "the hub itself does")
+    loop = asyncio.get_running_loop()
+    end_s = loop.time() + patience_s
+    while True:
+        try:
+            port = await loop.create_server(asyncio.Protocol, charts.host, charts.port, start_serving=False)
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or loop.time() > end_s:
+                raise _cannot_listen(config, _words(error)) from None
+            await asyncio.sleep(POLL_S)
+        else:
+            port.close()
+            return
+
+
+def _words(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+
+
+def _cannot_listen(config: Config, why: str) -> ConfigError:
+    where = f"{config.charts.host}:{config.charts.port}"
+    return ConfigError(f"charts: cannot listen on {where} ({why}); see charts.port, --port, and --charts-port of run")

@@ -45,7 +45,7 @@ class Rebuilder:
     Only batches that the journal says were published count: nobody was told of another.
 
     Args:
-        store: what it is written to; or what makes it, where there is none yet: called when there is something to write.
+        store: what it is written to; or, where there is none yet, what makes it once there is something to write.
         strict: end at a batch that differs.
     """
 
@@ -130,7 +130,9 @@ class Rebuilder:
     def _nothing_before(self, now_us: int) -> bool:
         """Whether the store has no bar that began before: of another hub, for one."""
         store, minute_us = self._given, Resolution.M1.start_us(now_us)
-        return not isinstance(store, Store) or not any(store.last_bars(feed, Resolution.M1, minute_us, 1) for feed in store.feeds())
+        if not isinstance(store, Store):
+            return True
+        return not any(store.last_bars(feed, Resolution.M1, minute_us, 1) for feed in store.feeds())
 
     def _told(self) -> None:
         batch, builder = self._batch, self._builder

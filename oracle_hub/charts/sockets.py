@@ -54,8 +54,8 @@ def hide_little(transport: asyncio.Transport | None) -> None:
 async def others_turn() -> None:
     """Let everybody else go first; to be awaited between two messages of one client.
 
-    Those that came together are handed out without waiting, and answers that the kernel takes are not waited for either:
-    a thousand of them would be one turn of the loop, in which nobody else is served.
+    Those that came together are handed out without waiting, and answers that the kernel takes are not waited for
+    either: a thousand of them would be one turn of the loop, in which nobody else is served.
     """
     await asyncio.sleep(0)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import orjson
 
+from oracle_hub.app.charts import check_port
 from oracle_hub.app.companion import Companion, wanted
 from oracle_hub.app.run import Application, serve, with_overrides
 from oracle_hub.cli.console import console
@@ -61,6 +62,7 @@ async def _serve(config: Config, load: Callable[[], Config], *, as_json: bool) -
     if not wanted(config):
         await serve(config, load, lambda application: _announce(application, as_json=as_json))
         return
+    await check_port(config)
     async with Companion(config, lambda url: _announce_charts(url, as_json=as_json)) as charts:
 
         def announce(application: Application) -> None:

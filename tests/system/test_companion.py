@@ -126,11 +126,15 @@ async def test_without_a_hub_they_say_so_and_serve(launch: Launch) -> None:
             await process.wait()
 
 
-async def test_charts_that_cannot_listen_harm_no_hub(launch: Launch) -> None:
+async def test_a_start_whose_charts_cannot_listen_ends_in_one_line(launch: Launch) -> None:
     hub = await launch()
     port = hub.url.rsplit(":", 1)[1]
-    other = await launch("--charts-port", port, charts=True, state="other")
-    await other.logged("charts ended with status 1")
-    assert any("charts: cannot listen on" in line and "--charts-port of run" in line for line in other.log)
-    assert (await other.get("/livez")) == {"status": "ok"}
-    assert await other.end() == 0
+    refused = await command("run", "--port", "0", "--charts-port", port, "--state", hub.state.parent / "other")
+    assert refused.status == 1
+    (line,) = refused.err.splitlines()
+    assert f"charts: cannot listen on 127.0.0.1:{port}" in line and "--charts-port of run" in line
+    same = await command("run", "--port", port, "--charts-port", port, "--state", hub.state.parent / "other")
+    assert same.status == 1
+    (line,) = same.err.splitlines()
+    assert f"charts: cannot listen on 127.0.0.1:{port} (the hub itself does)" in line
+    assert not (hub.state.parent / "other").exists()
