@@ -170,8 +170,8 @@ class Store(Reads):
     def told_again(
         self, from_us: int, to_us: int, gaps: Sequence[Gap], position: Position | None, *, first: bool = False
     ) -> None:
-        """Everything of ``[from_us, to_us)`` was written anew, but for ``gaps``; the older ones in there are filled. What
-        was told of such a gap before stays told.
+        """Everything of ``[from_us, to_us)`` was written anew, but for ``gaps``; the older ones in there are filled.
+        What was told of such a gap before stays told.
 
         Where it reaches further than what was written before, recording goes on from its end, at ``position``. What
         then lies between the two is a gap. ``first``: nothing was decided before ``from_us``.

@@ -10,7 +10,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Container
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import aiohttp
 import msgspec
@@ -99,13 +99,14 @@ class HubDoor:
             )
             guard = frame_guard(request, self._context.make_guard, MAX_REQUEST_BYTES)
             await page.prepare(request)
-            fault: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            fault = asyncio.get_running_loop().create_future()
             if guard is not None:
                 guard.watch(fault.set_result)
             relay = asyncio.create_task(self._relay(page), name="relay of the stream")
             self._relays.add(relay)
             try:
-                await asyncio.wait([relay, fault], return_when=asyncio.FIRST_COMPLETED)
+                ends: tuple[asyncio.Future[Any], ...] = relay, fault
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 self._relays.discard(relay)
                 relay.cancel()
