@@ -5,7 +5,8 @@ and GMX's ``EdgeDataStreamVerifier`` (EVM).
 
 - SVM: each price is 49 bytes (feed 32, price u64, exponent i8, time i64, little endian), a batch is its prices one
   after the other in the order of the answer; keccak256, secp256k1, ``recoveryId`` beside it. A feed is a number (one
-  byte) or a zero-padded name; the layout of names is presumed from the accounts, no signer of one is known.
+  byte; the API's reference types it as text, too) or a zero-padded name; the layout of names is presumed from the
+  accounts, no signer of one is known.
 - EVM: keccak256 over seven words: keccak256(feed), price, negated exponent, round, time, bid, ask; 65 bytes r, s, v.
   The answers of the REST API leave out round, bid and ask: these can be read and not verified. The contract recovers
   by OpenZeppelin's ``ECDSA``, which refuses the second of the two signatures that anybody can make of one: its s is in
@@ -248,6 +249,8 @@ def _refuse(kind: str, offset: int, text: str) -> NoReturn:
 
 def _svm_entry(price: EdgePrice) -> bytes:
     feed = price.feed_id
+    if isinstance(feed, str) and feed.isdigit():
+        feed = int(feed)  # else number 49 and the name "1" were the same bytes, and one signature good for both
     if isinstance(feed, int):
         if not 0 <= feed < 256:
             _refuse(SVM, 0, f"expected feedId to fit one byte, found {feed}")

@@ -28,7 +28,7 @@ def retry_after_ms(value: str | None, now: Callable[[], datetime] | None = None)
     except (ValueError, OverflowError):
         try:
             when = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return 0
         when = when if when.tzinfo else when.replace(tzinfo=UTC)
         present = now() if now else datetime.now(UTC)

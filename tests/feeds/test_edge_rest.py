@@ -118,6 +118,17 @@ def test_numbered_feeds() -> None:
     assert [item.mantissa for item in output] == [8_309_997_922_500]
 
 
+def test_a_signed_number_is_the_price_of_no_other_feed() -> None:
+    feeds = {"JITOSOL/USD": EdgeFeed("1"), "BONK/USD": EdgeFeed("49")}
+    signed = SIGNER.batch([EdgePrice(49, 2_500, -8, NOW_S)])
+    assert bytes([49]) == b"1"
+    for told, mantissas in ((b'"49"', [2_500]), (b'"1"', [])):
+        output = answer(make(feeds=feeds), signed.replace(b'"feedId":49', b'"feedId":' + told))
+        assert [(item.feed, item.mantissa) for item in output if isinstance(item, PriceUpdate)] == [
+            ("BONK/USD", mantissa) for mantissa in mantissas
+        ]
+
+
 def test_what_is_no_price_is_invalid() -> None:
     output = answer(make(), SIGNER.batch([EdgePrice("SOLUSD", 0, -8, NOW_S), BTC]))
     assert statuses(output) == [("SOL/USD", Condition.INVALID)]

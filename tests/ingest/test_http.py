@@ -22,6 +22,9 @@ from oracle_hub.ingest.http import retry_after_ms
         ("Fri, 21 Nov 2026 10:00:30 GMT", 30_000),
         ("Fri, 21 Nov 2026 09:00:00 GMT", 1),
         ("0", 1),
+        ("Sat, 21 Nov 99999999999999999999 10:00:30 GMT", 0),
+        ("Sat, 21 Nov 2026 99999999999999999999:00:30 GMT", 0),
+        ("Sat, 21 Nov 2026 10:00:30 +9999999999999", 0),
     ],
 )
 def test_retry_after(value: str | None, expected_ms: int) -> None:
