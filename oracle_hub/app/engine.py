@@ -38,8 +38,8 @@ from oracle_hub.core.source import (
     Status,
     Unchanged,
 )
-from oracle_hub.core.table import Applied
-from oracle_hub.core.ways import LOOK_INTERVAL_US, Comparison, Int64, Lag, WayRecord, WaySpec, by_source
+from oracle_hub.core.table import Applied, Table
+from oracle_hub.core.ways import LOOK_INTERVAL_US, Comparison, Int64, Lag, WayRecord, WaySpec, by_source, unread
 from oracle_hub.ingest.solana_rpc import SolanaRpc
 
 LIMITS_WAY = "limits"
@@ -232,10 +232,11 @@ class Engine:
             self.statuses.clear()
             self.last_malformed.clear()
             self._forget_ways(lineup, now_us)
+        forgotten = _unread(self.hub.table, self.lineup, lineup)
         self.alerts.change(lineup.alerts)
         self.lineup = lineup
         self.chain = ParityBook(lineup.config, lineup.catalog, lineup.addresses, lineup.readers, self.chain)
-        self.hub.reload(lineup.catalog, lineup.config_hash)
+        self.hub.reload(lineup.catalog, lineup.config_hash, forgotten)
         kept = {(spec.feed, source) for spec in lineup.catalog.feeds for source in spec.sources}
         self.published = {
             key: limits for key, limits in self.published.items() if key in kept and key[1] in lineup.onchain
@@ -466,6 +467,18 @@ class Engine:
         """Hand over the effects for other links."""
         others, self.others = self.others, {}
         return others
+
+
+def _unread(table: Table, before: Lineup, after: Lineup) -> set[tuple[str, str]]:
+    """What is held and would not be read by the next line-up (:func:`oracle_hub.core.ways.unread`)."""
+    if after.links is before.links:
+        return set()
+    moved = {
+        way: [feed for feed, address in addresses.items() if after.addresses[way].get(feed) != address]
+        for way, addresses in before.addresses.items()
+        if way in after.addresses
+    }
+    return unread(table, before.ways, after.ways, moved)
 
 
 def _in_words(way: WaySpec, behind: Lag) -> str:

@@ -5,7 +5,7 @@
 """
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from hashlib import blake2b
 from itertools import repeat
 from typing import ClassVar
@@ -223,16 +223,21 @@ class Hub:
         self._await_all(now_us + self.warmup_us)
         self._touch(None)
 
-    def reload(self, catalog: Catalog, config_hash: str) -> None:
+    def reload(self, catalog: Catalog, config_hash: str, forgotten: Collection[tuple[str, str]] = ()) -> None:
         """Decide by another catalog from the next step on. Held updates, leases and warm-up carry over.
 
         A feed that is gone gets a last decision: none, ``removed``. A source that is new to a feed has a warm-up of its
         own, which begins with the next step. A feed of which a source may be told more or less is decided, and so told,
         anew.
+
+        Args:
+            catalog: what is decided from now on, and from what.
+            config_hash: of the configuration that it is of.
+            forgotten: source and feed of updates that don't count any more; the source is as good as new to the feed.
         """
         old_catalog, old_table, old_awaited, old_until_us = self.catalog, self.table, self._awaited, self._warm_until_us
         self._adopt(catalog, config_hash)
-        self.table.carry_over(old_table)
+        self.table.carry_over(old_table, forgotten)
         gone = [held for feed, held in self.decisions.items() if feed not in catalog.feed_index]
         self._removed = [held for held in self._removed if held.feed not in catalog.feed_index] + gone
         self.decisions = {
@@ -250,8 +255,12 @@ class Hub:
             until_us: int | None = None
             if old_index is not None and old_catalog.feeds[old_index].expo == spec.expo:
                 roles, awaited = spec.roles, old_awaited[old_index]
-                fresh = tuple(source for source in roles if old_table.cell_of(source, spec.feed) is None)
-                waiting = tuple(source for source in roles if source in awaited) if awaited else ()
+                fresh = tuple(
+                    source
+                    for source in roles
+                    if old_table.cell_of(source, spec.feed) is None or (source, spec.feed) in forgotten
+                )
+                waiting = tuple(source for source in roles if source in awaited and source not in fresh)
                 until_us = old_until_us[old_index]
             self._awaited.append(waiting + fresh)
             self._warm_until_us.append(None if fresh else until_us)

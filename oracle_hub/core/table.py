@@ -5,6 +5,7 @@ reads them in place; the same memory is read and written one cell at a time thro
 much as an attribute of an object.
 """
 
+from collections.abc import Collection, Iterator
 from enum import StrEnum
 
 import msgspec
@@ -122,6 +123,10 @@ class Table:
     def cell_of(self, source: str, feed: str) -> int | None:
         """The number of a cell, or None where the catalog does not bind this source to this feed."""
         return self._cells.get((source, feed))
+
+    def cells(self) -> Iterator[tuple[str, str, int]]:
+        """Source, feed and number of every cell that the catalog binds."""
+        return ((source, feed, cell) for (source, feed), cell in self._cells.items())
 
     def apply(self, update: PriceUpdate, now_us: int) -> Applied:
         """Take an update if it is plausible and newer by its order key.
@@ -250,6 +255,8 @@ class Table:
         cell = None if status.feed is None else self.cell_of(status.source, status.feed)
         if cell is None or not self._flags[cell] & (HALTED | INVALID):
             return False
+        if self._flags[cell] & HELD and _kind(status.transport) != _kind(self.transports[cell]):
+            return False  # as in :meth:`mark`: it speaks of what its own kind told
         self._flags[cell] &= ~(HALTED | INVALID)
         return True
 
@@ -339,6 +346,10 @@ class Table:
         """Receipt of the held update: when its news came first, by whatever way."""
         return self._received_us[cell]
 
+    def verified(self, cell: int) -> bool:
+        """Whether the held update was proved."""
+        return bool(self._flags[cell] & VERIFIED)
+
     def conf(self, cell: int) -> int | None:
         """Confidence interval of the held update, where the source gives one."""
         conf = self._conf[cell]
@@ -364,8 +375,13 @@ class Table:
         )
         return taken
 
-    def carry_over(self, old: "Table") -> None:
-        """Copy the cells that both tables have, at the same exponent: a reload forgets nothing that still counts."""
+    def carry_over(self, old: "Table", forgotten: Collection[tuple[str, str]] = ()) -> None:
+        """Copy the cells that both tables have, at the same exponent: a reload forgets nothing that still counts.
+
+        Args:
+            old: what was held before.
+            forgotten: source and feed of cells that don't count any more.
+        """
         cells: list[int] = []
         old_cells: list[int] = []
         others: list[FeedSpec] = []
@@ -375,7 +391,7 @@ class Table:
                 continue
             for source, _, cell in self.catalog.layout.inputs[feed_index]:
                 old_cell = old.cell_of(source, spec.feed)
-                if old_cell is not None:
+                if old_cell is not None and (source, spec.feed) not in forgotten:
                     cells.append(cell)
                     old_cells.append(old_cell)
             if self.catalog.stall != old.catalog.stall or spec.roles != old.catalog.feeds[old_index].roles:

@@ -5,7 +5,7 @@ by the order key whatever way it came by; here stands what each way had to do wi
 a count for each update; all else is reckoned when somebody asks, or once a second.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import TypeAlias
 
@@ -134,6 +134,35 @@ def newest_of(feed: str, ways: Iterable[WaySpec], records: Records, latest_us: i
             continue
         if found is None or update.publish_us > found.publish_us:
             found = update
+    return found
+
+
+def unread(
+    table: Table, before: Iterable[WaySpec], after: Iterable[WaySpec], moved: Mapping[str, Collection[str]]
+) -> set[tuple[str, str]]:
+    """What a table holds that the ways of another configuration would not bring, by source and feed.
+
+    Such an update is no older one of what is read now: its publish time may be the later of the two, so that it would
+    keep its place for as long as it is not stale.
+
+    Args:
+        table: what is held.
+        before: the ways that brought it.
+        after: the ways that are read from now on. One that is gone, or of another kind, has nothing against what it
+            brought.
+        moved: by way, the feeds that it reads from another account, or under another id, than before.
+    """
+    brought = {(spec.source, spec.transport): spec for spec in before}
+    today = {spec.way: spec for spec in after}
+    found = set()
+    for source, feed, cell in table.cells():
+        spec = brought.get((source, table.transports[cell]))
+        now = None if spec is None else today.get(spec.way)
+        if spec is None or now is None or now.kind != spec.kind:
+            continue
+        unproved = now.proves and not spec.proves and not table.verified(cell)
+        if unproved or feed in moved.get(spec.way, ()):
+            found.add((source, feed))
     return found
 
 

@@ -2,8 +2,12 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
+from solders.pubkey import Pubkey
 
+from feeds.addresses import ASSETS
+from feeds.chainlink.store import Transmission, Transmissions
 from oracle_hub.app.lineup import build_lineup, journaled_endpoints, lineup_from_text
 from oracle_hub.app.replay import Replayer, ReplayReport, replay
 from oracle_hub.config import Config, parse_config
@@ -182,6 +186,29 @@ async def test_a_reload_that_changes_no_wiring_keeps_the_links(rig: Rig, simulat
     fewer = before.config_text.replace('"warmup_ms":10000', '"warmup_ms":9000').replace("BTC/USD", "ETH/USD")
     rewired = lineup_from_text(fewer, before)
     assert rewired.links is not before.links
+
+
+async def test_a_reload_that_mends_an_address_forgets_what_came_from_the_wrong_one(rig: Rig, tmp_path: Path) -> None:
+    live(rig)
+    engine = rig.pump.engine
+    right = str(Pubkey(bytes([7] * 32)))
+    owner, data = rig.chain.accounts[ASSETS[SOL].chainlink_store]
+    written = Transmissions.decode(data)
+    last = Transmission(rig.chain.slot, rig.now_s - 2, 101_00000000)  # a heartbeat's account: earlier than what is held
+    rig.chain.put(right, owner, msgspec.structs.replace(written, ring=last.encode()).encode())
+    before = engine.lineup.config
+    feeds = before.feeds | {SOL: msgspec.structs.replace(before.feeds[SOL], accounts={"chainlink": right})}
+    mended = msgspec.structs.replace(before, feeds=feeds)
+    rig.pump.reload(build_lineup(mended, journaled_endpoints(mended), engine.lineup))
+    rig.pump.step()
+    assert outcome(rig) == ("none", "warming", None, None)
+    assert outcome(rig, BTC) == ("live", "agreed", "doves", 100_00000000)
+    rig.connect()
+    rig.pump.step()
+    chainlink = decision(rig).inputs[1].held
+    assert chainlink is not None and (chainlink.account, chainlink.mantissa) == (right, 101_00000000)
+    rig.close()
+    assert replayed(tmp_path / "journal").proved
 
 
 async def test_a_reload_under_way_takes_a_feed_out_with_a_last_word(rig: Rig) -> None:

@@ -468,6 +468,12 @@ class TestReload:
         live.reload(Catalog([spec()]), "c2")
         assert say(live, P, 9_999, T) is Applied.OLDER
 
+    def test_what_is_read_from_elsewhere_begins_anew(self, live: Hub) -> None:
+        live.reload(Catalog([spec()]), "c2", {(P, "SOL/USD"), (B, "BTC/USD")})
+        assert brief(told(live, T + 2 * S)) == ("none", "warming", None, None, 12 * S)
+        assert say(live, P, 10_001, T - 3 * S) is Applied.TAKEN  # later than nothing, if earlier than what was held
+        assert told(live, T + 2 * S).mantissa == 10_001
+
     def test_while_blocked(self, live: Hub) -> None:
         live.block(Reason.CLOCK_SKEW)
         told(live, T + 2 * S)

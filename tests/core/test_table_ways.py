@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from oracle_hub.core.catalog import Catalog, FeedSpec, Proof
 from oracle_hub.core.source import Condition, PriceUpdate, Status
 from oracle_hub.core.table import Applied, InputStatus, Table
+from oracle_hub.core.ways import WaySpec, unread
 
 T = 1_790_000_000_000_000
 S = 1_000_000
@@ -177,6 +178,16 @@ def test_an_account_that_halts_is_the_loss_of_a_way_and_not_of_what_the_stream_b
     assert status(of, T) is InputStatus.INVALID
 
 
+def test_what_counts_again_on_one_way_ends_no_word_against_another() -> None:
+    of = table(Proof.EQUIVALENT)
+    of.apply(bare(0), T)
+    assert of.mark(Status("chainlink", ACCOUNT, "SOL/USD", Condition.INVALID, "as told", T)) is True
+    assert of.mark(Status("chainlink", "evm:1", "SOL/USD", Condition.RESUMED, "the sequencer is up", T)) is False
+    assert status(of, T) is InputStatus.INVALID
+    assert of.mark(Status("chainlink", ACCOUNT, "SOL/USD", Condition.RESUMED, "as told", T)) is True
+    assert status(of, T) is InputStatus.OK
+
+
 def test_slots_of_two_ways_do_not_compare() -> None:
     of = table(Proof.EQUIVALENT)
     first = PriceUpdate("chainlink", "solana:a", "SOL/USD", 100, T, T, slot=7)
@@ -190,3 +201,42 @@ def test_a_reload_that_no_longer_verifies_goes_on_with_what_comes_then() -> None
     before.apply(signed(0), T)
     after.carry_over(before)
     assert after.apply(bare(1), T + S) is Applied.TAKEN
+
+
+def way(transport: str, name: str, *, kind: str = "chainlink.store", proves: bool = False) -> WaySpec:
+    return WaySpec(
+        source="chainlink",
+        transport=transport,
+        link=transport,
+        way=name,
+        kind=kind,
+        proves=proves,
+        feeds=("SOL/USD",),
+        max_age_us=S,
+    )
+
+
+SIGNED, BARE = way(STREAM, "chainlink.streams"), way(ACCOUNT, "chainlink")
+
+
+@pytest.mark.parametrize(
+    ("by", "after", "moved", "found"),
+    [
+        (BARE, [SIGNED, BARE], {}, False),
+        (BARE, [SIGNED, BARE], {"chainlink": ["SOL/USD"]}, True),
+        (BARE, [SIGNED, BARE], {"chainlink": ["BTC/USD"], "chainlink.streams": ["SOL/USD"]}, False),
+        (SIGNED, [SIGNED, BARE], {"chainlink": ["SOL/USD"]}, False),
+        (BARE, [way("solana/doves:b", "chainlink")], {"chainlink": ["SOL/USD"]}, True),
+        (BARE, [SIGNED], {"chainlink": ["SOL/USD"]}, False),
+        (BARE, [way(ACCOUNT, "chainlink", kind="redstone")], {"chainlink": ["SOL/USD"]}, False),
+        (BARE, [way(ACCOUNT, "chainlink", proves=True)], {}, True),
+        (SIGNED, [way(STREAM, "chainlink.streams", proves=True)], {}, False),  # what is held is proved
+    ],
+)
+def test_what_would_not_be_read_today(
+    by: WaySpec, after: list[WaySpec], moved: dict[str, list[str]], found: bool
+) -> None:
+    of = table(Proof.PREFERRED)
+    assert unread(of, [SIGNED, BARE], after, {"chainlink": ["SOL/USD"]}) == set()  # nothing is held
+    of.apply(told(0, by=by.transport, verified=by is SIGNED), T)
+    assert unread(of, [SIGNED, BARE], after, moved) == ({("chainlink", "SOL/USD")} if found else set())
