@@ -10,13 +10,16 @@ taken.
 
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from oracle_hub.core.hub import Decision
 from oracle_hub.core.selector import State
 from oracle_hub.stream.groups import Beat, Group
-from oracle_hub.stream.messages import Heartbeat, View, digest, digest_line, view
+from oracle_hub.stream.messages import Heartbeat, digest, digest_line, view
 
 if TYPE_CHECKING:
     from oracle_hub.stream.board import Board
@@ -25,6 +28,8 @@ if TYPE_CHECKING:
 _FOREVER_US = 2**63
 _SHELF_US = 1 << 19
 """Groups are shelved by when their heartbeat ends, to half a second: a sweep looks through what ends about now."""
+LINES_AT_A_TIME = 256
+"""So many feeds are looked at before anything else gets its turn, ahead of the heartbeats of those who follow all."""
 
 
 class Sweep(NamedTuple):
@@ -33,6 +38,17 @@ class Sweep(NamedTuple):
     handles: Sequence[int]
     frames: list[bytes]
     sessions: list["Session"]
+
+
+class Line(msgspec.Struct, frozen=True, gc=False):
+    """What one feed adds to a heartbeat. Thousands are held: the garbage collector has nothing to look for in them."""
+
+    decision: Decision
+    text: str
+    """See :func:`~oracle_hub.stream.messages.digest_line`."""
+    until_us: int
+    """While our clock is before this, nothing else is said."""
+    live: bool
 
 
 class Lane:
@@ -84,8 +100,10 @@ class Beats:
 
     def __init__(self, board: "Board") -> None:
         self._board = board
-        self._lines: dict[str, tuple[Decision, str]] = {}
-        """Lines of the digest, for those without a max age of their own, while the decision is the same."""
+        self._lines: dict[str, Line] = {}
+        """For those without a max age of their own, by feed. Of decisions that others have replaced, too."""
+        self._unlined: Iterator[str] = iter(())
+        """Feeds whose lines are to be looked at before the sweep that goes on writes anything."""
         self._lanes = Lane(), Lane()
         """JSON, and binary."""
         self._apart: dict[Session, None] = {}
@@ -125,32 +143,43 @@ class Beats:
         return beat
 
     def _sum_up(self, group: Group, now_us: int) -> None:
-        lines, not_live, holds_until_us = [], [], _FOREVER_US
+        max_age_us, held = group.key.max_age_us, self._lines
+        texts, not_live, holds_until_us = [], [], _FOREVER_US
         for decision in self._board.followed(group):
-            shown = view(decision, now_us, group.key.max_age_us)
-            if shown.ended is not None:
-                lines.append(digest_line(decision.feed, State.NONE, None, None, now_us))
+            line = held.get(decision.feed) if max_age_us is None else None
+            if line is None or line.decision is not decision or now_us >= line.until_us:
+                line = self._line(decision, now_us, max_age_us)
+            texts.append(line.text)
+            if not line.live:
                 not_live.append(decision.feed)
-                continue
-            if decision.state is not State.LIVE:
-                not_live.append(decision.feed)
-            lines.append(self._line(decision, shown, now_us, group.key.max_age_us))
-            if shown.valid_until_us is not None:
-                holds_until_us = min(holds_until_us, shown.valid_until_us)
-        group.not_live, group.digest, group.beat_until_us = not_live, digest(lines), holds_until_us
+            if line.until_us < holds_until_us:
+                holds_until_us = line.until_us
+        group.not_live, group.digest, group.beat_until_us = not_live, digest(texts), holds_until_us
         group.beats.clear()
         self._shelve(group, None if holds_until_us == _FOREVER_US else holds_until_us // _SHELF_US)
 
-    def _line(self, decision: Decision, shown: View, now_us: int, max_age_us: int | None) -> str:
-        """A line of the digest, for a decision that holds."""
-        held = self._lines.get(decision.feed)
-        if max_age_us is None and held is not None and held[0] is decision:
-            return held[1]
+    def _line(self, decision: Decision, now_us: int, max_age_us: int | None) -> Line:
+        """What is said of a decision at ``now_us``. Kept while it holds, where that is the same for everybody."""
+        shown, feed = view(decision, now_us, max_age_us), decision.feed
+        if shown.ended is not None:  # not kept: a clock may be set back
+            return Line(decision, digest_line(feed, State.NONE, None, None, now_us), _FOREVER_US, False)
         price = None if decision.mantissa is None else str(decision.mantissa)
-        line = digest_line(decision.feed, decision.state, price, shown.valid_until_us, now_us)
+        text = digest_line(feed, decision.state, price, shown.valid_until_us, now_us)
+        until_us = _FOREVER_US if shown.valid_until_us is None else shown.valid_until_us
+        line = Line(decision, text, until_us, decision.state is State.LIVE)
         if max_age_us is None:
-            self._lines[decision.feed] = (decision, line)
+            self._lines[feed] = line
         return line
+
+    def _line_up(self, now_us: int) -> bool:
+        """Look at some of the feeds that changed since the last sweep; whether there are more."""
+        decisions, held = self._board.decisions, self._lines
+        feeds = list(islice(self._unlined, LINES_AT_A_TIME))
+        for feed in feeds:
+            decision, line = decisions.get(feed), held.get(feed)
+            if decision is not None and (line is None or line.decision is not decision):
+                self._line(decision, now_us, None)
+        return len(feeds) == LINES_AT_A_TIME
 
     def forget_feed(self, feed: str) -> None:
         """It left."""
@@ -210,9 +239,13 @@ class Beats:
         for lane in self._lanes:
             lane.due = len(lane.sessions)
         self._waiting = deque(self._apart)
+        self._unlined = iter(tuple(self._board.decisions) if self._board.all_are_followed else ())
 
     def take(self, n: int, now_us: int) -> Sweep | None:
-        """At most ``n`` heartbeats that are due, as of now: to be written at once. None: no more."""
+        """At most ``n`` heartbeats that are due, as of now: to be written at once; none yet, while lines are made for
+        them. None: no more."""
+        if self._line_up(now_us):
+            return Sweep((), [], [])
         stamps = self._settle(now_us)
         for lane, stamp in zip(self._lanes, stamps, strict=True):
             if lane.due:

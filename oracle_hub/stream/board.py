@@ -321,6 +321,11 @@ class Board:
             if feed is not None and not self._by_feed[feed]:
                 del self._by_feed[feed]
 
+    @property
+    def all_are_followed(self) -> bool:
+        """Whether somebody follows all feeds, with no max age of its own."""
+        return any(group.key.max_age_us is None for group in self._by_feed[None])
+
     def followed(self, group: Group) -> list[Decision]:
         """Current decisions of a group's feeds, in catalog order."""
         if group.key.feeds is None:

@@ -1,14 +1,18 @@
 """Heartbeats are put together from kept parts: they must say what a message encoded afresh would."""
 
+from collections.abc import Iterator
+
 import msgspec
 import pytest
 from hypothesis import given, settings
 
 from oracle_hub.core.selector import State
+from oracle_hub.stream import beats
 from oracle_hub.stream.binary import decode_message
 from oracle_hub.stream.board import Board
+from oracle_hub.stream.groups import Group
 from oracle_hub.stream.history import History
-from oracle_hub.stream.messages import BINARY_SUBPROTOCOL, SUBPROTOCOL, Heartbeat, digest, digest_line
+from oracle_hub.stream.messages import BINARY_SUBPROTOCOL, SUBPROTOCOL, Heartbeat, digest, digest_line, view
 from oracle_hub.stream.session import Session
 from tests.server.stream_service import HubService
 from tests.stream.model_client import payloads, sized_frame
@@ -17,6 +21,27 @@ from tests.stream.test_session_properties import Stage as BoardStage
 
 SOL, BTC = "SOL/USD", "BTC/USD"
 ALL = '{"type":"subscribe","feeds":["*"]}'
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_line_at_a_time() -> Iterator[None]:
+    """So that anything may happen between the lines of two feeds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(beats, "LINES_AT_A_TIME", 1)
+        yield
+
+
+def said_afresh(board: Board, group: Group, now_us: int) -> tuple[list[str], str]:
+    """What is not live, and the digest, with nothing kept."""
+    lines, not_live = [], []
+    for decision in board.followed(group):
+        shown = view(decision, now_us, group.key.max_age_us)
+        state = decision.state if shown.ended is None else State.NONE
+        if state is not State.LIVE:
+            not_live.append(decision.feed)
+        price = None if decision.mantissa is None or shown.ended is not None else str(decision.mantissa)
+        lines.append(digest_line(decision.feed, state, price, shown.valid_until_us, now_us))
+    return not_live, digest(lines)
 
 
 class Stage:
@@ -49,7 +74,8 @@ class Stage:
             session.reach(self.sessions.index(session) + 3)
         for _ in range(2):  # who enters a lane in a sweep is served there in the next one
             self.board.beats.begin()
-            self.board.beats.take(0, now_us)
+            for _ in range(1 + len(self.board.decisions)):
+                self.board.beats.take(0, now_us)
         frames: dict[Session, bytes] = {}
         while sweep := self.board.beats.take(2, now_us):
             assert [session.handle for session in sweep.sessions] == list(sweep.handles)
@@ -160,6 +186,9 @@ class Swept(BoardStage):
             for handle, frame, session in zip(*sweep, strict=True):
                 assert handle == session.handle and not session.peer.full
                 assert frame == session.heartbeat(now_us, 0)
+                assert session.lone is not None
+                group = session.lone.group
+                assert (group.not_live, group.digest) == said_afresh(self.board, group, now_us)
                 session.peer.hear(frame)
                 self.in_lanes += 1
             self.owed -= set(sweep.sessions)
@@ -216,3 +245,23 @@ def test_a_slice_of_a_sweep_makes_no_more_heartbeats_anew_than_it_writes(later_u
     while beats.take(2, now_us):
         made.append(sum(now_us < group.beat_until_us for group in groups.values()))
     assert made == [2, 4, 6]
+
+
+def test_lines_of_thousands_of_feeds_are_made_before_the_heartbeats_that_need_them() -> None:
+    """A few at a time, and only where a decision is another one: else all of them stand before a price."""
+    stage = Stage()
+    session = stage.join()
+    stage.swept(stage.service.clock_us)
+    sweeps, now_us = stage.board.beats, stage.service.clock_us
+    held = dict(sweeps._lines)
+    stage.tick(BTC, 60_001)
+    sweeps.begin()
+    assert sweeps.take(2, now_us) == ((), [], []) and sweeps._lines == held
+    assert sweeps.take(2, now_us) == ((), [], [])
+    assert sweeps._lines[SOL] is held[SOL] and sweeps._lines[BTC].decision is stage.board.decisions[BTC]
+    (sweep,) = iter(lambda: sweeps.take(2, now_us), None)
+    assert sweep.sessions == [session]
+    session.end()
+    stage.board.apply(stage.service.tick(BTC, 60_002), now_us)
+    sweeps.begin()
+    assert sweeps.take(2, now_us) is None  # nobody needs them
