@@ -167,7 +167,8 @@ def of_journal(journal: JournalWriter | None) -> Iterator[Sample]:
     yield "oraclehub_journal_buffered_bytes", (), journal.buffered_bytes
     yield "oraclehub_journal_lag_seconds", (), journal.lag_us / 1e6
     yield "oraclehub_journal_sync_age_seconds", (), journal.sync_age_us / 1e6
-    yield "oraclehub_journal_segments", (), journal.segments
+    yield "oraclehub_journal_segments", (), journal.upkeep.segments
     yield "oraclehub_journal_failures", ("write",), journal.write_failures
     yield "oraclehub_journal_failures", ("sync",), journal.sync_failures
-    yield "oraclehub_journal_failures", ("seal",), journal.seal_failures
+    yield "oraclehub_journal_failures", ("seal",), journal.upkeep.seal_failures
+    yield "oraclehub_journal_failures", ("delete",), journal.upkeep.delete_failures

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 from zlib import crc32
 
 import msgspec
@@ -38,7 +39,7 @@ from oracle_hub.journal.records import (
     decode_record,
     record_time_us,
 )
-from oracle_hub.journal.segments import SegmentHeader, decode_header, header_length, list_segments
+from oracle_hub.journal.segments import SegmentHeader, decode_header, header_length, list_segments, sealed_path
 
 PREFIX_BYTES, CRC_BYTES = PREFIX.size, CRC.size
 PUBLISHED = int(RecordType.PUBLISHED)
@@ -351,6 +352,9 @@ def _chunks(source: Path | str | bytes, name: str) -> Iterator[bytes]:
         else:
             pieces = _file_chunks(Path(source))
         first = next(pieces, b"")
+    except FileNotFoundError as error:
+        why = "a hub that runs deletes what is older than its retention; read the journal again"
+        raise JournalError(f"cannot read {name}: it is not there, or no longer ({why})") from error
     except OSError as error:
         raise JournalError(f"cannot read {name}: {error.strerror}") from error
     if first[:4] != _ZSTD_MAGIC:
@@ -366,9 +370,17 @@ def _chunks(source: Path | str | bytes, name: str) -> Iterator[bytes]:
 
 
 def _file_chunks(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
+    with _opened(path) as file:
         while chunk := file.read(_CHUNK_BYTES):
             yield chunk
+
+
+def _opened(path: Path) -> BinaryIO:
+    """What was plain when it was listed may be sealed by now: a hub goes on while its journal is read."""
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        return sealed_path(path).open("rb")
 
 
 def read_segment(source: Path | str | bytes, *, strict: bool = True) -> SegmentReader:

@@ -169,6 +169,11 @@ def remove_leftovers(directory: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def sealed_path(path: Path) -> Path:
+    """Return where a plain segment is once it is sealed."""
+    return path.with_name(path.name.removesuffix(SEALED_SUFFIX).removesuffix(PLAIN_SUFFIX) + SEALED_SUFFIX)
+
+
 SEAL_LEVEL = 6
 """Of zstd: a twelfth smaller than level 3 for half a second of another thread a segment; higher ones gain 3 % for twice
 as much (``benchmarks/journal_size.py``)."""
@@ -184,7 +189,7 @@ def seal_segment(path: Path) -> Path:
         JournalError: what was read back is not what was written. The plain file stays.
         OSError: the disk refused. The plain file stays and the temporary one is gone.
     """
-    sealed = path.with_name(path.name.removesuffix(PLAIN_SUFFIX) + SEALED_SUFFIX)
+    sealed = sealed_path(path)
     temporary = sealed.with_name(sealed.name + TEMPORARY_SUFFIX)
     size = path.stat().st_size
     try:

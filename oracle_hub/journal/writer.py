@@ -35,15 +35,12 @@ from oracle_hub.journal.records import (
 from oracle_hub.journal.segments import (
     SegmentHeader,
     encode_header,
-    expired,
     last_epoch,
-    list_segments,
     remove_leftovers,
-    seal_segment,
     segment_name,
     sync_directory,
 )
-from oracle_hub.journal.soundness import check_segment
+from oracle_hub.journal.upkeep import Upkeep
 
 _SLICE_BYTES = 2**20
 """A backlog is written in pieces of this size, so that a nearly full disk takes what it can."""
@@ -82,12 +79,10 @@ class JournalWriter:
     buffered_bytes: int = 0
     write_failures: int = 0
     sync_failures: int = 0
-    seal_failures: int = 0
     last_sync_us: int | None = None
     """Monotonic clock at the last successful :meth:`sync`."""
-    segments: int = 0
-    """Segments in the directory, as of the last rotation, sealing or deletion."""
-    segments_deleted: int = 0
+    number: int = 0
+    """Of the segment being written, or of the last one."""
     last_error: str | None = None
     failing: bool = False
     """The disk refused the last write; records wait in memory."""
@@ -96,7 +91,7 @@ class JournalWriter:
     _offset: int = 0
     _seed: int = 0
     _directory_dirty: bool = False
-    _number: int = 0
+    _next_number: int = 0
     _torn: bool = False
     _suspect: bool = False
     _refused: bool = False
@@ -125,12 +120,13 @@ class JournalWriter:
         self.instance: Final = instance
         self.epoch: Final = epoch
         self.max_segment_bytes: Final = max_segment_bytes
-        self.retention_s: Final = retention_s
-        self.disk_budget_bytes: Final = disk_budget_bytes
         self.buffer_limit_bytes: Final = buffer_limit_bytes
         self._retry_interval_us = retry_interval_ms * 1_000
         self._opener, self._clock, self._wall_clock = opener, clock, wall_clock
         self._run_start_us = wall_clock()
+        self.upkeep: Final = Upkeep(
+            self.directory, retention_s=retention_s, disk_budget_bytes=disk_budget_bytes, wall_clock=wall_clock
+        )
 
         self._links: dict[str, int] = {}
         self._pending: list[bytes] = []
@@ -140,7 +136,6 @@ class JournalWriter:
         self._seen: dict[bytes, int] = {}
         self._remembered: deque[tuple[int, bytes]] = deque()
         self._file: SegmentFile | None = None
-        self._unsound: set[Path] = set()
         self._active: Path | None = None
         self._retired: list[SegmentFile] = []
         self._handover = threading.Lock()
@@ -164,7 +159,7 @@ class JournalWriter:
             self._open_segment()
             sync_directory(self.directory)
             self._directory_dirty = False
-            self.segments = len(list_segments(self.directory))
+            self.upkeep.count()
         except OSError as error:
             raise JournalError(f"cannot write the journal in {self.directory}: {error.strerror}") from error
         self.last_sync_us = self._clock()
@@ -415,11 +410,6 @@ class JournalWriter:
     # -- segments ----------------------------------------------------------------------------------------------------
 
     @property
-    def number(self) -> int:
-        """Number of the segment being written, or of the last one."""
-        return self._number - 1
-
-    @property
     def active(self) -> Path | None:
         """The segment being written, or None while none can be opened."""
         return self._active
@@ -433,14 +423,13 @@ class JournalWriter:
             self._rotate()
 
     def _rotate(self) -> bool:
-        old_file, old_path = self._file, self._active
+        old_file = self._file
         try:
             self._open_segment()
         except OSError as error:  # go on in the old one, and try again later
             self.write_failures += 1
             self.last_error = f"{self.directory}: {error.strerror}"
             self._retry_at_us = self._clock() + self._retry_interval_us
-            self._file, self._active = old_file, old_path
             return False
         if old_file is not None:
             with self._handover:
@@ -449,8 +438,8 @@ class JournalWriter:
 
     def _open_segment(self) -> None:
         """Create the next segment with its header and the names of all links, and reseal what waits for it."""
-        number, start_us = self._number, self._wall_clock()
-        self._number += 1
+        number, start_us = self._next_number, self._wall_clock()
+        self._next_number += 1  # also where it can't be opened: a part of it may lie there
         path = self.directory / segment_name(self.epoch, number, start_us)
         header = SegmentHeader(self.instance, self.epoch, self._run_start_us, start_us, self.records_written, number)
         head, seed = encode_header(header)
@@ -468,11 +457,12 @@ class JournalWriter:
         self._pending = [reseal(r, seed) for r in self._pending if r[4] != RecordType.LINK_NAME]
         self.buffered_bytes = sum(map(len, self._pending))
         self._file, self._active, self._seed, self._offset = file, path, seed, len(blob)
+        self.number = number
         self._torn = self._suspect = False
         self._forget_all()
         self.bytes_written += len(blob)
         self.records_written += len(names)
-        self.segments += 1
+        self.upkeep.segments += 1
         self._directory_dirty = True
 
     def _retire(self) -> None:
@@ -512,7 +502,9 @@ class JournalWriter:
         with self._handover:
             active = self._file
             retired, self._retired = self._retired, []
-        dirty, self._directory_dirty = self._directory_dirty, False
+        dirty = self._directory_dirty
+        if dirty:  # not unasked: the loop may open a segment, and say so, between asking and this
+            self._directory_dirty = False
         good = True
         for file in retired:
             good &= self._attempt(file.sync)
@@ -539,43 +531,22 @@ class JournalWriter:
         return True
 
     def seal_pending(self) -> int:
-        """Check and compress every closed segment; return how many were.
-
-        One that is damaged stays as it is. One that the disk does not let be sealed stays plain and is tried again.
-        """
+        """Check and compress every closed segment; return how many were. See :meth:`Upkeep.seal`."""
         with self._maintenance:
-            active = self._active
-            number = self._number
-            self._sync()
-            count = 0
-            for segment in list_segments(self.directory):
-                current = (segment.epoch, segment.number) >= (self.epoch, number - 1)
-                if segment.sealed or segment.path == active or current or segment.path in self._unsound:
-                    continue
-                try:
-                    check_segment(segment.path)
-                    seal_segment(segment.path)
-                    count += 1
-                except (OSError, JournalError) as error:
-                    if isinstance(error, JournalError):
-                        self._unsound.add(segment.path)  # kept plain, as it is, and not looked at again
-                    self.seal_failures += 1
-                    self.last_error = f"sealing {segment.path}: {error}"
-            self.segments = len(list_segments(self.directory))
-            return count
+            open_from = self.epoch, self.number
+            self._sync()  # closes the files of those before
+            return self.upkeep.seal(open_from)
 
     def enforce_budget(self) -> int:
-        """Delete the oldest segments beyond the retention or the disk budget; return how many. Never the active one."""
+        """Delete the oldest segments beyond the retention or the disk budget; return how many. Never the active one.
+
+        See :meth:`Upkeep.delete`.
+        """
         with self._maintenance:
-            segments = list_segments(self.directory)
-            doomed = expired(segments, self._wall_clock(), self.retention_s, self.disk_budget_bytes)
-            for segment in doomed:
-                segment.path.unlink(missing_ok=True)
-            if doomed:
+            deleted = self.upkeep.delete()
+            if deleted:
                 self._directory_dirty = True
-            self.segments = len(segments) - len(doomed)
-            self.segments_deleted += len(doomed)
-            return len(doomed)
+            return deleted
 
     def close(self) -> bool:
         """Commit, sync, close all files and give the directory up. Returns whether everything appended is on disk.

@@ -8,7 +8,7 @@ import pytest
 from oracle_hub.alerts.alert import Kind, Transition
 from oracle_hub.alerts.engine import AlertEngine
 from oracle_hub.app.alerting import Alerting
-from oracle_hub.app.journal_watch import JournalWatch
+from oracle_hub.app.journal_watch import TOLD_FOR_US, JournalWatch
 from oracle_hub.journal.files import OsSegmentFile
 from oracle_hub.journal.records import Step
 from oracle_hub.journal.writer import JournalWriter
@@ -124,4 +124,26 @@ def test_a_segment_that_is_damaged_before_it_is_sealed(stage: Stage) -> None:
     assert f"{damaged} at offset" in summary
     assert damaged.exists()
     stage.journal.seal_pending()
-    assert stage.journal.seal_failures == 1
+    assert stage.journal.upkeep.seal_failures == 1
+
+
+def test_segments_that_cannot_be_deleted(stage: Stage) -> None:
+    immovable = stage.journal.directory / "000000000000-000000-20200101T000000Z.ohj"
+    (immovable / "full").mkdir(parents=True)  # no file, so it can't be unlinked, whoever asks
+    stage.clock.now_us += 100 * 3_600_000_000
+    assert stage.journal.sync()
+    assert stage.journal.enforce_budget() == 0
+    ((change, about, summary),) = stage.look()
+    assert (change, about) == ("firing", ("delete",))
+    assert str(immovable) in summary
+    assert stage.write()  # and all else goes on
+    (immovable / "full").rmdir()
+    immovable.rmdir()
+    stage.clock.now_us += TOLD_FOR_US
+    assert stage.journal.enforce_budget() == 0
+    assert stage.journal.sync()
+    assert stage.look() == []  # not over until it has been so for a while
+    stage.clock.now_us += 5_000_000
+    assert stage.journal.sync()
+    ((change, about, summary),) = stage.look()
+    assert (change, about) == ("resolved", ("delete",))

@@ -123,9 +123,9 @@ def test_sealed_file_that_reads_back_wrong_never_replaces_the_original(
     real = segments_module._content_crc
     monkeypatch.setattr(segments_module, "_content_crc", lambda path, sealed: (*real(path, sealed=sealed), sealed))
     assert made.seal_pending() == 0
-    assert made.seal_failures == 1
-    assert made.last_error is not None
-    assert "does not read back" in made.last_error
+    assert made.upkeep.seal_failures == 1
+    assert made.upkeep.seal_error is not None
+    assert "does not read back" in made.upkeep.seal_error
     with pytest.raises(JournalError, match="kept the original"):
         seal_segment(list_segments(tmp_path)[0].path)
     assert sorted(path.suffix for path in tmp_path.iterdir()) == [".lock", ".ohj", ".ohj"]
@@ -146,7 +146,7 @@ def test_retention_counts_from_the_end_of_a_segment(tmp_path: Path) -> None:
     assert made.enforce_budget() == 3
     assert numbers(tmp_path) == [4]
     assert made.enforce_budget() == 0
-    assert (made.segments, made.segments_deleted) == (1, 4)
+    assert (made.upkeep.segments, made.upkeep.segments_deleted) == (1, 4)
     made.append(Step(9))
     made.close()
     assert list(read_journal(tmp_path)) == [Step(9)]
@@ -168,3 +168,32 @@ def test_budget_deletes_the_oldest_and_never_the_active_segment(tmp_path: Path) 
     made.close()
     read = [record.received_us for record in read_journal(tmp_path) if isinstance(record, FrameIn)]
     assert read == [4, 9]
+
+
+def test_a_journal_is_read_whole_while_its_hub_seals_it(tmp_path: Path) -> None:
+    made = journal(tmp_path, WallClock(), retention_s=None, budget=None)
+    for index in range(4):
+        made.append(Step(index))
+        made.rotate()
+    reading = iter(read_journal(tmp_path))
+    assert next(reading) == Step(0)
+    assert made.seal_pending() == 4  # the reader has listed them as plain
+    assert list(reading) == [Step(1), Step(2), Step(3)]
+    made.close()
+
+
+def test_what_retention_deletes_under_a_reader_is_said(tmp_path: Path) -> None:
+    wall = WallClock()
+    made = journal(tmp_path, wall, retention_s=86_400, budget=None)
+    for index in range(3):
+        made.append(Step(index))
+        made.rotate()
+    reading = iter(read_journal(tmp_path))
+    assert next(reading) == Step(0)
+    wall.us += 2 * DAY_US
+    made.rotate()
+    wall.us += 2 * DAY_US
+    assert made.enforce_budget() == 4
+    with pytest.raises(JournalError, match=r"000003-000001-.*is not there, or no longer .*read the journal again"):
+        list(reading)
+    made.close()

@@ -136,7 +136,7 @@ def test_segments_rotate_by_size_and_each_reads_alone(tmp_path: Path) -> None:
         assert made.commit() is True
     made.close()
     segments = list_segments(tmp_path)
-    assert made.segments == len(segments) >= 8
+    assert made.upkeep.segments == len(segments) >= 8
     assert [segment.number for segment in segments] == list(range(len(segments)))
     assert sorted(path.name for path in tmp_path.glob("*.ohj")) == [segment.path.name for segment in segments]
     alone = [record for segment in segments for record in read_segment(segment.path)]
@@ -347,6 +347,7 @@ def test_rotation_that_the_disk_refuses_goes_on_in_the_old_segment(tmp_path: Pat
         assert made.commit() is True
     assert len(list_segments(tmp_path)) == 1
     assert made.write_failures == 1  # not at every commit
+    assert made.number == 0  # that is where it goes on
     disk.open_error = None
     later(made)
     made.append(Step(10))
