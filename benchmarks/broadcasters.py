@@ -39,6 +39,7 @@ EPOCH = 1_790_000_000
 FIRST_SEQ = 1_000_000
 NO_HEARTBEAT_MS = 3_600_000
 OURS, OURS_LIVE, PEER = "oracle-hub", "oracle-hub as run", "websockets.broadcast"
+BARE_TIMER = "bare timer"
 Round = Callable[[], Awaitable[None]]
 Running: TypeAlias = tuple[int, Round, Callable[[], int]]
 """A server that serves: its port, what sends one message to all clients, and what counts them."""
@@ -168,6 +169,21 @@ async def _live(n_feeds: int, n_changing: int, heartbeat_ms: int | None) -> Runn
     return port, publish, lambda: server.clients
 
 
+async def _bare_timer(interval_ms: int) -> Running:
+    """No server at all: an event loop that wakes at a pace and does nothing."""
+    loop = asyncio.get_running_loop()
+
+    def wake() -> None:
+        loop.call_later(interval_ms / 1_000, wake)
+
+    wake()
+
+    async def publish() -> None:
+        pass
+
+    return 0, publish, lambda: 0
+
+
 async def _websockets(n_feeds: int, size: int | None) -> Running:
     connections: set[ServerConnection] = set()
     text = message(n_feeds, size).decode()
@@ -290,7 +306,7 @@ SERVERS: Mapping[str, Callable[..., Awaitable[Running]]] = {
     "picows": _picows,
     "starlette/uvicorn": _starlette,
 }
-LIVE: Mapping[str, Callable[..., Awaitable[Running]]] = {OURS_LIVE: _live}
+LIVE: Mapping[str, Callable[..., Awaitable[Running]]] = {OURS_LIVE: _live, BARE_TIMER: _bare_timer}
 LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "picows": uvloop.new_event_loop,
     "starlette/uvicorn": uvloop.new_event_loop,

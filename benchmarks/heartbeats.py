@@ -4,7 +4,8 @@ Heartbeats go out at their usual pace of one each half second; the cost is the p
 that of a server without heartbeats that is asked to do the same in turn. Once nothing changes; once some feeds get
 another price all the time, so that digests must be made again. Every heartbeat is read by a C program on another core,
 which also counts those that came late. In turn with the servers, a C loop of ``send()`` writes a frame of the same size
-to as many sockets at the same pace: the floor.
+to as many sockets at the same pace: the floor. Beside it stands an event loop that wakes at that pace and does nothing:
+an idle process can be dear to wake on a virtual machine, and whoever sends at a pace pays for that too.
 
 On loopback the sender also walks a packet's way up to its reader. Where the system permits it (root), each case is
 measured once more with that part on the reader's core (:mod:`benchmarks.elsewhere`): there it is in production.
@@ -21,7 +22,7 @@ from pathlib import Path
 import msgspec
 
 from benchmarks import broadcasters, wire
-from benchmarks.broadcasters import OURS_LIVE
+from benchmarks.broadcasters import BARE_TIMER, OURS_LIVE
 from benchmarks.elsewhere import Loopback
 from benchmarks.fanout import broadcaster, sink_of
 from benchmarks.report import Figure, Report, Table, Value, main, progress
@@ -82,6 +83,19 @@ def requests(n_clients: int, n_feeds: int) -> str:
     return "\n".join(f'{{"type":"subscribe","feeds":{msgspec.json.encode(feeds).decode()}}}' for feeds in wanted)
 
 
+class Found(msgspec.Struct, frozen=True):
+    """All turns of one case."""
+
+    silent: list[Outcome]
+    """Without heartbeats."""
+    beating: list[Outcome]
+    """With them."""
+    floors: list[float]
+    """Percent of a core that sweeps in C took."""
+    timers: list[float]
+    """Percent of a core that waking took, for an event loop with nothing to do."""
+
+
 class Floor:
     """A C program that sends a frame as large as a heartbeat to every client, in sweeps, when it is told to."""
 
@@ -107,17 +121,18 @@ class Floor:
 
 def compare(
     programs: wire.Programs, case: Case, repetitions: int, n_clients: int, n_feeds: int, seconds: float
-) -> tuple[list[Outcome], list[Outcome], list[float]]:
-    """Turns without heartbeats, and with; percent of a core that the floor took."""
+) -> Found:
+    """Turns of both servers and of both floors, in turn."""
     asked = requests(n_clients, n_feeds)
     n_rounds = int(case.per_second * seconds)
     command = (n_rounds, 1 / case.per_second if n_rounds else seconds)
     found: dict[int | None, list[Outcome]] = {None: [], HEARTBEAT_MS: []}
-    floors: list[float] = []
+    floors, timers = list[float](), list[float]()
     with (
         contextlib.ExitStack() as stack,
         broadcaster(OURS_LIVE, n_feeds, n_feeds, None) as (ask_silent, silent_port),
         broadcaster(OURS_LIVE, n_feeds, n_feeds, HEARTBEAT_MS) as (ask_beating, beating_port),
+        broadcaster(BARE_TIMER, HEARTBEAT_MS) as (ask_timer, _),
         sink_of(programs, OURS_LIVE, silent_port, n_clients, acks=False, request=asked) as silent,
         sink_of(
             programs,
@@ -141,54 +156,57 @@ def compare(
                     cpu, kernel = told.process_ns / 1e7 / seconds, told.kernel_ns / 1e7 / seconds
                     outcome = Outcome(cpu, kernel, counts.frames, counts.late, counts.longest_gap_us)
                     found[heartbeat_ms].append(outcome)
-            part = floor.cpu_part(seconds)
-            floors += [part] if number else []
+            parts = floor.cpu_part(seconds), ask_timer((0, seconds)).process_ns / 1e7 / seconds
+            if number:
+                floors.append(parts[0])
+                timers.append(parts[1])
             progress(f"heartbeats: {case.name}: turn {number} of {repetitions}")
-    return found[None], found[HEARTBEAT_MS], floors
+    return Found(found[None], found[HEARTBEAT_MS], floors, timers)
 
 
-def cost(silent: list[Outcome], beating: list[Outcome]) -> float:
+def cost(found: Found) -> float:
     """Percent of a core: the median over turns."""
-    return statistics.median(b.cpu_part - a.cpu_part for a, b in zip(silent, beating, strict=True))
+    return statistics.median(b.cpu_part - a.cpu_part for a, b in zip(found.silent, found.beating, strict=True))
 
 
-def kernel_cost(silent: list[Outcome], beating: list[Outcome]) -> float:
+def kernel_cost(found: Found) -> float:
     """What of the cost is the kernel's: percent of a core, the median over turns."""
-    return statistics.median(b.kernel_part - a.kernel_part for a, b in zip(silent, beating, strict=True))
+    return statistics.median(b.kernel_part - a.kernel_part for a, b in zip(found.silent, found.beating, strict=True))
 
 
 COLUMNS = (
     "case", "cpu % without", "cpu % with", "cost %", "us each", "kernel us", "user us", "floor %", "floor us",
-    "frames/s", "late", "longest gap ms",
+    "timer %", "frames/s", "late", "longest gap ms",
 )  # fmt: skip
 
 
-def told(
-    case: Case, silent: list[Outcome], beating: list[Outcome], floors: list[float], n_clients: int, seconds: float
-) -> tuple[tuple[Value, ...], list[Figure]]:
+def told(case: Case, found: Found, n_clients: int, seconds: float) -> tuple[tuple[Value, ...], list[Figure]]:
     """What was found in one case, as a row of the table and as figures."""
-    part, kernel, floor = cost(silent, beating), kernel_cost(silent, beating), statistics.median(floors)
+    part, kernel = cost(found), kernel_cost(found)
+    floor, timer = statistics.median(found.floors), statistics.median(found.timers)
     us_each = 1e4 * HEARTBEAT_MS / 1_000 / n_clients  # microseconds of a heartbeat, by percent of a core
-    late = sum(one.late for one in beating)
+    late = sum(one.late for one in found.beating)
     row = (
         case.name,
-        statistics.median(one.cpu_part for one in silent),
-        statistics.median(one.cpu_part for one in beating),
+        statistics.median(one.cpu_part for one in found.silent),
+        statistics.median(one.cpu_part for one in found.beating),
         part,
         part * us_each,
         kernel * us_each,
         (part - kernel) * us_each,
         floor,
         floor * us_each,
-        statistics.median(one.frames for one in beating) / seconds,
+        timer,
+        statistics.median(one.frames for one in found.beating) / seconds,
         late,
-        max(one.longest_gap_us for one in beating) / 1e3,
+        max(one.longest_gap_us for one in found.beating) / 1e3,
     )
     suffix, bound = case.suffix, 1.0 if case.reader_pause_us else None
     return row, [
         Figure(f"heartbeats_cpu{suffix}", part, "% of a core", at_most=bound),
         Figure(f"heartbeats_floor_cpu{suffix}", floor, "% of a core"),
         Figure(f"heartbeats_to_floor{suffix}", part / floor, "times"),
+        Figure(f"heartbeats_timer_cpu{suffix}", timer, "% of a core"),
         Figure(f"late{suffix}", float(late), "gaps", at_most=0.0),
     ]
 
@@ -211,15 +229,16 @@ def run(
                 loopback.receive_elsewhere(case.elsewhere)
             elif case.elsewhere:
                 continue
-            outcomes = compare(programs, case, repetitions, n_clients, n_feeds, seconds)
-            row, found = told(case, *outcomes, n_clients, seconds)
+            found = compare(programs, case, repetitions, n_clients, n_feeds, seconds)
+            row, of_case = told(case, found, n_clients, seconds)
             table.append(row)
-            figures += found
+            figures += of_case
     notes = (
         f"{n_clients} subscribers to three of {n_feeds} feeds each, a heartbeat each {HEARTBEAT_MS} ms; "
         f"{repetitions} turns of {seconds:g} s with and without, medians. Processor time of the whole process.",
         "Floor: send() in C of a frame as large, to as many sockets, once each heartbeat; only the sweep is measured. "
         "Kernel and user as the system tells them apart, which is by samples where it has nothing better.",
+        "Timer: an event loop that wakes at the pace of heartbeats and does nothing; the whole process is measured.",
         "Received elsewhere: the way up to the reader's socket is walked on the reader's core, as with a subscriber on "
         "another machine; else by the sender." + ("" if loopback else " Not measured: it takes root and two cores."),
         f"Late: a client read nothing for more than {LATE_MS} ms, over all turns.",

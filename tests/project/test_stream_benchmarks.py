@@ -97,6 +97,7 @@ def test_heartbeats(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     (changing,) = report["tables"]["Cost of heartbeats"]
     assert 0 < changing["frames/s"] <= 30
     assert changing["floor %"] > 0
+    assert changing["timer %"] > 0
     assert changing["kernel us"] + changing["user us"] == pytest.approx(changing["us each"], abs=0.2, rel=0.01)
 
 
