@@ -357,7 +357,7 @@ class Subscribers:
         order = row.order(turn)
         frames = [frame] * len(order.handles)
         if row.wrote(size, self._ask_every_bytes):
-            frames = [frame + session.peer.question() for session in order.reached]
+            frames = [frame + session.peer.question() for session in order.reached()]
         self._write_sweep(Sweep(order.handles, frames, order.reached))
         for session in order.unreached:
             client: Client = session.peer
@@ -382,7 +382,7 @@ class Subscribers:
         self.bytes_sent += sum(sizes)
         if taken == sizes:
             return
-        for session, frame, size in zip(sweep.sessions, sweep.frames, taken, strict=True):
+        for session, frame, size in zip(sweep.sessions(), sweep.frames, taken, strict=True):
             if size < len(frame):
                 client: Client = session.peer
                 try:

@@ -10,7 +10,7 @@ taken.
 
 from array import array
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,12 +32,18 @@ LINES_AT_A_TIME = 256
 """So many feeds are looked at before anything else gets its turn, ahead of the heartbeats of those who follow all."""
 
 
+RENEWED_AT_ONCE = 128
+"""So many groups' heartbeats are made anew before the next are written. Where more are stale, those of the next alone:
+whose these are takes a look at each session."""
+
+
 class Sweep(NamedTuple):
     """Heartbeats to write: equal places belong together."""
 
     handles: Sequence[int]
     frames: list[bytes]
-    sessions: list["Session"]
+    sessions: Callable[[], Sequence["Session"]]
+    """Called before the lane changes, and only where they are needed: a list of them touches every one."""
 
 
 class Line(msgspec.Struct, frozen=True, gc=False):
@@ -92,7 +98,7 @@ class Lane:
         start, end = max(0, self.due - n), self.due
         self.due = start
         frames = list(map(stamp.join, self.cuts[start:end]))
-        return Sweep(self.handles[start:end], frames, self.sessions[start:end])
+        return Sweep(self.handles[start:end], frames, lambda: self.sessions[start:end])
 
 
 class Beats:
@@ -245,12 +251,13 @@ class Beats:
         """At most ``n`` heartbeats that are due, as of now: to be written at once; none yet, while lines are made for
         them. None: no more."""
         if self._line_up(now_us):
-            return Sweep((), [], [])
+            return Sweep((), [], list)
         stamps = self._settle(now_us)
         for lane, stamp in zip(self._lanes, stamps, strict=True):
             if lane.due:
                 if self._stale:
-                    self._renew(lane.groups(n), now_us)
+                    few = len(self._stale) <= RENEWED_AT_ONCE
+                    self._renew(set(self._stale) if few else lane.groups(n) & self._stale, now_us)
                 return lane.take(stamp, n)
         return None
 
@@ -278,10 +285,10 @@ class Beats:
         return stamps
 
     def _renew(self, groups: set[Group], now_us: int) -> None:
-        """Make the heartbeats of these anew, where they are stale. Thousands may be after a move of the market: each is
-        made when its turn to be written comes, not all of them before the first."""
-        for group in groups & self._stale:
-            self._stale.discard(group)
+        """Make the heartbeats of these anew. Thousands may be stale after a move of the market: each is made when its
+        turn to be written comes, not all of them before the first."""
+        self._stale -= groups
+        for group in groups:
             lane = self._lanes[group.key.binary]
             for number, row in group.in_step.items():
                 cut = self._cut(group, number, now_us, lane.stamp_size)

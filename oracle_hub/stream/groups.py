@@ -9,7 +9,7 @@ group keeps what happens meanwhile, once for all of them, and they cost nothing 
 
 from array import array
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -182,7 +182,7 @@ class Row:
         start = turn * _STRIDE % len(self._reached) if self._reached else 0
         return Order(
             self._handles[start:] + self._handles[:start],
-            self._reached[start:] + self._reached[:start],
+            lambda: rotated(self._reached, turn),
             rotated(tuple(self._unreached), turn),
         )
 
@@ -199,7 +199,8 @@ class Order(NamedTuple):
     """Sessions in the order in which they are served: equal places of the first two belong together."""
 
     handles: Sequence[int]
-    reached: list["Session"]
+    reached: Callable[[], Sequence["Session"]]
+    """Called before the row changes, and only where they are needed: a list of them touches every one."""
     unreached: Sequence["Session"]
     """To whom no handle is known now."""
 

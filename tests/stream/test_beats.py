@@ -78,8 +78,8 @@ class Stage:
                 self.board.beats.take(0, now_us)
         frames: dict[Session, bytes] = {}
         while sweep := self.board.beats.take(2, now_us):
-            assert [session.handle for session in sweep.sessions] == list(sweep.handles)
-            frames |= dict(zip(sweep.sessions, sweep.frames, strict=True))
+            assert [session.handle for session in sweep.sessions()] == list(sweep.handles)
+            frames |= dict(zip(sweep.sessions(), sweep.frames, strict=True))
         return frames
 
     def expected(self, now_us: int) -> Heartbeat:
@@ -183,7 +183,7 @@ class Swept(BoardStage):
             self.owed = {each.session for each in self.subscribers}
         sweep = beats.take(2, now_us)
         if sweep is not None:
-            for handle, frame, session in zip(*sweep, strict=True):
+            for handle, frame, session in zip(sweep.handles, sweep.frames, sweep.sessions(), strict=True):
                 assert handle == session.handle and not session.peer.full
                 assert frame == session.heartbeat(now_us, 0)
                 assert session.lone is not None
@@ -191,7 +191,7 @@ class Swept(BoardStage):
                 assert (group.not_live, group.digest) == said_afresh(self.board, group, now_us)
                 session.peer.hear(frame)
                 self.in_lanes += 1
-            self.owed -= set(sweep.sessions)
+            self.owed -= set(sweep.sessions())
             return
         sessions = beats.take_apart(2)
         assert sessions or not self.owed, "a sweep forgot somebody"

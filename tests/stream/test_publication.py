@@ -39,8 +39,8 @@ class Stage:
 def peers(publication: Publication) -> tuple[list[str], list[str]]:
     """Who is served with the row's frame, and who by its own session, each in order."""
     orders = [row.order(publication.turn) for _, _, row in publication.in_step]
-    in_step = [session.peer for order in orders for session in (*order.reached, *order.unreached)]
-    assert all(list(order.handles) == [session.handle for session in order.reached] for order in orders)
+    in_step = [session.peer for order in orders for session in (*order.reached(), *order.unreached)]
+    assert all(list(order.handles) == [session.handle for session in order.reached()] for order in orders)
     return in_step, [session.peer for session in publication.apart]
 
 

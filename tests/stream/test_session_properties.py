@@ -148,9 +148,9 @@ class Stage:
     def served(self, row: Row, size_bytes: int, turn: int) -> list[Session]:
         """Whom a frame of a row goes to: each of them once, and who can be reached by a handle at its own."""
         order = row.order(turn)
-        assert list(order.handles) == [session.handle for session in order.reached]
+        assert list(order.handles) == [session.handle for session in order.reached()]
         assert not any(session.handle for session in order.unreached)
-        sessions = [*order.reached, *order.unreached]
+        sessions = [*order.reached(), *order.unreached]
         assert len(sessions) == len(set(sessions)) and set(sessions) == set(row.sessions)
         row.wrote(size_bytes, 1)
         self.row_bytes.update(dict.fromkeys(sessions, size_bytes))
