@@ -30,11 +30,9 @@ _SHELF_US = 1 << 19
 """Groups are shelved by when their heartbeat ends, to half a second: a sweep looks through what ends about now."""
 LINES_AT_A_TIME = 256
 """So many feeds are looked at before anything else gets its turn, ahead of the heartbeats of those who follow all."""
-
-
-RENEWED_AT_ONCE = 128
-"""So many groups' heartbeats are made anew before the next are written. Where more are stale, those of the next alone:
-whose these are takes a look at each session."""
+RENEWED_LINES = 512
+"""While no more feeds than this stand in all heartbeats that are stale, these are made anew at once. Of more, those
+alone that are written next: whose these are takes a look at each session, which costs as much as half a write."""
 
 
 class Sweep(NamedTuple):
@@ -256,8 +254,7 @@ class Beats:
         for lane, stamp in zip(self._lanes, stamps, strict=True):
             if lane.due:
                 if self._stale:
-                    few = len(self._stale) <= RENEWED_AT_ONCE
-                    self._renew(set(self._stale) if few else lane.groups(n) & self._stale, now_us)
+                    self._renew(self._stale_before(lane, n), now_us)
                 return lane.take(stamp, n)
         return None
 
@@ -283,6 +280,15 @@ class Beats:
             for session in offered:
                 self._enter(session, now_us)
         return stamps
+
+    def _stale_before(self, lane: Lane, n: int) -> set[Group]:
+        """Whose heartbeats must be made anew before the next ``n`` of a lane are written."""
+        n_lines = 0
+        for group in self._stale:
+            n_lines += len(self._board.decisions if group.key.feeds is None else group.key.feeds)
+            if n_lines > RENEWED_LINES:
+                return self._stale & lane.groups(n)
+        return set(self._stale)
 
     def _renew(self, groups: set[Group], now_us: int) -> None:
         """Make the heartbeats of these anew. Thousands may be stale after a move of the market: each is made when its
