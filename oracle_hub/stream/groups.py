@@ -304,8 +304,12 @@ class Subscription:
     def catch_up(self) -> None:
         """Merge what the group has kept."""
         for decision in self.group.kept_since(self.merged_seq):
-            self.dirty.setdefault(decision.feed, Merge()).add(decision)
+            self.take_in(decision)
         self.merged_seq = self.group.last_seq
+
+    def take_in(self, decision: Decision) -> None:
+        """It is owed this decision."""
+        self.dirty.setdefault(decision.feed, Merge()).add(decision, self.group.key.max_age_us)
 
     def told(self) -> None:
         """It was sent all that it was owed."""

@@ -453,11 +453,12 @@ class Merge(msgspec.Struct, gc=False):
     high: int | None = None
     was_none: bool = False
 
-    def add(self, decision: Decision) -> None:
-        """Take one decision in."""
+    def add(self, decision: Decision, max_age_us: int | None = None) -> None:
+        """Take one decision in, for somebody who takes no price older than ``max_age_us``: one that was older when it
+        was decided was none to it."""
         self.n += 1
         mantissa = decision.mantissa
-        if mantissa is None:
+        if mantissa is None or (max_age_us is not None and decision.decided_us - recency_us(decision) > max_age_us):
             self.was_none = True
             return
         self.low = mantissa if self.low is None else min(self.low, mantissa)

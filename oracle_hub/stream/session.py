@@ -4,6 +4,7 @@ The caller owns the socket. It must write what every method returns, in order an
 could not write yet, and close the connection when :attr:`Session.close_code` is set.
 """
 
+import json
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -79,9 +80,10 @@ Kind: TypeAlias = Literal["keeper", "throttled", "all", "none"]
 
 
 def _printed(feed: object) -> str:
-    """Something that is no feed id, short enough to be sent back by name."""
-    text = feed if isinstance(feed, str) else type(feed).__name__ if isinstance(feed, list | dict) else repr(feed)
-    return text[:MAX_NAME_LENGTH]
+    """Something that is no feed id, short enough to be sent back by name, as JSON writes or calls it."""
+    if isinstance(feed, list | dict):
+        return "array" if isinstance(feed, list) else "object"
+    return (feed if isinstance(feed, str) else json.dumps(feed))[:MAX_NAME_LENGTH]
 
 
 class Session:
@@ -423,7 +425,7 @@ class Session:
         for batch in missed:
             for decision in batch.decisions:
                 if sub.group.has(decision.feed):
-                    merges.setdefault(decision.feed, Merge()).add(decision)
+                    merges.setdefault(decision.feed, Merge()).add(decision, sub.group.key.max_age_us)
         return board.merged(sub.group, sub.number, resume.seq, merges, now_us)
 
     # To the client.
@@ -472,7 +474,7 @@ class Session:
                     sub.park(publication.batch.seq, part.decisions)
                     return None
                 for decision in part.decisions:
-                    sub.dirty.setdefault(decision.feed, Merge()).add(decision)
+                    sub.take_in(decision)
                 return None if unread else self._flush(sub, now_us)
             sub.next_us = now_us + sub.min_gap_us
         frame = publication.frame(sub.group, sub.number, prev_seq)

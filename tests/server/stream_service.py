@@ -96,8 +96,10 @@ class HubService:
         assert batch is not None
         return batch
 
-    def try_tick(self, feed: str, mantissa: int, *sources: str, after_us: int = 1_000) -> Batch | None:
-        """Time goes on, these sources (all, when none is named) say a price, and the hub decides."""
+    def try_tick(
+        self, feed: str, mantissa: int, *sources: str, after_us: int = 1_000, age_us: int = 500
+    ) -> Batch | None:
+        """Time goes on, these sources (all, when none is named) say a price of this age, and the hub decides."""
         self.clock_us += after_us
         for source in sources or SOURCES:
             self.hub.apply(
@@ -106,7 +108,7 @@ class HubService:
                     transport=f"{source}:a",
                     feed=feed,
                     mantissa=mantissa,
-                    publish_us=self.clock_us - 500,
+                    publish_us=self.clock_us - age_us,
                     received_us=self.clock_us,
                     conf=12_345 if source == "pyth" else None,
                     slot=7 if source == "doves" else 0,

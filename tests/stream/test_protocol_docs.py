@@ -10,6 +10,7 @@ import pytest
 from oracle_hub.core.selector import Reason
 from oracle_hub.core.table import InputStatus
 from oracle_hub.server.answers import RequestError
+from oracle_hub.server.service import ServerSettings
 from oracle_hub.stream import messages as m
 
 TEXT = (Path(__file__).resolve().parents[2] / "docs" / "protocol.md").read_text(encoding="utf-8")
@@ -28,6 +29,10 @@ def documented_keys(kind: str) -> set[str]:
 def test_every_field_of_a_server_message_is_in_its_row(message: type[msgspec.Struct]) -> None:
     fields = {field.name for field in msgspec.structs.fields(message)}
     assert fields <= documented_keys(str(message.__struct_config__.tag))
+
+
+def test_every_limit_of_a_subscriber_is_in_the_row_of_hello() -> None:
+    assert set(ServerSettings().published()) <= documented_keys("hello")
 
 
 @pytest.mark.parametrize("message", CLIENT, ids=lambda message: message.__name__)

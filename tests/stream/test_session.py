@@ -63,13 +63,17 @@ def test_subscribing_gives_an_answer_and_a_snapshot_of_the_last_batch() -> None:
 
 
 def test_one_bad_feed_is_refused_by_name_and_the_others_are_taken() -> None:
-    subscribed, snapshot = Stage().subscribe("SOL/USDX", SOL, 7, SOL, ["deep"], "x" * 100)
+    subscribed, snapshot = Stage().subscribe("SOL/USDX", SOL, 7, SOL, ["deep"], "x" * 100, None, True, {"a": 1}, 1e-7)
     assert subscribed["accepted"] == [SOL]
     assert subscribed["rejected"] == [
         {"feed": "SOL/USDX", "code": "unknown_feed"},
         {"feed": "7", "code": "bad_feed_id"},
-        {"feed": "list", "code": "bad_feed_id"},
+        {"feed": "array", "code": "bad_feed_id"},
         {"feed": "x" * 64, "code": "bad_feed_id"},
+        {"feed": "null", "code": "bad_feed_id"},
+        {"feed": "true", "code": "bad_feed_id"},
+        {"feed": "object", "code": "bad_feed_id"},
+        {"feed": "1e-07", "code": "bad_feed_id"},
     ]
     assert prices(snapshot) == {SOL: "150"}
 
@@ -373,6 +377,22 @@ def test_max_age_ends_a_price_before_its_lease_without_a_new_sequence() -> None:
     assert (client.gaps, client.wrong_digests, stage.board.next_end_us()) == (0, 0, None)
     (again,) = stage.tick(SOL, 151)
     assert again["feeds"][0]["state"] == "live"
+
+
+def test_what_was_too_old_for_a_subscription_when_it_was_decided_is_none_in_what_it_is_told_merged() -> None:
+    stage = Stage()
+    stage.subscribe(SOL, max_age_ms=60)
+    stage.tick(SOL, 152, unsent_bytes=FULL)
+    old = stage.service.try_tick(SOL, 999, after_us=70_000, age_us=65_000)
+    assert old is not None
+    stage.publish(old, FULL)
+    stage.tick(SOL, 153, unsent_bytes=FULL)
+    (owed,) = stage.flush()
+    _, resumed = stage.subscribe(SOL, max_age_ms=60, **resume(stage, 3))
+    for update in (owed, resumed):
+        (entry,) = update["feeds"]
+        assert (entry["state"], entry["price"], entry["was_none"]) == ("live", "153", True)
+        assert (entry["n"], entry["low"], entry["high"]) == (3, "152", "153")
 
 
 def test_heartbeats_name_what_is_not_live_and_carry_the_sequence_of_the_subscription() -> None:

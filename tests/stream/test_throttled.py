@@ -127,6 +127,22 @@ def test_who_is_due_and_does_not_read_is_told_all_when_it_reads() -> None:
     assert (entry["price"], entry["n"], entry["high"]) == ("150", 2, "152")
 
 
+def test_what_is_too_old_for_who_waits_when_it_is_decided_is_none_to_it() -> None:
+    stage = Stage()
+    limited, session = stage.join(max_hz=20, max_age_ms=60), stage.join(max_hz=20)
+    for mantissa in (151, 152):
+        stage.tick(SOL, mantissa)
+    old = stage.service.try_tick(SOL, 999, after_us=70_000, age_us=65_000)
+    assert old is not None
+    stage.publish(old)
+    stage.tick(SOL, 153)
+    told = [stage.flush(each)[0]["feeds"][0] for each in (limited, session)]
+    assert [(one["price"], one["n"], one["low"], one["high"], one["was_none"]) for one in told] == [
+        ("153", 3, "152", "153", True),
+        ("153", 3, "152", "999", False),
+    ]
+
+
 def test_who_leaves_while_it_waits_leaves_nothing_behind() -> None:
     stage = Stage()
     stays, leaves = stage.join(max_hz=4), stage.join(max_hz=4)
