@@ -196,8 +196,32 @@ class AlertEngine:
             while timers and timers[0].at_us == at_us:
                 self._fire(heapq.heappop(timers))
             told += self._teller.settle(at_us)
-        self._now_us = max(self._now_us, now_us)
+        self._now_us = now_us
         return told
+
+    def set_clock(self, now_us: int) -> None:
+        """The clock was set anew and shows this now: what is under way keeps what is left of its time.
+
+        Else an alert that was about to begin, or to end, would do so at once or hours later. How prices moved is
+        forgotten. Every feed has to be looked at again before anything else.
+        """
+        by_us = now_us - self._now_us
+        for condition in self._conditions.values():
+            condition.shift(by_us)
+        self._timers = [
+            _Timer(timer.at_us + by_us, timer.number, timer.key, timer.feed)
+            for timer in self._timers
+            if timer.key is not None
+        ]
+        heapq.heapify(self._timers)
+        self._armed_us.clear()
+        self._resting.clear()
+        self._glance = None
+        for watch in self._watches.values():
+            watch.conflicts_us = {source: at_us + by_us for source, at_us in watch.conflicts_us.items()}
+        self._errors = {way: [at_us + by_us for at_us in times] for way, times in self._errors.items()}
+        self._memory.forget_moves()
+        self._now_us = now_us
 
     def next_deadline(self) -> int | None:
         """When :meth:`advance` has something to do; None for never. Possibly too early."""

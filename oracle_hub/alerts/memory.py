@@ -18,6 +18,8 @@ SECOND_US = 1_000_000
 _NO_SECOND = -INT64_MAX
 _EMPTY_CELL = (0, 0, INT64_MAX, 0, 0, 0, -1)
 _EMPTY_ROW = (0, 0, _NO_SECOND, INT64_MAX, 0, _NO_SECOND, INT64_MAX, 0)
+_N_TOLD = 2
+"""Columns of rows that say when a feed was looked at; those behind say how its price moved."""
 
 
 class Said(NamedTuple):
@@ -117,6 +119,11 @@ class Memory:
             if key[0] == feed:
                 for column, empty in zip(self._of_cells(), _EMPTY_CELL, strict=True):
                     column[cell] = empty
+
+    def forget_moves(self) -> None:
+        """Give up how prices moved: it was told by a clock that was set since."""
+        for column, empty in zip(self._of_rows()[_N_TOLD:], _EMPTY_ROW[_N_TOLD:], strict=True):
+            column[...] = empty
 
     def change(self, window_us: int) -> None:
         """Hold prices of another window from now on."""

@@ -113,6 +113,15 @@ class Condition:
         """Over at once, whatever its signal says."""
         self.phase, self.due_us, self.ended_us = Phase.OVER, None, self.ended_us or now_us
 
+    def shift(self, by_us: int) -> None:
+        """The clock was set on by so much: all its times are told by the new one."""
+        self.since_us += by_us
+        self.opened_us += by_us
+        for name in ("ended_us", "due_us", "armed_us", "escalate_us"):
+            at_us = getattr(self, name)
+            if at_us is not None:
+                setattr(self, name, at_us + by_us)
+
     # Over a restart.
 
     def saved(self) -> dict[str, Any]:

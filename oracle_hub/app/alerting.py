@@ -46,6 +46,8 @@ class Alerting:
         self._show = show
         self.deliver = deliver
         self._kept: tuple[int, int] = (0, 0)
+        self._unkept = False
+        """The disk did not take what is open."""
         self.told: Counter[tuple[Kind, Change]] = Counter()
         """Transitions told in this run, by kind and change."""
 
@@ -105,12 +107,16 @@ class Alerting:
         changes = self._engine.changes, self.own.changes
         if changes == self._kept:
             return
-        self._kept = changes
         try:
             state = {"engine": self._engine.state(), "own": self.own.state()}
             replace_durably(self._path, msgspec.json.encode(state), sync=False)
         except OSError as error:
-            log.error("%s: open alerts can't be kept (%s): a restart may tell them twice", self._path, error.strerror)
+            if not self._unkept:
+                text = "%s: open alerts can't be kept (%s): a restart before they are may tell them twice"
+                log.error(text, self._path, error.strerror)
+            self._unkept = True
+            return
+        self._kept, self._unkept = changes, False
 
 
 def _own_settings(settings: AlertSettings) -> AlertSettings:

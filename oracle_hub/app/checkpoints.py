@@ -66,7 +66,7 @@ class Checkpoints:
         if self._under_way is not None:
             self._segment_over()
         self._done = number
-        if not self._too_short and now_us - self._latest_us < self._interval_us:
+        if not self._too_short and 0 <= now_us - self._latest_us < self._interval_us:  # below 0: the clock was set back
             return
         if self._run is None:
             return

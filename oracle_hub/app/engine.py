@@ -220,6 +220,9 @@ class Engine:
 
     def reanchor(self, now_us: int) -> None:
         """Our clock was set anew: what was held is forgotten, and warm-up begins again."""
+        self.alerts.set_clock(now_us)
+        self._await_ways(now_us)
+        self._look_us = now_us
         self.skew(False, now_us)
         self.hub.restart_warmup(now_us)
 
@@ -304,6 +307,10 @@ class Engine:
         """Other links: what they have told is still to come, and what they count goes on where they are the same."""
         known = {(spec.source, spec.transport) for spec in lineup.ways}
         self.ways = {key: record for key, record in self.ways.items() if key in known}
+        self._await_ways(now_us)
+
+    def _await_ways(self, now_us: int) -> None:
+        """What ways have told is still to come."""
         for record in self.ways.values():
             record.last.clear()
         self._ways_since_us = now_us

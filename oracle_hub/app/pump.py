@@ -55,8 +55,8 @@ class Pump:
         self.carry_out: Callable[[str, Sequence[Effect]], None] = lambda link, effects: None
         self.tell: Callable[[Sequence[Transition]], None] = lambda transitions: None
         """Called with alerts that begin, get worse or end."""
-        self.restart_links: Callable[[str], None] = lambda reason: None
-        """Called when our clock was set anew: deadlines that links hold are instants of the old one."""
+        self.clock_set: Callable[[], None] = lambda: None
+        """Called when our clock was set anew: deadlines that others hold are instants of the old one."""
         self.skew_us = 0
         self.skewed = False
         self._stepped_us = clock.clock.monotonic_us()
@@ -130,7 +130,7 @@ class Pump:
             self._record(ClockReading(self.clock.clock.wall_us(), now_us, "reanchor"))
             self.skewed = False
             self.engine.reanchor(now_us)
-            self.restart_links("our clock was set anew")
+            self.clock_set()
         elif state.skewed is not self.skewed:
             log.warning("clock skew %s (wall clock %+.3f s from ours)", _began(state.skewed), state.skew_us / 1e6)
             wall_us, now_us = self.clock.clock.wall_us(), self.clock.now_us()

@@ -161,9 +161,14 @@ class Application:
         """Hand the links to those who connect them. None connects before the supervisor runs."""
         self.supervisor = Supervisor(self.pump, clock=self.clock.now_us)
         self.pump.carry_out = self.supervisor.carry_out
-        self.pump.restart_links = self.supervisor.restart
+        self.pump.clock_set = self._clock_set
         for link in lineup.links.values():
             self.supervisor.add(link)
+
+    def _clock_set(self) -> None:
+        """Our clock was set anew: what links and this process's own alerts wait for are instants of the old one."""
+        self.alerting.own.set_clock(self.clock.now_us())
+        self.supervisor.restart("our clock was set anew")
 
     def _make_publisher(self) -> Publisher:
         settings, n_workers = server_settings(self.config), self.config.server.workers

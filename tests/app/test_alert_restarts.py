@@ -15,6 +15,7 @@ from oracle_hub.config import Config, parse_config
 from oracle_hub.core.hub import Batch
 from oracle_hub.core.source import Fetch, Frame
 from oracle_hub.journal.reader import read_journal
+from oracle_hub.journal.records import Checkpoint
 from oracle_hub.journal.segments import list_segments
 from tests.app.rig import SIMULATION, Rig
 
@@ -163,6 +164,65 @@ async def test_what_is_told_by_a_timer_is_in_the_journal_at_once(tmp_path: Path,
     rig.journal.close()
 
 
+@pytest.mark.parametrize("by_s", [-3_600, 3_600])
+async def test_a_clock_that_was_set_neither_hastens_nor_delays_an_alert(
+    tmp_path: Path, simulation: Config, by_s: int
+) -> None:
+    """One has ended and waits to be told so, one has just begun, one would get worse in ten minutes."""
+    rig, told = made(tmp_path / "journal", simulation)
+    rig.connect()
+    go_on(rig, 2)
+    links = rig.pump.engine.lineup.links
+
+    def silence(seconds: int) -> None:
+        for _ in range(seconds):
+            rig.manual.advance(S)
+            rig.pump.step()
+
+    for name in ("hermes:1", "solana:a"):
+        rig.pump.on_disconnect(links[name], rig.clock.now_us(), "gone")
+    silence(4)
+    rig.deliver("hermes:1", Frame("sse", b""))
+    rig.pump.step()
+    rig.manual.step_wall(by_s * S)
+    for tick in range(21):  # the last one sets our clock
+        if tick == 19:
+            rig.pump.on_disconnect(links["hermes:2"], rig.clock.now_us(), "gone")
+        rig.pump.check_clock()
+        rig.pump.step()
+        rig.manual.advance(250_000)
+    assert abs(rig.clock.now_us() - rig.manual.wall_us()) < S
+
+    def of_links() -> list[tuple[str, str]]:
+        found = (one for one in told if one.alert.kind is Kind.REDUNDANCY_DEGRADED and one.alert.feed is None)
+        return [(one.change.value, one.alert.sources[0]) for one in found]
+
+    both = [("firing", "hermes:1"), ("firing", "solana:a")]
+    assert of_links() == both
+    silence(3)
+    assert of_links() == [*both, ("firing", "hermes:2")]
+    silence(30)
+    assert of_links() == [*both, ("firing", "hermes:2"), ("resolved", "hermes:1")]
+    rig.close()
+    assert replayed(tmp_path / "journal") == told
+
+
+async def test_a_clock_that_was_set_back_costs_no_checkpoint(tmp_path: Path, simulation: Config) -> None:
+    """Retention would delete what the segments of the next hour follow from."""
+    rig, _ = made(tmp_path / "journal", simulation)
+    checkpoints = rig.pump._checkpoints
+    assert checkpoints is not None
+    checkpoints._interval_us = 60 * S
+    rig.manual.step_wall(-3_600 * S)
+    for _ in range(21):
+        rig.manual.advance(250_000)
+        rig.pump.check_clock()
+    assert rig.journal.rotate()
+    rig.pump.step()
+    rig.close()
+    assert any(isinstance(record, Checkpoint) for record in read_journal(tmp_path / "journal"))
+
+
 def alerting(directory: Path, settings: AlertSettings) -> tuple[Alerting, list[Transition]]:
     told: list[Transition] = []
     return Alerting(directory, AlertEngine(settings), show=lambda change: None, deliver=told.append), told
@@ -209,3 +269,20 @@ async def test_a_hub_that_stands_still_gives_no_sign_of_life(rig: Rig, monkeypat
     with pytest.raises(ZeroDivisionError):
         rig.pump.step()
     assert not rig.pump.alive()
+
+
+def test_what_the_disk_did_not_keep_is_kept_once_it_can_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "alerts.json"
+    path.mkdir()  # no file can take its place
+    before, told = alerting(tmp_path, AlertSettings())
+    before.condition(S, Kind.JOURNAL_LAG, "write", True, "full")
+    before.advance(2 * S)
+    assert lines(told) == [("firing", "journal_lag", None, ("write",))]
+    assert [record.message.split(": ")[1][:27] for record in caplog.records if "alerts.json" in record.message] == [
+        "open alerts can't be kept ("
+    ]  # once, not at every look
+    path.rmdir()
+    before.advance(3 * S)
+    after, _ = alerting(tmp_path, AlertSettings())
+    after.resume(lambda saved: None)
+    assert [alert.sources for alert in after.open] == [("write",)]
