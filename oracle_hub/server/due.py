@@ -1,9 +1,14 @@
-"""Who may be told something from when on. Many become due at one time, since one batch made them wait."""
+"""Who may be told something from when on, and in which turn. Many become due at once: one batch made them wait."""
 
 import heapq
+from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+
+SLICE_US = 1_000
+"""Those who are served one by one are served for so long before anything else gets its turn."""
 
 
 class Due(Generic[T]):
@@ -33,3 +38,27 @@ class Due(Generic[T]):
         while self._times and self._times[0] <= now_us:
             due += self._entries.pop(heapq.heappop(self._times))
         return due
+
+
+class Turns(Generic[T]):
+    """Entries that are served some at a time, each once however often it was added meanwhile."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[T, None] = OrderedDict()
+        self.as_of_us: int | None = None
+        """The instant that all of them are told things as of, since they share what is encoded. None: of their turn."""
+
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
+    def add(self, entries: Iterable[T]) -> None:
+        """Behind all that are here."""
+        self._entries.update(dict.fromkeys(entries))
+
+    def discard(self, entry: T) -> None:
+        """Its turn does not come any more, if it is here."""
+        self._entries.pop(entry, None)
+
+    def next(self) -> T | None:
+        """Who has waited longest, and is not here any more. None: nobody waits."""
+        return self._entries.popitem(last=False)[0] if self._entries else None

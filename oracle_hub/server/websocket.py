@@ -9,7 +9,7 @@ import asyncio
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 
@@ -21,7 +21,7 @@ from oracle_hub.server.answers import RequestError, error_answer
 from oracle_hub.server.census import Standing, close_label, standing
 from oracle_hub.server.client import Client, ask_every_bytes
 from oracle_hub.server.door import RequestHandler
-from oracle_hub.server.due import Due
+from oracle_hub.server.due import SLICE_US, Due, Turns
 from oracle_hub.server.frames import close_frame, pong_frame
 from oracle_hub.server.service import ServerSettings, Service
 from oracle_hub.server.sockets import tune
@@ -71,6 +71,8 @@ class Subscribers:
         """Who is owed something and is asked every few milliseconds whether it can take it."""
         self._due: Due[Client] = Due()
         """Who is owed something and must wait for its time."""
+        self._turns: Turns[Client] = Turns()
+        """Who may be told now what was held back, and was not yet."""
         self._due_at_us: int | None = None
         """What the timer of :meth:`_flush_due` is set to."""
         self._timers: dict[str, asyncio.Handle] = {}
@@ -154,8 +156,7 @@ class Subscribers:
             protocols=SUBPROTOCOLS,
             compress=False,
             heartbeat=settings.ping_interval_ms / 1000,
-            max_msg_size=settings.max_message_bytes
-            + 1,  # it refuses one of this size; what is longer is ours to refuse
+            max_msg_size=settings.max_message_bytes + 1,  # it refuses this size; what is longer is ours to refuse
             timeout=settings.close_grace_ms / 1000,
             autoping=False,
             autoclose=False,  # a close of ours is answered by the peer and by nobody else
@@ -189,6 +190,7 @@ class Subscribers:
         finally:
             self._clients.pop(client, None)
             self._held_back.discard(client)
+            self._turns.discard(client)
             client.hold()
             client.session.end()
             client.gone.set()
@@ -319,25 +321,29 @@ class Subscribers:
         due_us = 0 if client.waiting_bytes else client.session.due_us
         if due_us <= self._service.now_us():
             self._held_back.add(client)
-            self._arm("flush", self._settings.flush_interval_ms / 1000, self.flush)
+            self._arm_flush()
         elif client.due_us != due_us:
             client.due_us = due_us
             self._due.add(due_us, client)
             self._arm_due()
 
+    def _arm_flush(self) -> None:
+        if self._held_back and not self._turns:  # else when those were asked who can be asked now
+            self._arm("flush", self._settings.flush_interval_ms / 1000, self.flush)
+
     def _arm_due(self) -> None:
         self._due_at_us = self._arm_at("due", self._due.next_us, self._due_at_us, self._flush_due)
 
     def _flush_due(self) -> None:
-        now_us = self._service.now_us()
-        for client in self._due.pop(now_us):
+        due = self._due.pop(self._service.now_us())
+        for client in due:
             client.due_us = None
-            if client.session.dirty:
-                self._attempt(client, partial(client.session.flush, now_us, client.unsent_bytes()))
         self._arm_due()
+        self._flush_in_turn([client for client in due if client.session.dirty])
 
     def publish(self, batch: Batch, journaled: bool = True) -> None:
         """Make a batch what everybody sees, and send it to whoever follows one of its feeds."""
+        self._turns.as_of_us = None
         publication = self._board.apply(batch, self._service.now_us(), journaled=journaled)
         late: list[Client] = []
         for group, number, row in publication.in_step:
@@ -400,14 +406,25 @@ class Subscribers:
             self._attempt(client, partial(session.alert, change, now_us, client.unsent_bytes()))
 
     def flush(self) -> None:
-        """Send what was held back, to those who can take it by now."""
-        now_us = self._service.now_us()
+        """Send what was held back, to those who can take it by now: to some at once, to others in their turn."""
         waiting, self._held_back = self._held_back, set()
-        for client in waiting:
+        self._flush_in_turn(waiting)
+
+    def _flush_in_turn(self, clients: Collection[Client]) -> None:
+        self._turns.add(clients)
+        self._turns.as_of_us = self._service.now_us()
+        self._flush_some()
+
+    def _flush_some(self) -> None:
+        until_us = self._service.now_us() + SLICE_US
+        now_us = self._turns.as_of_us = self._turns.as_of_us or self._service.now_us()
+        while (client := self._turns.next()) is not None:
             if client.waiting_bytes:  # under encryption nobody tells when the transport is empty
                 client.release()
-            unsent = client.unsent_bytes()
-            self._attempt(client, partial(client.session.flush, now_us, unsent))
+            self._attempt(client, partial(client.session.flush, now_us, client.unsent_bytes()))
+            if self._turns and self._service.now_us() >= until_us:
+                return self._arm("turns", 0, self._flush_some)
+        self._arm_flush()
 
     def heartbeat(self) -> None:
         """One heartbeat for every subscription, now."""
@@ -424,11 +441,12 @@ class Subscribers:
         if sweep is not None:
             self._write_sweep(sweep)
             return True
-        sessions = self._board.beats.take_apart(n)
-        for session in sessions:
+        while (session := self._board.beats.next_apart()) is not None:
             if session.peer is not None:  # None: it has ended since
                 self._heartbeat(session.peer, now_us)
-        return bool(sessions)
+            if self._service.now_us() >= now_us + SLICE_US:
+                return True
+        return False
 
     def _heartbeat(self, client: Client, now_us: int) -> None:
         if client.gone.is_set():
@@ -443,7 +461,7 @@ class Subscribers:
 
     def expire(self) -> None:
         """Tell subscriptions with a max age of their own which prices are too old for them now."""
-        now_us = self._service.now_us()
+        self._turns.as_of_us, now_us = None, self._service.now_us()
         ended = self._board.pop_ended(now_us)
         for session in dict.fromkeys(session for group in ended for session in group.sessions()):
             client: Client = session.peer

@@ -239,7 +239,7 @@ class Beats:
     # Sweeps.
 
     def begin(self) -> None:
-        """Everybody is due a heartbeat: from :meth:`take` until it has no more, then from :meth:`take_apart`."""
+        """Everybody is due a heartbeat: from :meth:`take` until it has no more, then from :meth:`next_apart`."""
         for lane in self._lanes:
             lane.due = len(lane.sessions)
         self._waiting = deque(self._apart)
@@ -258,10 +258,9 @@ class Beats:
                 return lane.take(stamp, n)
         return None
 
-    def take_apart(self, n: int) -> list["Session"]:
-        """At most ``n`` of those for whom :meth:`~oracle_hub.stream.session.Session.heartbeat` is to be called."""
-        waiting = self._waiting
-        return [waiting.popleft() for _ in range(min(n, len(waiting)))]
+    def next_apart(self) -> "Session | None":
+        """One of those for whom :meth:`~oracle_hub.stream.session.Session.heartbeat` is to be called. None: no more."""
+        return self._waiting.popleft() if self._waiting else None
 
     def _settle(self, now_us: int) -> tuple[bytes, bytes]:
         """Let in who may stand in a lane, and note whose heartbeat is over. Gives the time as each lane writes it."""

@@ -1,6 +1,6 @@
-"""The list of who may be told something from when on."""
+"""The list of who may be told something from when on, and in which turn."""
 
-from oracle_hub.server.due import Due
+from oracle_hub.server.due import Due, Turns
 
 
 def test_entries_come_out_by_time_and_once() -> None:
@@ -14,3 +14,13 @@ def test_entries_come_out_by_time_and_once() -> None:
     assert (due.next_us, due.pop(20)) == (30, [])
     assert due.pop(31) == ["c"]
     assert due.next_us is None
+
+
+def test_everybody_gets_one_turn_in_the_order_of_coming() -> None:
+    turns: Turns[str] = Turns()
+    assert not turns and turns.next() is None
+    turns.add(["a", "b"])
+    turns.add(["c", "a"])
+    turns.discard("b")
+    turns.discard("nobody")
+    assert [bool(turns), turns.next(), turns.next(), bool(turns), turns.next()] == [True, "a", "c", False, None]

@@ -1,0 +1,63 @@
+"""Who is told what was held back from him comes in slices, so that no price waits for thousands of them."""
+
+from oracle_hub.server.websocket import Subscribers
+from tests.server.conftest import Peer, Stage
+from tests.server.stream_service import HubService
+
+SOL = "SOL/USD"
+
+
+class HurriedService(HubService):
+    """Every look at its clock takes longer than a slice may, when it is in a hurry."""
+
+    hurried = False
+
+    def now_us(self) -> int:
+        self.clock_us += 2_000 if self.hurried else 0
+        return self.clock_us
+
+
+async def begun(stage: Stage, n: int) -> tuple[Subscribers, list[Peer]]:
+    """So many were told of one batch and not of a second, and one of them in the first slice after."""
+    stage.service = service = HurriedService(SOL, "BTC/USD")
+    await stage.start(flush_interval_ms=1)
+    peers = [await stage.subscriber(SOL, max_hz=10) for _ in range(n)]
+    stage.tick(SOL, 15_010_000_000)
+    stage.tick(SOL, 15_020_000_000)
+    for peer in peers:
+        assert (await peer.read())["conflated"] is False
+    subscribers = stage.server._subscribers
+    assert subscribers is not None
+    service.clock_us += 100_000
+    service.hurried = True
+    before = subscribers.writes
+    subscribers._flush_due()
+    assert subscribers.writes == before + 1
+    return subscribers, peers
+
+
+async def test_a_slice_ends_and_the_next_goes_on_as_of_the_same_instant(stage: Stage) -> None:
+    _, peers = await begun(stage, 4)
+    told = [await peer.read() for peer in peers]
+    assert [(each["feeds"][0]["price"], each["feeds"][0]["n"]) for each in told] == [("15020000000", 1)] * 4
+    assert len({each["sent_us"] for each in told}) == 1  # so that it was encoded once
+
+
+async def test_who_has_his_turn_after_a_batch_is_told_of_that_too(stage: Stage) -> None:
+    _, peers = await begun(stage, 3)
+    stage.tick(SOL, 15_030_000_000)
+    told = sorted([await peer.read() for peer in peers], key=lambda each: each["sent_us"])
+    assert [(each["feeds"][0]["price"], each["feeds"][0]["n"]) for each in told] == [
+        ("15020000000", 1), ("15030000000", 2), ("15030000000", 2),
+    ]  # fmt: skip
+    assert told[0]["sent_us"] < told[1]["sent_us"]
+
+
+async def test_who_leaves_before_his_turn_is_passed_over(stage: Stage) -> None:
+    subscribers, peers = await begun(stage, 3)
+    left = next(iter(subscribers._turns._entries))
+    left.transport.abort()
+    await left.gone.wait()
+    stay = [each for each in peers if each.ws.get_extra_info("sockname") != left.transport.get_extra_info("peername")]
+    assert [(await peer.read())["feeds"][0]["price"] for peer in stay] == ["15020000000"] * 2
+    assert not subscribers._turns and not subscribers.errors
