@@ -237,7 +237,11 @@ def load_config(path: Path, *, base: str = "") -> Config:
         ConfigError: one line that names the file, the key, and what it accepts.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            data = file.read(_MAX_FILE_BYTES + 1)
+        if len(data) > _MAX_FILE_BYTES:
+            raise ConfigError(f"{path}: larger than {_MAX_FILE_BYTES >> 20} MiB: this is no configuration")
+        text = data.decode("utf-8")
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
@@ -245,6 +249,10 @@ def load_config(path: Path, *, base: str = "") -> Config:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({in_words(error)})") from None
     return parse_config(text, origin=str(path), base=base)
+
+
+_MAX_FILE_BYTES = 64 << 20
+"""Ten thousand feeds take two. What is larger is another file, which is not to be taken into memory."""
 
 
 def parse_config(text: str, *, origin: str, base: str = "") -> Config:
@@ -257,9 +265,19 @@ def parse_config(text: str, *, origin: str, base: str = "") -> Config:
         raise ConfigError(f"{origin}: is empty; begin with a file of deploy/, or see docs/configuration.md")
     if base and not raw.keys() & {"sources", "feeds"}:
         raw = {**tomllib.loads(base), **raw}
+    _refuse_controls(raw, origin)
     config = convert(raw, origin)
     _check(config, origin)
     return config
+
+
+def _refuse_controls(raw: Any, where: str, *, separator: str = ": ") -> None:
+    """No name, path or address holds a control character, and the system's calls take some of them amiss."""
+    if isinstance(raw, str) and any(character < " " or character == "\x7f" for character in raw):
+        raise ConfigError(f"{where}: holds a control character; take it out")
+    for key, value in raw.items() if isinstance(raw, dict) else enumerate(raw) if isinstance(raw, list) else ():
+        _refuse_controls(key, where)
+        _refuse_controls(value, f"{where}{separator}{key}", separator=".")
 
 
 def convert(raw: dict[str, Any], origin: str | None = None) -> Config:
@@ -465,11 +483,14 @@ def _check_feeds(config: Config, origin: str) -> None:
 
 
 def check_host_names(config: Config, origin: str | None = None) -> None:
-    """Raise ConfigError for what is no name of a host: an address with port or scheme would match nothing."""
-    for key, names in (("server", config.server.allowed_hosts), ("charts", config.charts.allowed_hosts)):
-        for name in names:
+    """Raise ConfigError for what is no name of a host: an address with port or scheme would match nothing, and an
+    empty one to listen on would mean every address of the machine."""
+    for key, section in (("server", config.server), ("charts", config.charts)):
+        where = f"{origin}: {key}" if origin else key
+        if not section.host:
+            raise ConfigError(f'{where}.host: is empty; "127.0.0.1" is this machine, "0.0.0.0" every network')
+        for name in section.allowed_hosts:
             if not is_pattern(name):
-                where = f"{origin}: {key}" if origin else key
                 raise ConfigError(f"{where}.allowed_hosts: {name!r} is no name; write hub.example, *.example or *")
 
 
@@ -487,5 +508,7 @@ def _check_hosts(config: Config, origin: str) -> None:
         name, source = way.key, way.section
         if len(set(source.hosts)) != len(source.hosts):
             raise ConfigError(f"{origin}: sources.{name}.hosts: a host is named twice")
-        for host in (*source.hosts, *([source.rest_url] if source.rest_url else [])):
+        for host in source.hosts:
             refuse_literal_key(host, key=f"{origin}: sources.{name}.hosts")
+        if source.rest_url:
+            refuse_literal_key(source.rest_url, key=f"{origin}: sources.{name}.rest_url")

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 import msgspec
 
-Positive = Annotated[int, msgspec.Meta(ge=1)]
+Positive = Annotated[int, msgspec.Meta(ge=1, le=10**12)]
+"""As milliseconds 31 years, which as microseconds still fit the columns."""
 Bps = Annotated[int, msgspec.Meta(ge=0, le=10_000)]
 Port = Annotated[int, msgspec.Meta(ge=0, le=65_535)]
 
@@ -185,6 +186,6 @@ class EmulatorSection(_Section, frozen=True, kw_only=True, forbid_unknown_fields
     start: str | None = None
     loop: bool = False
     faults: str | None = None
-    port: Port = 0
+    port: Annotated[int, msgspec.Meta(ge=0, le=65_523)] = 0
     prices: dict[str, str] = {}
     updates_per_s: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1_200

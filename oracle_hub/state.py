@@ -52,7 +52,8 @@ def begin_epoch(directory: Path, wall_us: int, *, at_least: int = 0) -> Identity
     except msgspec.MsgspecError as error:
         raise ConfigError(f"{path}: not an identity file ({error}); move it away to start as a new instance") from None
     except OSError as error:
-        raise ConfigError(f"state.directory: {directory} cannot be used ({error.strerror})") from None
+        why = "it is no directory" if isinstance(error, FileExistsError) else error.strerror
+        raise ConfigError(f"state.directory: {directory} cannot be used ({why})") from None
     return identity
 
 

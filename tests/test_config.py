@@ -1,6 +1,7 @@
 """Configuration: what is accepted, what is refused and with which words, and that the documentation knows every key."""
 
 import copy
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -135,6 +136,38 @@ def test_defaults() -> None:
         (("[roles]", RPC.replace("rpc.example", "rpc.example/?k=0123-secret") + "[roles]"), "seems to hold a key"),
         (("[roles]", RPC.replace("rpc.example", "rpc.example/v2/0123-secret") + "[roles]"), "seems to hold a key"),
         (("max_divergence_bps = 25", "max_age_ms = {dove = 5}"), "names dove, which is no source"),
+        (("[roles]", '[server]\nhost = ""\n[roles]'), 'hub.toml: server.host: is empty; "127.0.0.1" is this machine'),
+        (("[roles]", '[charts]\nhost = ""\n[roles]'), "hub.toml: charts.host: is empty"),
+        (
+            ("[roles]", '[state]\ndirectory = "v\\u0000"\n[roles]'),
+            "hub.toml: state.directory: holds a control character",
+        ),
+        (
+            ('["chainlink", "pyth"]', '["chainlink", "py\\nth"]'),
+            "hub.toml: roles.verifiers.1: holds a control character",
+        ),
+        (('policy = "quorum"', '"po\\nlicy" = 1'), "hub.toml: feeds.BTC/USD: holds a control character"),
+        (
+            ("max_divergence_bps = 25", "max_age_ms = {doves = 9223372036854775807}"),
+            "feeds.SOL/USD.max_age_ms.doves: is 9223372036854775807, and can be at most 1000000000000",
+        ),
+        (
+            ("[roles]", "[emulator]\nport = 65524\n[roles]"),
+            "emulator.port: is 65524, and can be at most 65523",
+        ),
+        (
+            ("[roles]", RPC.replace("rpc.example", "[rpc") + "[roles]"),
+            "solana.rpc.a.http_url: is no URL; check its port",
+        ),
+        (("hermes.example", "hermes.example:port"), "sources.pyth.hosts: is no URL; check its port"),
+        (
+            ("[roles]", '[[alerts.webhook]]\nname = "w"\nurl = "http://["\n[roles]'),
+            "hub.toml: alerts.webhook.w.url: is no URL",
+        ),
+        (
+            ('kind = "pyth.hermes"', 'kind = "pyth.hermes"\nrest_url = "http://h:-1"'),
+            "sources.pyth.rest_url: is no URL",
+        ),
     ],
 )
 def test_refusals_name_what_and_where(change: tuple[str, str], message: str) -> None:
@@ -175,6 +208,8 @@ def test_secrets_come_from_the_environment_and_stay_out_of_messages(monkeypatch:
         ("ftp://rpc.example", "a URL beginning with http:// or https:// is needed"),
         ("rpc.example", "a URL beginning with http:// or https:// is needed"),
         ("http://user:hunter2@rpc.example", "a URL with a user name is not supported"),
+        ("https://rpc.example:hunter2", "solana.rpc.a.http_url: is no URL; check its port"),
+        ("https://[rpc.example/hunter2", "solana.rpc.a.http_url: is no URL; check its port"),
     ],
 )
 def test_urls_from_the_environment_are_checked_without_being_shown(
@@ -241,6 +276,14 @@ def test_an_empty_file_is_one_line(tmp_path: Path) -> None:
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such file"):
         load_config(tmp_path / "absent.toml")
+
+
+def test_what_is_too_large_for_a_configuration_is_not_read_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "core"
+    path.touch()
+    os.truncate(path, 1 << 40)  # a terabyte without a block on the disk
+    with pytest.raises(ConfigError, match=r"core: larger than 64 MiB: this is no configuration$"):
+        load_config(path)
 
 
 def test_a_byte_order_mark_is_passed_over_and_another_encoding_named(tmp_path: Path) -> None:

@@ -61,6 +61,6 @@ def _mantissa(text: str, expo: int, feed: str) -> int:
         scaled = Decimal(text).scaleb(-expo)
     except InvalidOperation:
         scaled = Decimal(0)
-    if not 0 < scaled < 2**63 or scaled != scaled.to_integral_value():
+    if not scaled.is_finite() or not 0 < scaled < 2**63 or scaled != scaled.to_integral_value():
         raise ConfigError(f"alerts.pegs.{feed}: {text} is no positive number with at most {-expo} decimals")
     return int(scaled)

@@ -53,6 +53,7 @@ class Companion:
         self._backoff = Backoff(random.Random(), first_s=0.5, max_s=30.0)
         self._task: asyncio.Task[None] | None = None
         self._process: Process | None = None
+        self._serves = False
         self._ending = False
 
     @property
@@ -79,6 +80,8 @@ class Companion:
         self.end()
         process = self._process
         if process is not None and process.returncode is None:
+            if not self._serves:
+                _kill(process)  # busy with its start, it would not hear of it, and it holds nothing
             try:
                 await asyncio.wait_for(process.wait(), STOP_S)
             except TimeoutError:
@@ -105,11 +108,17 @@ class Companion:
         """One life of the child. Returns how it ended."""
         try:
             process = await asyncio.create_subprocess_exec(
-                *PROGRAM, "--hub", hub_url, "--log-level", level, stdin=PIPE, stdout=PIPE, limit=MAX_LINE_BYTES
+                *PROGRAM,
+                *("--hub", hub_url, "--log-level", level),
+                stdin=PIPE,
+                stdout=PIPE,
+                limit=MAX_LINE_BYTES,
+                start_new_session=True,  # Ctrl-C is for the hub
             )
         except OSError as error:
             return f"could not be started ({error.strerror})"
         self._process = process
+        self._serves = False
         assert process.stdin is not None and process.stdout is not None
         try:
             with contextlib.suppress(ConnectionError):
@@ -136,6 +145,7 @@ class Companion:
             started = msgspec.json.decode(line, type=Started)
         except msgspec.MsgspecError:
             return  # it ended, or will be told to have ended
+        self._serves = True
         self._announce(started.url)
 
 

@@ -3,8 +3,12 @@
 import argparse
 import importlib
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
 from typing import NamedTuple
 
 import oracle_hub
@@ -53,9 +57,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         _drop_output()
         where = f"{error.filename}: " if error.filename else ""
-        print(f"oracle-hub: {where}{in_words(error)}", file=sys.stderr)
+        print(_one_line(f"oracle-hub: {where}{in_words(error)}"), file=sys.stderr)
         return 1
     return status
+
+
+def _one_line(text: str) -> str:
+    """Names of files may hold the end of a line, and what a terminal would obey."""
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in text)
+
+
+def _empty(arguments: Sequence[str]) -> str | None:
+    """What an empty argument stands behind, as ``--config "$NAME"`` gives it where NAME is not set."""
+    for before, argument in pairwise(("", *arguments)):
+        option, equals, value = argument.partition("=")
+        if value or (argument and not (equals and option.startswith("--"))):
+            continue
+        named = option or before
+        if named != "--references":  # there, none can be meant
+            return named
+    return None
+
+
+@contextmanager
+def _ended_by_interrupts() -> Iterator[None]:
+    """While modules are imported, Ctrl-C ends the process by itself: raised amid the import of an extension,
+    KeyboardInterrupt can crash the interpreter."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
+        yield  # whoever calls from a program of theirs has a say of their own
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _drop_output() -> None:
@@ -71,11 +107,15 @@ def _called(arguments: Sequence[str]) -> int:
     for name, command in COMMANDS.items():
         subparser = subparsers.add_parser(name, help=command.help, description=command.help, allow_abbrev=False)
         if name == called:  # the others' modules need not be imported to list them
-            importlib.import_module(f"oracle_hub.cli.{command.module}").arguments(subparser)
+            with _ended_by_interrupts():
+                importlib.import_module(f"oracle_hub.cli.{command.module}").arguments(subparser)
+    empty = _empty(arguments)
+    if empty is not None:
+        parser.error(f"{empty or 'COMMAND'} is followed by nothing (an empty argument); is a variable not set?")
     options = parser.parse_args(arguments)
     try:
         status: int = importlib.import_module(f"oracle_hub.cli.{COMMANDS[options.command].module}").run(options)
         return status
     except OracleHubError as error:
-        print(f"oracle-hub {options.command}: {error}", file=sys.stderr)
+        print(_one_line(f"oracle-hub {options.command}: {error}"), file=sys.stderr)
         return 1

@@ -32,7 +32,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     origin = parser.add_mutually_exclusive_group(required=True)
     origin.add_argument("--csv", type=Path, metavar="FILE", help="a file with a header: time,open,high,low,close")
     origin.add_argument("--udf", metavar="URL", help="a UDF server, as charts are configured with it")
-    parser.add_argument("--symbol", help="the server's name of the feed (default: FEED)")
+    parser.add_argument("--symbol", metavar="NAME", help="the server's name of the feed (default: FEED)")
     parser.add_argument("--from", dest="from_us", type=moment_us, default=0, metavar="WHEN", help="first bar (UTC)")
     parser.add_argument("--to", dest="to_us", type=moment_us, metavar="WHEN", help="end of the last bar (default: now)")
     parser.add_argument("--expo", type=int, choices=range(-18, 1), metavar="N", help="default: the feed's, or -8")

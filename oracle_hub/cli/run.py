@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import logging
+import shutil
 import signal
 import sys
 from collections.abc import Callable
@@ -149,5 +150,11 @@ def _announce(application: Application, *, as_json: bool) -> None:
     out.print(f"prices     {application.url}/v1/prices")
     out.print(f"stream     {application.url.replace('http', 'ws', 1)}/v1/stream")
     out.print(f"readiness  {application.url}/readyz")
-    out.print(f"watch      oracle-hub tail --url {application.url}")
+    out.print(f"watch      {_program()} tail --url {application.url}")
     out.print("Ctrl-C ends it.")
+
+
+def _program() -> str:
+    """How this program is called in the shell that it was called from: by its path where PATH does not lead to it."""
+    called = sys.argv[0]
+    return "oracle-hub" if Path(called).name != "oracle-hub" or shutil.which("oracle-hub") else called

@@ -89,6 +89,7 @@ async def test_no_price_waits_for_the_alerts(
         ("hold_on_ms = { no_prize = 5 }", "alerts.hold_on_ms: no_prize is no kind of alert"),
         ('pegs = { "SOL/USD" = "abc" }', "alerts.pegs.SOL/USD: abc is no positive number with at most 8 decimals"),
         ('pegs = { "SOL/USD" = "1.0000000001" }', "alerts.pegs.SOL/USD: 1.0000000001 is no positive number"),
+        ('pegs = { "SOL/USD" = "NaN" }', "alerts.pegs.SOL/USD: NaN is no positive number"),
         ('pegs = { "SOL/USD" = "-1" }', "alerts.pegs.SOL/USD: -1 is no positive number"),
     ],
 )

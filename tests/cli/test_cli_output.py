@@ -1,6 +1,7 @@
 """What commands say when there is nothing to read, or nobody takes what they write: one line, and no success."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,3 +86,57 @@ def test_an_empty_tape(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     tape.touch()
     assert main(["whatif", str(tape), "--grid", "max_divergence_bps=10"]) == 1
     assert "tape.csv: is empty; a tape begins with a header" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "behind"),
+    [
+        (("run", "--config", ""), "--config"),
+        (("run", "--faults="), "--faults"),
+        (("tail", "--url", "", "SOL/USD"), "--url"),
+        (("check", ""), "check"),
+        (("",), "COMMAND"),
+        (("feeds", "add", "X/USD", "--references", "", "--config="), "--config"),
+    ],
+)
+def test_an_empty_argument_is_not_taken_for_none(
+    arguments: tuple[str, ...], behind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    assert ended.value.code == 2
+    told = f"oracle-hub: error: {behind} is followed by nothing (an empty argument); is a variable not set?\n"
+    assert capsys.readouterr().err.endswith(told)
+
+
+def test_the_name_of_a_file_makes_no_second_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "no\nsuch\x1b[2J.toml"]) == 1
+    assert capsys.readouterr().err == "oracle-hub check: no\\nsuch\\x1b[2J.toml: no such file\n"
+
+
+def test_an_interrupt_while_modules_are_imported_ends_it_without_a_word() -> None:
+    """Raised amid the import of an extension, KeyboardInterrupt crashed the interpreter now and then."""
+    interrupted = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'oracle_hub.cli.run':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", interrupted + MAIN, "run", "--help"], capture_output=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
+
+
+def test_an_interrupt_afterwards_is_an_exit_status() -> None:
+    interrupted = (
+        "import os, signal\n"
+        "import oracle_hub.cli.select as select\n"
+        "select.run = lambda options: os.kill(os.getpid(), signal.SIGINT) or 0\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", interrupted + MAIN, "select"], capture_output=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
