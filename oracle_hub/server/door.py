@@ -58,6 +58,11 @@ class RequestHandler(web.RequestHandler):
     subscriber: Writer | None
     """Who has to know whether anything waits in the transport."""
 
+    @property
+    def asked(self) -> bool:
+        """A whole request is here, and waits for its turn."""
+        return bool(self._messages)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         if self.unwanted and isinstance(transport, asyncio.Transport):
@@ -161,8 +166,14 @@ class Door:
         protocol.guard = None if self._max_message_bytes is None else FrameGuard(self._max_message_bytes)
         while len(self._waiting) >= self._max_waiting:
             self._cut(next(iter(self._waiting)))
-        self._waiting[protocol] = loop.call_later(self._timeout_s, self._cut, protocol)
+        self._waiting[protocol] = loop.call_later(self._timeout_s, self._overdue, protocol)
         return protocol
+
+    def _overdue(self, protocol: RequestHandler) -> None:
+        if protocol.asked:  # in time: it was we who stood still, and this timer came first
+            del self._waiting[protocol]
+        else:
+            self._cut(protocol)
 
     def _cut(self, protocol: RequestHandler) -> None:
         self._waiting.pop(protocol).cancel()

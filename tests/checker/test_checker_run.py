@@ -122,8 +122,12 @@ async def reload_all(scene: Scene, log: WatchedLog, names: list[str]) -> None:
     async with aiohttp.ClientSession() as http:
 
         async def hash_of(url: str) -> str:
-            async with http.get(url.replace("ws:", "http:").replace("/v1/stream", "/v1/prices")) as answer:
-                return str((await answer.json())["config_hash"])
+            while True:
+                try:
+                    async with http.get(url.replace("ws:", "http:").replace("/v1/stream", "/v1/prices")) as answer:
+                        return str((await answer.json())["config_hash"])
+                except aiohttp.ClientConnectionError:  # a busy machine costs it a connection, as it does the watchers
+                    await asyncio.sleep(0)
 
         while True:
             name = await log.to_reload.get()

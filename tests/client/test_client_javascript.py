@@ -128,6 +128,19 @@ async def test_get_updates_and_refusals(hub: HubStage) -> None:
     await program.end()
 
 
+async def test_who_changes_its_mind_before_the_answer_keeps_one_subscription(hub: HubStage) -> None:
+    program = await Program.start([hub.url], feeds=["SOL/USD"])
+    await program.event("open")
+    await program.ask("subscribe", feeds=["BTC/USD"], then=["SOL/USD", "BTC/USD"])
+    await program.event("live", feed="BTC/USD")
+    hub.tick("BTC/USD", 15_010_000_000)  # to who follows BTC/USD alone too, if it still does
+    await program.event("update", price="15010000000")
+    assert hub.server._subscribers is not None
+    (client,) = hub.server._subscribers._clients
+    assert client.session.subscriptions == 1
+    await program.end()
+
+
 async def test_a_lease_ends_by_itself(hub: HubStage) -> None:
     program = await Program.start([hub.url], feeds=["*"])
     await program.event("open")

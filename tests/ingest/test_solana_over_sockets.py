@@ -218,7 +218,7 @@ async def test_a_silent_subscription_is_found_while_the_other_goes_on() -> None:
         await events.until(lambda: sum(isinstance(item, PriceUpdate) for item in events.items) >= 6)
         for price in range(21, 31):  # the first move may be older than the state that it would be seen against
             await node.write("B", b"%d" % price, 80 + price)
-            await events.until(lambda: events.price("B") == price)  # noqa: B023
+            await events.until(lambda: events.price("B") == price)  # noqa: B023 - awaited in its own turn
             if await events.told(Condition.LOST, within_s=1.0):
                 break
         assert Condition.LOST in events.conditions()

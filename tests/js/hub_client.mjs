@@ -27,7 +27,10 @@ const commands = {
     }
   },
   stats: () => hub.stats,
-  subscribe: ({ feeds }) => hub.subscribe(feeds),
+  subscribe: ({ feeds, then }) => {
+    hub.subscribe(feeds);
+    if (then) hub.subscribe(then);
+  },
   skip: ({ us }) => void (skippedUs += us),
   // Stand still, as a busy page does, until the next line is there; nothing that arrives meanwhile is looked at.
   freeze: () => {

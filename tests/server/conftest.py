@@ -9,8 +9,10 @@ import pytest
 import yarl
 
 from oracle_hub.core.hub import Batch
+from oracle_hub.server.client import Client
 from oracle_hub.server.http import Server
 from oracle_hub.server.service import ServerSettings
+from oracle_hub.server.websocket import Subscribers
 from tests.patience import PATIENCE_S
 from tests.server.stream_service import HubService
 
@@ -29,6 +31,16 @@ class Stage:
     def server(self) -> Server:
         assert self._server is not None
         return self._server
+
+    @property
+    def subscribers(self) -> Subscribers:
+        assert self.server._subscribers is not None
+        return self.server._subscribers
+
+    @property
+    def clients(self) -> list[Client]:
+        """Connected subscribers as the server knows them, in the order in which they came."""
+        return list(self.subscribers._clients)
 
     async def start(self, **settings: Any) -> "Stage":
         """Start with these settings changed, and prices for both feeds published."""
@@ -86,6 +98,12 @@ class Peer:
         """The next message; fails the test when the connection ends or nothing comes."""
         message: dict[str, Any] = msgspec.json.decode(await self.ws.receive_str(timeout=PATIENCE_S))
         return message
+
+    def cut(self) -> None:
+        """End the connection without a word."""
+        connection = self.ws._response.connection
+        assert connection is not None and connection.transport is not None
+        connection.transport.abort()
 
     async def closed(self) -> int | None:
         """Read to the end and give the close code."""

@@ -81,7 +81,7 @@ async def test_subscribers_are_counted_by_kind_and_by_how_they_ended(stage: Stag
     await every.ws.send_str("x" * 70_000)
     assert await every.closed() == 1009
     await keeper.ws.close(code=4999)  # a client's code is no label
-    throttled.ws._response.connection.transport.abort()  # type: ignore[union-attr]
+    throttled.cut()
     await eventually(lambda: not stage.server.clients)
     assert sum(stage.server.closes.values()) == 4
     assert {code: stage.server.closes[code] for code in ("4500", "1009")} == {"4500": 1, "1009": 1}

@@ -79,7 +79,7 @@ async def test_views_and_stream_are_served_encrypted_only(stage: Stage, pems: Pa
 async def test_no_frame_goes_around_the_encryption(stage: Stage, pems: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     await secured(stage, pems)
     peers = [await secure_subscriber(stage, pems, "SOL/USD") for _ in range(3)]
-    client = next(iter(stage.server._subscribers._clients))  # type: ignore[union-attr]
+    client = stage.clients[0]
     assert client.descriptor is None and client.session.kind == "keeper"
 
     def write(descriptor: int, data: bytes) -> int:

@@ -273,7 +273,7 @@ async def test_nothing_that_is_logged_or_shown_holds_a_token(stage: Stage, caplo
     await stage.get(f"/v1/prices?token={SECRET}")
     async with stage.http.get(f"{stage.base}/v1/prices", headers=bearer(SECRET), skip_auto_headers=("Host",)) as answer:
         assert answer.status in (200, 400)
-    client = next(iter(stage.server._subscribers._clients))  # type: ignore[union-attr]
+    client = stage.clients[0]
     shown = (client.token, DESK_A, stage.settings, stage.server._tokens, Auth(token=SECRET), Tokens((DESK_A,)))
     for text in (*map(repr, shown), msgspec.json.encode(stage.settings).decode(), caplog.text):
         assert SECRET not in text and subprotocol(SECRET) not in text

@@ -153,7 +153,7 @@ async def test_a_session_that_fails_inside_ends_alone(
 ) -> None:
     await stage.start()
     good, bad = await stage.subscriber("*"), await stage.subscriber("*", **options)
-    client = next(reversed(stage.server._subscribers._clients))  # type: ignore[union-attr]
+    client = stage.clients[-1]
 
     def fail(*_: object) -> bytes:
         raise RuntimeError("a defect")
@@ -209,7 +209,7 @@ async def test_nothing_follows_our_close_not_even_for_who_subscribes_again(stage
     await peer.ws.send_str("nonsense")
     await peer.send(type="subscribe", feeds=["*"])
     assert (await peer.read())["type"] == "error"
-    client = next(iter(stage.server._subscribers._clients))  # type: ignore[union-attr]
+    client = stage.clients[0]
     stage.tick("SOL/USD", 15_010_000_000)
     assert await peer.closed() == 4500
     assert client.session.subscriptions == 0
@@ -243,6 +243,20 @@ async def test_who_never_finishes_a_request_is_cut(stage: Stage, head: bytes) ->
     assert (await good.read())["type"] == "update"
 
 
+async def test_who_asked_before_the_hub_stood_still_is_answered(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    await stage.start()
+    asking = await open_socket(stage)
+    await eventually(lambda: [one for one in stage.server._door._waiting if one.transport is not None])  # and reads
+    loop = asyncio.get_running_loop()
+    asking.send(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")  # the loop looks an hour later
+    before = loop.time
+    monkeypatch.setattr(loop, "time", lambda: before() + 3_600)
+    with asking:
+        answer = await asyncio.wait_for(loop.sock_recv(asking, 1_024), PATIENCE_S)
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert stage.server.cut_off == 0
+
+
 async def test_of_many_who_send_no_request_the_oldest_is_cut(stage: Stage) -> None:
     await stage.start(max_handshakes=2)
     first, *others = [await open_socket(stage) for _ in range(3)]
@@ -255,8 +269,7 @@ async def test_of_many_who_send_no_request_the_oldest_is_cut(stage: Stage) -> No
 async def test_a_client_that_goes_away_without_a_word_is_forgotten(stage: Stage) -> None:
     await stage.start()
     good, gone = await stage.subscriber("*"), await stage.subscriber("*")
-    transport = gone.ws._response.connection.transport  # type: ignore[union-attr]
-    transport.abort()  # type: ignore[union-attr]
+    gone.cut()
     for mantissa in range(15_000_000_001, 15_000_000_020):
         stage.tick("SOL/USD", mantissa)
         assert (await good.read())["feeds"][0]["price"] == str(mantissa)
@@ -349,7 +362,7 @@ async def test_who_floods_with_pings_is_refused_and_cut_off_without_an_error(
         assert client.session.close_code is CloseCode.TOO_MANY_ERRORS
         flood.cancel()
         await asyncio.gather(flood, return_exceptions=True)
-    await eventually(lambda: not stage.server._subscribers._connections)  # type: ignore[union-attr]
+    await eventually(lambda: not stage.subscribers._connections)
     assert [record.message for record in caplog.records] == []
 
 
@@ -368,7 +381,7 @@ async def test_with_any_receive_buffer_a_client_wakes_to_no_more_than_the_window
     before = stage.server.clients
     sock = await raw_subscriber(stage, b'{"type":"subscribe","feeds":["SOL/USD"]}', receive_buffer_bytes=1 << 22)
     await eventually(lambda: stage.server.clients > before)
-    (client,) = stage.server._subscribers._clients  # type: ignore[union-attr]
+    (client,) = stage.clients
     await eventually(lambda: client.session.subscriptions)
     if not direct:
         client.hold()
@@ -465,7 +478,7 @@ async def test_a_descriptor_is_forgotten_before_its_socket_is_closed(stage: Stag
 async def test_sockets_are_tuned(stage: Stage) -> None:
     await stage.start(not_sent_low_water_bytes=8_192)
     await stage.connect()
-    client = next(iter(stage.server._subscribers._clients))  # type: ignore[union-attr]
+    client = stage.clients[0]
     sock = client.transport.get_extra_info("socket")
     assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
     assert sock.getsockopt(socket.IPPROTO_TCP, TCP_NOTSENT_LOWAT) == 8_192

@@ -123,11 +123,11 @@ async def test_a_future_stamp_locks_nothing(launch: Launch, chain: Emulator) -> 
         for source in ("doves", "chainlink", "pyth"):
             before_us = chain.world.now_us
             chain.inject(Fault(kind="future", source=source, feed=SOL, offset_s=3_600))
-            await client.feed(SOL, lambda entry: entry["inputs"][source]["status"] == "future", f"{source} from ahead")  # noqa: B023
+            await client.feed(SOL, lambda entry: entry["inputs"][source]["status"] == "future", f"{source} from ahead")  # noqa: B023 - awaited in its own turn
             honest = await client.feed(
                 SOL,
                 lambda entry: (
-                    entry["state"] == "live" and entry["inputs"][source]["publish_time_us"] > before_us  # noqa: B023
+                    entry["state"] == "live" and entry["inputs"][source]["publish_time_us"] > before_us  # noqa: B023 - awaited in its own turn
                 ),
                 f"{source} honest again",
             )

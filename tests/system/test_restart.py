@@ -162,7 +162,7 @@ async def test_a_reload_that_moves_the_links(launch: Launch, chain: Emulator, tm
             assert set((await hub.get("/readyz"))["links"]) == links
             since_us = chain.world.now_us
             for feed in FEEDS:
-                await client.feed(feed, lambda one: (one["publish_time_us"] or 0) > since_us, "news")  # noqa: B023
+                await client.feed(feed, lambda one: (one["publish_time_us"] or 0) > since_us, "news")  # noqa: B023 - awaited in its own turn
         await client.all_in("live")
         assert {entry["state"] for _, entry in client.words if entry["reason"] != "warming"} == {"live"}
         check_order(client)

@@ -468,7 +468,11 @@ export class OracleHub extends EventTarget {
 
   #onSubscribed(answer, nowUs) {
     this.#answered(answer, nowUs);
-    if (answer.id !== this.#subscribing) return;
+    if (answer.id !== this.#subscribing) {
+      // Other feeds were wanted before it came: nobody reads what would be sent for it.
+      if (answer.sub !== null) this.#send({ type: "unsubscribe", sub: answer.sub });
+      return;
+    }
     this.#subscribing = null;
     this.#rejected = new Map(answer.rejected.map(({ feed, code }) => [feed, code]));
     for (const feed of this.#rejected.keys()) {
