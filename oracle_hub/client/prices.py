@@ -4,11 +4,10 @@ import asyncio
 import contextlib
 import logging
 import random
-import select
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Self
 
 import msgspec
 from websockets.asyncio.client import ClientConnection
@@ -25,26 +24,20 @@ from oracle_hub.client.dialing import (
     why_refused,
     wire_log,
 )
-from oracle_hub.client.price import HubUnreachable, NoPrice, Price, Taken, Update
+from oracle_hub.client.price import HubUnreachable, Price, Taken, Update
 from oracle_hub.client.state import ClientState, Effect, From, GiveUp, Reconnect, Send, Wanted
+from oracle_hub.client.telling import Callback, Telling, has_unread
 from oracle_hub.errors import StreamError
 from oracle_hub.stream.messages import BINARY_SUBPROTOCOL, SUBPROTOCOL, Hello
 
 log = logging.getLogger(__name__)
 
-FRESH_US = 20_000
-"""A message that waited longer than this, beyond the shortest way, may have newer ones behind it."""
-LOOK_AGAIN_S = 0.01
-DRAIN_LIMIT_S = 1.0
-"""A client that can't catch up is told the newest that it has after so long."""
 MAX_MESSAGE_BYTES = 64 << 20
 CLOSE_TIMEOUT_S = 0.3
 PROVEN_AFTER_US = 1_000_000
 """A connection that held so long ends the backing off."""
 RETURN_TIMEOUT_S = 2.0
 """So long a hub that was lost is waited for at most, where there is another one."""
-
-Callback: TypeAlias = Callable[[Update], None]
 
 
 def boot_time_us() -> int:
@@ -112,7 +105,6 @@ class Prices:
     ) -> None:
         self._addresses = addresses
         self._state = state
-        self._on_live, self._on_none = on_live, on_none
         self._options = dict(options or {})
         self._receive_buffer_bytes = receive_buffer_bytes
         self._subprotocols = [Subprotocol(SUBPROTOCOL)]
@@ -127,19 +119,20 @@ class Prices:
         self._socket: ClientConnection | None = None
         self._url: str | None = None
         self._abandoned: Reconnect | GiveUp | None = None
-        self._news = asyncio.Event()
+        self._telling = Telling(
+            state,
+            clock_us=clock_us,
+            guard=self._guard,
+            has_unread=lambda: self._socket is not None and has_unread(self._socket.transport),
+            abandon=self._abandon,
+            on_live=on_live,
+            on_none=on_none,
+        )
         self._room = asyncio.Event()
         self._caught_up = asyncio.Event()
-        self._timer: asyncio.TimerHandle | None = None
-        self._settling: asyncio.Handle | None = None
-        self._behind_since_s: float | None = None
-        self._told_us = 0
         self._connected_us = 0
         self._connections = 0
-        self._drained = 0
-        self._callback_errors = 0
         self._last_error: str | None = None
-        self._told_heard_us: int | None = None
 
     # What a program asks.
 
@@ -178,8 +171,8 @@ class Prices:
                 url=self._url,
                 connections=self._connections,
                 reconnects=max(0, self._connections - 1),
-                drained=self._drained,
-                callback_errors=self._callback_errors,
+                drained=self._telling.drained,
+                callback_errors=self._telling.callback_errors,
                 offset_low_us=state.offset.low_us(now_us),
                 offset_high_us=state.offset.high_us(now_us),
                 last_error=self._last_error,
@@ -219,7 +212,7 @@ class Prices:
         if task is not None and not task.done():
             task.cancel()
             await asyncio.wait([task])
-        self._news.set()
+        self._telling.news.set()
 
     def __aiter__(self) -> Self:
         return self
@@ -231,7 +224,7 @@ class Prices:
             StreamError: the hub will not accept this subscription any more.
         """
         while True:
-            if self._may_tell():
+            if self._over or self._telling.may_tell():
                 with self._guard:
                     update = self._state.next_update(self._clock_us())
                 self._room.set()
@@ -240,8 +233,8 @@ class Prices:
             if self._over:
                 self._raise_if_over()
                 raise StopAsyncIteration
-            self._news.clear()
-            await self._news.wait()
+            self._telling.news.clear()
+            await self._telling.news.wait()
 
     async def take(self, limit: int = 1024) -> Taken | None:
         """Mode ``all``: wait for updates, or for word that there were none; at most ``limit`` updates at once.
@@ -253,7 +246,7 @@ class Prices:
             StreamError: the hub will not accept this subscription any more.
         """
         while True:
-            if self._may_tell():
+            if self._over or self._telling.may_tell():
                 with self._guard:
                     now_us = self._clock_us()
                     updates: list[Update] = []
@@ -261,14 +254,14 @@ class Prices:
                         updates.append(update)
                     heard_us = self._state.heard_us
                 self._room.set()
-                if updates or heard_us != self._told_heard_us:
-                    self._told_heard_us = heard_us
+                if updates or heard_us != self._telling.heard_us:
+                    self._telling.heard_us = heard_us
                     return Taken(updates, heard_us)
             if self._over:
                 self._raise_if_over()
                 return None
-            self._news.clear()
-            await self._news.wait()
+            self._telling.news.clear()
+            await self._telling.news.wait()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
@@ -277,7 +270,7 @@ class Prices:
             if self._caught_up.is_set() or not self._wait:  # else entering raises it
                 log.error("the client has ended, and gives no price any more: %s", self._last_error)
         self._caught_up.set()
-        self._news.set()
+        self._telling.news.set()
 
     @property
     def _over(self) -> bool:
@@ -309,9 +302,7 @@ class Prices:
                 )
         finally:
             self._lose()
-            for handle in (self._timer, self._settling):
-                if handle is not None:
-                    handle.cancel()
+            self._telling.stop()
 
     async def _visit(self, url: str) -> Reconnect | GiveUp:
         """One connection, from handshake to end. Returns why it ended."""
@@ -366,7 +357,7 @@ class Prices:
                 ended = await self._carry_out(effects, socket)
                 if ended is not None:
                     return ended
-            self._received(now_us)
+            self._telling.received(now_us)
             if not proven and state.caught_up:
                 self._caught_up.set()
                 if now_us - self._connected_us >= PROVEN_AFTER_US:
@@ -398,7 +389,7 @@ class Prices:
         self._socket = None
         with self._guard:
             self._state.disconnected(self._clock_us())
-        self._tell()
+        self._telling.tell()
 
     def _overdue(self) -> None:
         if not self._state.caught_up and not self._state.full:
@@ -410,129 +401,6 @@ class Prices:
             self._abandoned = why
             self._lose()
             socket.transport.abort()
-
-    # News.
-
-    def _received(self, now_us: int) -> None:
-        """A message was taken in. Tell what is new, unless newer messages wait behind it."""
-        if self._state.offset.waited_us(now_us) <= FRESH_US:
-            self._tell()
-            return
-        self._drained += 1
-        self._drain()
-
-    def _may_tell(self) -> bool:
-        """Whether what is new may be told now. Not when newer messages wait: the program stood still, and comes here
-        before the reader had a turn."""
-        if self._over:
-            return True
-        if self._behind_since_s is None and not self._state.full:
-            now_us = self._clock_us()
-            waited_us = min(self._state.offset.waited_us(now_us), now_us - self._told_us)  # nobody waits for ever
-            if waited_us > FRESH_US and self._has_unread():
-                self._drain()
-        return self._behind_since_s is None
-
-    def _drain(self) -> None:
-        """Tell nothing until the socket is empty."""
-        loop = asyncio.get_running_loop()
-        if self._behind_since_s is None:
-            self._behind_since_s = loop.time()
-        if self._settling is None:
-            self._settling = loop.call_soon(self._settle, False)
-
-    def _settle(self, was_empty: bool) -> None:
-        """Look whether the socket has more. What was in it until just now is with the reader one turn later."""
-        self._settling = None
-        since_s = self._behind_since_s
-        if since_s is None:
-            return
-        loop, empty = asyncio.get_running_loop(), not self._has_unread()
-        if not (empty and was_empty) and not self._state.full and loop.time() - since_s < DRAIN_LIMIT_S:
-            self._settling = loop.call_soon(self._settle, empty)
-            return
-        self._tell()
-
-    def _has_unread(self) -> bool:
-        """Whether the kernel holds bytes for us."""
-        socket = self._socket
-        if socket is None or socket.transport.is_closing():
-            return False
-        descriptor = socket.transport.get_extra_info("socket").fileno()
-        if descriptor < 0:
-            return False
-        if not hasattr(select, "poll"):
-            return bool(select.select([descriptor], [], [], 0)[0])
-        poll = select.poll()
-        poll.register(descriptor, select.POLLIN)
-        return bool(poll.poll(0))
-
-    def _tell(self) -> None:
-        self._tell_turns()
-        self._arm()
-
-    def _tell_turns(self) -> None:
-        self._behind_since_s = None
-        with self._guard:
-            self._told_us = self._clock_us()
-            turned = self._state.turns(self._told_us)
-        for update in turned:
-            callback = self._on_none if update.price is None else self._on_live
-            # A callback before it may have taken longer than the lease: then the timer tells the end instead.
-            if callback is not None and (update.price is None or self._holds(update.feed)):
-                try:
-                    callback(update)
-                except Exception:
-                    self._callback_errors += 1
-                    log.exception("a callback for %s failed", update.feed)
-        if self._state.has_update or self._state.heard_us != self._told_heard_us:
-            self._news.set()
-
-    def _holds(self, feed: str) -> bool:
-        try:
-            self.get(feed)
-        except NoPrice:
-            return False
-        return True
-
-    def _arm(self) -> None:
-        """Keep a timer that fires no later than the next deadline. One that fires early is armed again."""
-        deadline_us = self._state.next_deadline_us()
-        if deadline_us is None:
-            return
-        loop = asyncio.get_running_loop()
-        when_s = loop.time() + max(0, deadline_us - self._clock_us()) / 1e6
-        if self._timer is not None:
-            if self._timer.when() <= when_s + 0.001:
-                return
-            self._timer.cancel()
-        self._timer = loop.call_at(when_s, self._on_deadline)
-
-    def _on_deadline(self) -> None:
-        # What has arrived may be in the socket, where the loop has not looked yet, or on its way to the reader: it is
-        # with the reader when the socket is empty now, and once more round the loop.
-        waits = self._has_unread() and not self._state.full
-        again_s, call = (LOOK_AGAIN_S, self._on_deadline) if waits else (0, self._on_timer)
-        self._timer = asyncio.get_running_loop().call_later(again_s, call)
-
-    def _on_timer(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._state.full:
-            # It is the program that lets messages wait, not the hub that is silent; leases end all the same.
-            self._timer = loop.call_later(LOOK_AGAIN_S, self._on_deadline)
-            self._tell_turns()
-            return
-        if self._behind_since_s is not None or self._has_unread():
-            # We were the ones who stood still: what waits in the socket comes first.
-            self._timer = loop.call_later(LOOK_AGAIN_S, self._on_deadline)
-            return
-        self._timer = None
-        with self._guard:
-            effects = self._state.on_timer(self._clock_us())
-        for effect in effects:
-            if isinstance(effect, Reconnect):
-                self._abandon(effect)
-        self._tell()
 
 
 def connect(

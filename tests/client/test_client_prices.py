@@ -142,7 +142,7 @@ async def test_the_end_of_a_lease_is_told_without_the_hub(hub: HubStage) -> None
     async with hub.client(["SOL/USD"], on_none=nones.append) as prices:
         assert mantissa(await anext(prices)) == 15_000_000_000
         hub.service.clock_us += 10_000_000
-        prices._on_timer()
+        prices._telling.on_timer()
         assert [update.refusal and update.refusal.reason for update in nones] == [Refusal.LEASE_OVER]
         update = await anext(prices)
         assert (update.price, update.entry) == (None, None)
@@ -152,7 +152,7 @@ async def test_a_silent_hub_is_left(hub: HubStage) -> None:
     async with hub.client(["SOL/USD"]) as prices:
         hub.service.clock_us += 3 * 3_600_000_000  # 2.5 heartbeats, and what clocks may drift
         assert refusal(prices, "SOL/USD") is Refusal.DISCONNECTED
-        prices._on_timer()
+        prices._telling.on_timer()
         assert not prices.stats.connected
         hub.service.clock_us += 1_000_000  # the time to come back
         await turns_until(lambda: prices.stats.connected)

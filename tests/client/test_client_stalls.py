@@ -26,7 +26,7 @@ async def hub() -> AsyncIterator[HubStage]:
 def arrived(prices: Prices) -> None:
     """Wait, without a turn of the event loop, until the kernel has something for the client."""
     deadline_s = time.monotonic() + PATIENCE_S
-    while not prices._has_unread():
+    while not prices._telling._has_unread():
         assert time.monotonic() < deadline_s, "nothing arrived"
 
 
@@ -59,8 +59,8 @@ async def test_one_who_takes_what_is_there_takes_what_arrived_meanwhile(hub: Hub
 
 
 async def test_whoever_never_catches_up_is_told_all_the_same(hub: HubStage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("oracle_hub.client.prices.DRAIN_LIMIT_S", 0.0)
-    monkeypatch.setattr(Prices, "_has_unread", lambda _: True)
+    monkeypatch.setattr("oracle_hub.client.telling.DRAIN_LIMIT_S", 0.0)
+    monkeypatch.setattr("oracle_hub.client.prices.has_unread", lambda _: True)
     async with hub.client() as prices:
         hub.service.clock_us += HALF_SECOND_US
         async with asyncio.timeout(PATIENCE_S):
@@ -81,9 +81,9 @@ async def test_a_program_that_wakes_does_not_take_its_own_silence_for_the_hubs(h
         # stopped, the wait of that turn is interrupted, and it finds the deadline only.
         loop = asyncio.get_running_loop()
         if looked:
-            loop.call_at(loop.time(), prices._on_deadline)
+            loop.call_at(loop.time(), prices._telling.on_deadline)
         else:
-            prices._on_deadline()
+            prices._telling.on_deadline()
         await turns_until(lambda: prices.stats.messages >= heard + 2)
         for _ in range(10):
             await asyncio.sleep(0)
@@ -105,8 +105,8 @@ async def test_a_lease_ends_also_while_updates_wait_for_the_program(
         end_us = hub.service.decisions["SOL/USD"].valid_until_us
         assert end_us is not None
         hub.service.clock_us = end_us + 1  # the hub says so too, but that is not read
-        monkeypatch.setattr(prices, "_has_unread", lambda: True)
-        prices._on_deadline()
+        monkeypatch.setattr("oracle_hub.client.prices.has_unread", lambda _: True)
+        prices._telling.on_deadline()
         async with asyncio.timeout(PATIENCE_S):
             await turns_until(lambda: bool(nones))
         assert nones[0].refusal is not None and nones[0].refusal.reason is Refusal.LEASE_OVER
