@@ -227,6 +227,9 @@ def _is_news(row: Row, before: Row | None) -> bool:
 
 def decimal_parts(text: str) -> tuple[int, int]:
     """A decimal number as integer and power of ten, exactly. Raises ValueError for no number."""
+    whole, _, fraction = text.partition(".")
+    if text.isascii() and (whole + fraction).isdigit():  # nearly always
+        return int(whole + fraction), -len(fraction)
     try:
         number = Decimal(text.strip())
     except InvalidOperation:

@@ -7,6 +7,8 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from feeds.addresses import ASSETS
 from feeds.chainlink.store import Transmissions
@@ -322,6 +324,18 @@ def test_numbers_are_exact() -> None:
     assert scaled_us("1760130000123456789", -3) == 1_760_130_000_123_456
     with pytest.raises(ValueError):
         decimal_parts("NaN")
+
+
+@given(st.from_regex(r"\s?[+-]?(\d{1,24}(\.\d{0,20})?|\.\d{1,20})([eE][+-]?\d{1,3})?\s?", fullmatch=True))
+def test_a_number_is_what_decimal_makes_of_it(text: str) -> None:
+    sign, digits, exponent = Decimal(text.strip()).as_tuple()
+    assert decimal_parts(text) == ((1 - 2 * sign) * int("".join(map(str, digits))), exponent)
+
+
+@pytest.mark.parametrize("text", ["", ".", "1.2.3", "1,5", "0x10", "²", "1 2", "9" * 5_000])
+def test_what_is_no_number_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):
+        decimal_parts(text)
 
 
 def test_feeds_are_read_from_names() -> None:
