@@ -19,7 +19,7 @@ import msgspec
 from oracle_hub.core.hub import Decision
 from oracle_hub.core.selector import State
 from oracle_hub.stream.groups import Beat, Group
-from oracle_hub.stream.messages import Heartbeat, digest, digest_line, view
+from oracle_hub.stream.messages import Heartbeat, digest, digest_line, recency_us
 
 if TYPE_CHECKING:
     from oracle_hub.stream.board import Board
@@ -44,15 +44,19 @@ class Sweep(NamedTuple):
     """Called before the lane changes, and only where they are needed: a list of them touches every one."""
 
 
-class Line(msgspec.Struct, frozen=True, gc=False):
+class Line(msgspec.Struct, gc=False):
     """What one feed adds to a heartbeat. Thousands are held: the garbage collector has nothing to look for in them."""
 
     decision: Decision
+    head: str
+    """All of ``text`` that stands before the end of the lease."""
     text: str
     """See :func:`~oracle_hub.stream.messages.digest_line`."""
     until_us: int
-    """While our clock is before this, nothing else is said."""
+    """While our clock is before this, nothing else is said to those without a max age of their own."""
     live: bool
+    recency_us: int | None = None
+    """What a max age is counted from: see :func:`~oracle_hub.stream.messages.recency_us`. None: nobody has asked."""
 
 
 class Lane:
@@ -105,7 +109,7 @@ class Beats:
     def __init__(self, board: "Board") -> None:
         self._board = board
         self._lines: dict[str, Line] = {}
-        """For those without a max age of their own, by feed. Of decisions that others have replaced, too."""
+        """By feed. Of decisions that others have replaced, too."""
         self._unlined: Iterator[str] = iter(())
         """Feeds whose lines are to be looked at before the sweep that goes on writes anything."""
         self._lanes = Lane(), Lane()
@@ -150,29 +154,44 @@ class Beats:
         max_age_us, held = group.key.max_age_us, self._lines
         texts, not_live, holds_until_us = [], [], _FOREVER_US
         for decision in self._board.followed(group):
-            line = held.get(decision.feed) if max_age_us is None else None
+            line = held.get(decision.feed)
             if line is None or line.decision is not decision or now_us >= line.until_us:
-                line = self._line(decision, now_us, max_age_us)
-            texts.append(line.text)
-            if not line.live:
+                line = self._line(decision, now_us)
+            text, until_us, live = line.text, line.until_us, line.live
+            if max_age_us is not None:
+                if line.recency_us is None:
+                    line.recency_us = recency_us(decision)
+                too_old_us = line.recency_us + max_age_us + 1
+                if too_old_us <= now_us:
+                    text, until_us, live = _ended(decision.feed), _FOREVER_US, False
+                elif too_old_us < until_us:
+                    text, until_us = f"{line.head}{too_old_us}\n", too_old_us
+            texts.append(text)
+            if not live:
                 not_live.append(decision.feed)
-            if line.until_us < holds_until_us:
-                holds_until_us = line.until_us
+            if until_us < holds_until_us:
+                holds_until_us = until_us
         group.not_live, group.digest, group.beat_until_us = not_live, digest(texts), holds_until_us
         group.beats.clear()
         self._shelve(group, None if holds_until_us == _FOREVER_US else holds_until_us // _SHELF_US)
 
-    def _line(self, decision: Decision, now_us: int, max_age_us: int | None) -> Line:
-        """What is said of a decision at ``now_us``. Kept while it holds, where that is the same for everybody."""
-        shown, feed = view(decision, now_us, max_age_us), decision.feed
-        if shown.ended is not None:  # not kept: a clock may be set back
-            return Line(decision, digest_line(feed, State.NONE, None, None, now_us), _FOREVER_US, False)
+    def _line(self, decision: Decision, now_us: int) -> Line:
+        """What is said of a decision at ``now_us``, kept while it holds."""
+        feed, until_us = decision.feed, decision.valid_until_us
+        if until_us is not None and now_us >= until_us:  # not kept: a clock may be set back
+            return Line(decision, "", _ended(feed), _FOREVER_US, False, _FOREVER_US)
         price = None if decision.mantissa is None else str(decision.mantissa)
-        text = digest_line(feed, decision.state, price, shown.valid_until_us, now_us)
-        until_us = _FOREVER_US if shown.valid_until_us is None else shown.valid_until_us
-        line = Line(decision, text, until_us, decision.state is State.LIVE)
-        if max_age_us is None:
-            self._lines[feed] = line
+        head = digest_line(feed, decision.state, price, None, now_us)[:-1]
+        text = f"{head}{'' if until_us is None else until_us}\n"
+        line = Line(
+            decision,
+            head,
+            text,
+            _FOREVER_US if until_us is None else until_us,
+            decision.state is State.LIVE,
+            _FOREVER_US if price is None else None,
+        )
+        self._lines[feed] = line
         return line
 
     def _line_up(self, now_us: int) -> bool:
@@ -182,7 +201,7 @@ class Beats:
         for feed in feeds:
             decision, line = decisions.get(feed), held.get(feed)
             if decision is not None and (line is None or line.decision is not decision):
-                self._line(decision, now_us, None)
+                self._line(decision, now_us)
         return len(feeds) == LINES_AT_A_TIME
 
     def forget_feed(self, feed: str) -> None:
@@ -313,3 +332,8 @@ class Beats:
     def _cut(self, group: Group, number: int, now_us: int, stamp_size: int) -> tuple[bytes, bytes]:
         beat = self._beat(group, number, group.last_seq, now_us, stamp_size)
         return beat.head, beat.tail
+
+
+def _ended(feed: str) -> str:
+    """The line of a feed whose lease is over, or whose price is too old."""
+    return digest_line(feed, State.NONE, None, None, 0)

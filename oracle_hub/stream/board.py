@@ -323,8 +323,8 @@ class Board:
 
     @property
     def all_are_followed(self) -> bool:
-        """Whether somebody follows all feeds, with no max age of its own."""
-        return any(group.key.max_age_us is None for group in self._by_feed[None])
+        """Whether somebody follows all feeds."""
+        return bool(self._by_feed[None])
 
     def followed(self, group: Group) -> list[Decision]:
         """Current decisions of a group's feeds, in catalog order."""

@@ -12,7 +12,7 @@ from oracle_hub.stream.binary import decode_message
 from oracle_hub.stream.board import Board
 from oracle_hub.stream.groups import Group
 from oracle_hub.stream.history import History
-from oracle_hub.stream.messages import BINARY_SUBPROTOCOL, SUBPROTOCOL, Heartbeat, digest, digest_line, view
+from oracle_hub.stream.messages import BINARY_SUBPROTOCOL, SUBPROTOCOL, Heartbeat, digest, digest_line, recency_us, view
 from oracle_hub.stream.session import Session
 from tests.server.stream_service import HubService
 from tests.stream.model_client import payloads, sized_frame
@@ -245,7 +245,7 @@ def test_a_slice_of_a_sweep_makes_no_more_heartbeats_anew_than_it_writes(later_u
     beats.begin()
     while beats.take(2, now_us):
         made.append(sum(now_us < group.beat_until_us for group in groups.values()))
-    assert made == [2, 4, 6]
+    assert made == [0, 0, 2, 4, 6]  # the lines of two feeds come first
 
 
 def test_lines_of_thousands_of_feeds_are_made_before_the_heartbeats_that_need_them() -> None:
@@ -266,3 +266,16 @@ def test_lines_of_thousands_of_feeds_are_made_before_the_heartbeats_that_need_th
     stage.board.apply(stage.service.tick(BTC, 60_002), now_us)
     sweeps.begin()
     assert sweeps.take(2, now_us) is None  # nobody needs them
+
+
+def test_a_price_is_too_old_from_the_very_microsecond() -> None:
+    stage = Stage()
+    session = stage.join('{"type":"subscribe","feeds":["*"],"max_age_ms":2000}')
+    assert session.lone is not None
+    group = session.lone.group
+    for feed in (SOL, BTC):  # SOL was told a price earlier
+        end_us = recency_us(stage.service.decisions[feed]) + 2_000_001
+        for now_us in (end_us - 1, end_us, end_us + 1):
+            session.heartbeat(now_us, 0)
+            assert (group.not_live, group.digest) == said_afresh(stage.board, group, now_us)
+            assert (feed in group.not_live) is (now_us >= end_us)
