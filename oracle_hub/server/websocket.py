@@ -186,7 +186,8 @@ class Subscribers:
                 if message.type is WSMsgType.ERROR:
                     fault = getattr(message.data, "code", None)  # the peer's own close would hide it
                 self._attempt(client, partial(self._take, client, message))
-                await self._drained(client)
+                if message.type is not WSMsgType.PONG:
+                    await self._drained(client)
         finally:
             self._clients.pop(client, None)
             self._held_back.discard(client)
@@ -241,15 +242,15 @@ class Subscribers:
             log.warning("this platform does not honour TCP_NOTSENT_LOWAT: who stalls wakes to more old messages")
 
     async def _drained(self, client: Client) -> None:
-        """Take no further request from a client that leaves the answers unread."""
+        """Take no further request from a client before others had a turn, nor while it leaves the answers unread."""
+        await asyncio.sleep(0)
         limit = self._settings.session.max_unsent_bytes
         # The transport tells nobody but aiohttp when it drains, so it is asked.
         while client.transport.get_write_buffer_size() > limit and not client.transport.is_closing():  # noqa: ASYNC110
             await asyncio.sleep(self._settings.flush_interval_ms / 1000)
 
     def _take(self, client: Client, message: WSMessage) -> bytes:
-        now_us = self._service.now_us()
-        session = client.session
+        now_us, session = self._service.now_us(), client.session
         if client.closing:
             return b""
         if message.type is WSMsgType.TEXT:

@@ -1,10 +1,29 @@
 """Who is told what was held back from him comes in slices, so that no price waits for thousands of them."""
 
+import asyncio
+import os
+
 from oracle_hub.server.websocket import Subscribers
 from tests.server.conftest import Peer, Stage
 from tests.server.stream_service import HubService
 
 SOL = "SOL/USD"
+
+
+class WatchfulService(HubService):
+    """Notes how often the loop had turned at each look at the clock."""
+
+    def __init__(self, *feeds: str) -> None:
+        self.turns, self.looks = 0, set[int]()
+        super().__init__(*feeds)
+
+    def now_us(self) -> int:
+        self.looks.add(self.turns)
+        return super().now_us()
+
+    def turn(self) -> None:
+        self.turns += 1
+        asyncio.get_running_loop().call_soon(self.turn)
 
 
 class HurriedService(HubService):
@@ -61,3 +80,18 @@ async def test_who_leaves_before_his_turn_is_passed_over(stage: Stage) -> None:
     stay = [each for each in peers if each.ws.get_extra_info("sockname") != left.transport.get_extra_info("peername")]
     assert [(await peer.read())["feeds"][0]["price"] for peer in stay] == ["15020000000"] * 2
     assert not subscribers._turns and not subscribers.errors
+
+
+async def test_requests_that_come_together_are_taken_in_turns(stage: Stage) -> None:
+    """Else one who asks for everything 64 times lets a price wait for all of it."""
+    stage.service = service = WatchfulService(SOL, "BTC/USD")
+    await stage.start()
+    peer = await stage.connect()
+    service.turn()
+    service.looks.clear()
+    ping = b'{"type":"ping"}'
+    together = (bytes([0x81, 0x80 | len(ping), 0, 0, 0, 0]) + ping) * 5
+    assert os.write(peer.ws.get_extra_info("socket").fileno(), together) == len(together)
+    for _ in range(5):
+        assert (await peer.read())["type"] == "pong"
+    assert len(service.looks) >= 5
