@@ -16,7 +16,8 @@ T = TypeVar("T")
 class BlockingPrices:
     """Prices of one subscription, for any thread. Made by :func:`open_prices`; to be used with ``with``.
 
-    Iterating waits for news; only one thread may iterate. Callbacks are called on the client's own thread.
+    Iterating waits for news; only one thread may iterate. Callbacks are called on the client's own thread, so they may
+    ask for prices, and neither wait for news nor close the client: they would wait for themselves.
     """
 
     def __init__(self, prices: Prices) -> None:
@@ -42,9 +43,14 @@ class BlockingPrices:
         self.close()
 
     def close(self) -> None:
-        """End the connection and the thread. A thread that waits for news is told that there is none any more."""
+        """End the connection and the thread. A thread that waits for news is told that there is none any more.
+
+        Raises:
+            RuntimeError: this is a callback.
+        """
         if not self._open:
             return
+        self._refuse_callbacks()
         self._open = False
         self._run(self._prices.close()).result()
         self._run(_settled()).result()  # whoever waited has been woken
@@ -68,9 +74,11 @@ class BlockingPrices:
         return self._prices.rejected
 
     def next(self, timeout_s: float | None = None) -> Update | None:
-        """The next news; None when the client is closed. Raises TimeoutError when nothing is new for so long."""
+        """The next news; None when the client is closed. Raises TimeoutError when nothing is new for so long, and
+        RuntimeError in a callback."""
         if not self._open:
             return None
+        self._refuse_callbacks()
         return self._run(_next(self._prices, timeout_s)).result()
 
     def __iter__(self) -> Self:
@@ -81,6 +89,10 @@ class BlockingPrices:
         if update is None:
             raise StopIteration
         return update
+
+    def _refuse_callbacks(self) -> None:
+        if threading.current_thread() is self._thread:
+            raise RuntimeError("a callback runs on the client's own thread: tell another one to wait or to close")
 
     def _run(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         return asyncio.run_coroutine_threadsafe(work, self._loop)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from oracle_hub.client import HubUnreachable, NoPrice, Refusal, open_prices
+from oracle_hub.client import HubUnreachable, NoPrice, Refusal, Update, open_prices
 from tests.client.client_stage import HubStage, turns_until
 from tests.patience import PATIENCE_S
 
@@ -79,4 +79,31 @@ async def test_whoever_looks_without_waiting_misses_nothing() -> None:
         hub.tick("SOL/USD", 15_000_000_000 + step)
         await asyncio.sleep(0)
     assert await reading == list(range(15_000_000_000, 15_000_000_301))
+    await hub.server.stop("the test is over")
+
+
+def close_in_callback(url: str, options: dict[str, Any]) -> list[str]:
+    """A program whose callback does what would wait for itself."""
+    refused: list[str] = []
+
+    def on_live(update: Update) -> None:
+        for forbidden in (prices.close, prices.next):
+            try:
+                forbidden()
+            except RuntimeError as error:
+                refused.append(str(error))
+        assert prices.get(update.feed).mantissa == 15_000_000_000  # what is meant for callbacks
+
+    prices = open_prices(url, ["SOL/USD"], on_live=on_live, **options)
+    with prices:
+        assert prices.stats.callback_errors == 0
+    return refused
+
+
+async def test_a_callback_that_would_wait_for_itself_is_refused() -> None:
+    hub = await HubStage().start()
+    async with asyncio.timeout(PATIENCE_S):
+        refused = await asyncio.to_thread(close_in_callback, hub.url, {"clock_us": lambda: hub.service.clock_us})
+    assert len(refused) == 2 and all("client's own thread" in text for text in refused)
+    assert all(thread.name != "oracle-hub client" for thread in threading.enumerate())
     await hub.server.stop("the test is over")
