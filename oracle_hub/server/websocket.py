@@ -17,7 +17,7 @@ import msgspec
 from aiohttp import WSMessage, WSMsgType, web
 
 from oracle_hub.core.hub import Batch
-from oracle_hub.server.answers import RequestError, error_answer
+from oracle_hub.server.admission import SUBPROTOCOLS, Admission
 from oracle_hub.server.census import Standing, close_label, standing
 from oracle_hub.server.client import Client, ask_every_bytes
 from oracle_hub.server.door import RequestHandler
@@ -25,12 +25,11 @@ from oracle_hub.server.due import SLICE_US, Due, Turns
 from oracle_hub.server.frames import close_frame, pong_frame
 from oracle_hub.server.service import ServerSettings, Service
 from oracle_hub.server.sockets import tune
-from oracle_hub.server.tokens import Token, Tokens, Visitor, offered_subprotocols
+from oracle_hub.server.tokens import Token, Tokens, Visitor
 from oracle_hub.stream.beats import Sweep
 from oracle_hub.stream.board import Board
 from oracle_hub.stream.groups import Row
 from oracle_hub.stream.messages import (
-    BINARY_SUBPROTOCOL,
     SUBPROTOCOL,
     AlertChange,
     AuthRequired,
@@ -45,7 +44,6 @@ from oracle_hub.stream.session import SessionLimits
 
 log = logging.getLogger(__name__)
 
-SUBPROTOCOLS = (SUBPROTOCOL, BINARY_SUBPROTOCOL)
 BEATS_AT_A_TIME = 64
 """So many heartbeats go out before anything else gets its turn: ten thousand of them must not stand before a price. All
 of them at once but for that, since a processor that has just done one does the next at half the cost."""
@@ -63,10 +61,7 @@ class Subscribers:
         self._ask_every_bytes = ask_every_bytes(settings.max_unanswered_bytes)
         self._sweeping = False
         """Some heartbeats are due and were not sent yet."""
-        self._connections = 0
-        self._unauthenticated = 0
-        """Of these, how many have to show a token yet."""
-        self._by_address: Counter[str] = Counter()
+        self._admission = Admission(settings)
         self._held_back: set[Client] = set()
         """Who is owed something and is asked every few milliseconds whether it can take it."""
         self._due: Due[Client] = Due()
@@ -79,7 +74,6 @@ class Subscribers:
         self._expiry_us: int | None = None
         """The instant that the timer of :meth:`expire` is set to."""
         self._next_beat_s = 0.0
-        self._stopping = False
         self.writes = 0
         """Writes to sockets, usually one frame each."""
         self.bytes_sent = 0
@@ -104,51 +98,16 @@ class Subscribers:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """``GET /v1/stream``. Whoever can't be served is refused before the upgrade."""
-        refusal = self._refusal(request)
+        admission = self._admission
+        refusal = admission.refusal(request)
         if refusal is not None:
             return refusal
         with self._tokens.visit(request) as visitor:
-            if visitor.must_authenticate and self._unauthenticated >= self._settings.max_handshakes:
-                return self._full()  # those who show a token at once are not kept out by those who don't
-            return visitor.refusal or await self._let_in(request, visitor)
-
-    async def _let_in(self, request: web.Request, visitor: Visitor) -> web.StreamResponse:
-        address = request.remote or ""
-        self._connections += 1
-        self._by_address[address] += 1
-        try:
-            return await self._serve(request, visitor)
-        finally:
-            self._connections -= 1
-            self._by_address[address] -= 1
-            if not self._by_address[address]:
-                del self._by_address[address]
-
-    def _refusal(self, request: web.Request) -> web.Response | None:
-        if request.headers.get("Upgrade", "").lower() != "websocket":
-            upgrade = {"Upgrade": "websocket", "Connection": "Upgrade"}
-            return error_answer(426, RequestError.UPGRADE_REQUIRED, "this is a websocket", upgrade)
-        offered = offered_subprotocols(request)
-        if offered and not set(SUBPROTOCOLS).intersection(offered):
-            known = " and ".join(SUBPROTOCOLS)
-            return error_answer(400, RequestError.UNKNOWN_SUBPROTOCOL, f"the subprotocols are {known}")
-        settings = self._settings
-        later = self._later
-        if self._stopping:
-            return error_answer(503, RequestError.SHUTTING_DOWN, "the server is going away", later)
-        if self._connections >= settings.max_clients:
-            return self._full()
-        if self._by_address[request.remote or ""] >= settings.max_clients_per_ip:
-            message = f"more than {settings.max_clients_per_ip} connections from one address"
-            return error_answer(429, RequestError.TOO_MANY_FROM_ADDRESS, message, later)
-        return None
-
-    @property
-    def _later(self) -> dict[str, str]:
-        return {"Retry-After": str(-(-self._settings.retry_after_ms // 1000))}
-
-    def _full(self) -> web.Response:
-        return error_answer(503, RequestError.TOO_MANY_CONNECTIONS, "the server is full", self._later)
+            refusal = admission.refusal_of(visitor)
+            if refusal is not None:
+                return refusal
+            with admission.connected(request):
+                return await self._serve(request, visitor)
 
     async def _serve(self, request: web.Request, visitor: Visitor) -> web.WebSocketResponse:
         settings = self._settings
@@ -180,7 +139,7 @@ class Subscribers:
         client.session.protocol = ws.ws_protocol or SUBPROTOCOL
         try:
             self._write(client, self._hello(limits, client.session.protocol))
-            if self._stopping:
+            if self._admission.over:
                 self._close_soon(client, CloseCode.SHUTDOWN)
             async for message in ws:
                 if message.type is WSMsgType.ERROR:
@@ -208,11 +167,8 @@ class Subscribers:
         """Ask for a token and wait for it; False when the connection was closed for want of one."""
         timeout_ms = self._settings.handshake_timeout_ms
         transport.write(self._board.frame(encode(AuthRequired(timeout_ms=timeout_ms))))
-        self._unauthenticated += 1
-        try:
+        with self._admission.authenticating():
             code = await visitor.authenticate(ws, timeout_ms / 1000)
-        finally:
-            self._unauthenticated -= 1
         if code is None:
             return True
         self.closes[close_label(code if ws.close_code is None else None, ws.close_code)] += 1
@@ -523,7 +479,7 @@ class Subscribers:
             self._timers["sweep"] = asyncio.get_running_loop().call_soon(self._go_on)
 
     def _arm(self, name: str, delay_s: float, call: Callable[[], None]) -> None:
-        if name not in self._timers and not self._stopping:
+        if name not in self._timers and not self._admission.over:
             self._timers[name] = asyncio.get_running_loop().call_later(max(0.0, delay_s), self._fire, name, call)
 
     def _fire(self, name: str, call: Callable[[], None]) -> None:
@@ -574,7 +530,7 @@ class Subscribers:
 
     async def stop(self, reason: str) -> None:
         """Say goodbye to everybody and close, within the grace."""
-        self._stopping = True
+        self._admission.over = True
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()

@@ -362,7 +362,7 @@ async def test_who_floods_with_pings_is_refused_and_cut_off_without_an_error(
         assert client.session.close_code is CloseCode.TOO_MANY_ERRORS
         flood.cancel()
         await asyncio.gather(flood, return_exceptions=True)
-    await eventually(lambda: not stage.subscribers._connections)
+    await eventually(lambda: not stage.subscribers._admission.connections)
     assert [record.message for record in caplog.records] == []
 
 
