@@ -28,6 +28,8 @@ class Floors:
 
     def __init__(self) -> None:
         self._floors: dict[str, Floor] = {}
+        self.next_end_us: int | None = None
+        """Our clock: when the next of them ends by itself, or earlier; None for never."""
 
     def lift(self, feeds: Mapping[str, Held], latest_us: int | None, now_us: int) -> None:
         """Remember what was told last. ``latest_us``: the latest that the clock of its hub can show now."""
@@ -38,6 +40,18 @@ class Floors:
             left_us = None if end_us is None or latest_us is None else end_us - latest_us
             until_us = None if left_us is None else now_us + left_us
             self._floors[feed] = Floor(held.instance, publish_us, until_us)
+        self._look_ahead(now_us)
+
+    def over(self, now_us: int) -> bool:
+        """Whether one may have ended by itself since the last call."""
+        if self.next_end_us is None or now_us < self.next_end_us:
+            return False
+        self._look_ahead(now_us)
+        return True
+
+    def _look_ahead(self, now_us: int) -> None:
+        ends = (floor.until_us for floor in self._floors.values())
+        self.next_end_us = min((end for end in ends if end is not None and end > now_us), default=None)
 
     def hides(self, feed: str, publish_us: int, now_us: int) -> bool:
         """Whether a price of a feed that was published then must not be shown."""

@@ -443,6 +443,8 @@ class ClientState:
         latest_us = self.offset.latest_us(self._received_us)
         if self._next_end_us is not None and latest_us is not None and self._link == "live":
             deadlines.append(self._received_us + self._next_end_us - latest_us)
+        if self._floors.next_end_us is not None and self._link == "live":
+            deadlines.append(self._floors.next_end_us)
         return min(deadlines, default=None)
 
     def on_timer(self, now_us: int) -> list[Effect]:
@@ -460,7 +462,7 @@ class ClientState:
         latest_us = self.offset.latest_us(now_us)
         ended = self._next_end_us is not None and latest_us is not None and latest_us >= self._next_end_us
         silent = bool(self._heartbeat_us) and self.offset.waited_us(now_us) > self._silence_us
-        if self._look_at_all or ended or silent is not self._silent:
+        if self._floors.over(now_us) or self._look_at_all or ended or silent is not self._silent:
             self._touched.update(self._usable)
             self._touched.update(self._mirror.feeds)
             self._look_at_all, self._silent = False, silent

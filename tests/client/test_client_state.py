@@ -41,11 +41,13 @@ class Link:
     def __init__(self, **wanted: Any) -> None:
         self.state = ClientState(Wanted(**{"feeds": ("SOL/USD",), **wanted}), min_queue=2)
         self.now_us = 0
+        self.hub_us = HUB_US
+        """What the clock of the present hub shows when ours shows 0."""
         self.requests: list[dict[str, Any]] = []
 
     def say(self, kind: str, delay_us: int = 1_000, sent_us: int | None = None, **keys: Any) -> list[Any]:
         """A message of the hub, sent now unless told otherwise, heard after its way. Returns what is not a request."""
-        at = HUB_US + self.now_us if sent_us is None else sent_us
+        at = self.hub_us + self.now_us if sent_us is None else sent_us
         time_key = {"hello": "server_time_us", "heartbeat": "server_time_us"}.get(kind, "sent_us")
         self.now_us += delay_us
         data = msgspec.json.encode({"type": kind, time_key: at, **keys})
@@ -66,7 +68,7 @@ class Link:
         refused = [{"feed": feed, "code": "unknown_feed"} for feed in rejected]
         accepted = [feed for feed in request["feeds"] if feed not in rejected]
         keys: dict[str, Any] = {"id": request["id"], "sub": sub, "channel": "prices", "accepted": accepted}
-        reached_us = HUB_US + self.now_us + 1_000
+        reached_us = self.hub_us + self.now_us + 1_000
         self.now_us += 1_000
         self.say("subscribed", rejected=refused, recovered=recovered, received_us=reached_us, **keys)
 
@@ -243,6 +245,26 @@ def test_what_another_hub_told_binds_no_longer_than_its_lease() -> None:
     link.now_us = 2_100_000
     link.update(3, 4, entry("149", publish_time_us=HUB_US - 1), delay_us=1_000)
     assert link.price() == 149
+
+
+@pytest.mark.parametrize("ahead_us", [0, 5_000_000, -5_000_000])
+def test_the_end_of_what_another_hub_told_is_a_deadline_and_news_whatever_the_clock_of_the_next(ahead_us: int) -> None:
+    link = Link().start(entry(valid_until_us=HUB_US + 500_000))
+    assert link.news() == [("SOL/USD", 150)]
+    link.state.disconnected(link.now_us)
+    link.hub_us += ahead_us
+    link.hello(OTHER)
+    link.accept()
+    link.snapshot(3, entry("149", publish_time_us=HUB_US - 1, valid_until_us=link.hub_us + 60_000_000))
+    assert link.news() == [("SOL/USD", Refusal.TOO_OLD)]
+    due_us = link.state.next_deadline_us()
+    assert due_us is not None and 495_000 < due_us <= 500_000
+    link.now_us = due_us - 1
+    assert link.news() == []
+    link.now_us = due_us
+    assert link.state.on_timer(link.now_us) == []
+    assert link.news() == [("SOL/USD", 149)]
+    assert link.state.next_deadline_us() == link.state._received_us + 1_250_001
 
 
 def test_the_same_hub_after_a_restart_is_taken_at_its_word() -> None:

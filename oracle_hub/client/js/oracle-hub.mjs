@@ -677,8 +677,10 @@ export class OracleHub extends EventTarget {
 
   #tell() {
     this.#telling = false;
-    const silent = this.#isSilent(this.#nowUs());
+    const nowUs = this.#nowUs();
+    const silent = this.#isSilent(nowUs);
     const all = this.#lookAtAll || silent !== this.#silent;
+    if (all) for (const [feed, { untilUs }] of this.#floors) if (untilUs <= nowUs) this.#floors.delete(feed);
     [this.#lookAtAll, this.#silent] = [false, silent];
     const others = all ? [...this.#held.feeds.keys(), ...this.#usable.keys()] : [];
     for (const feed of new Set([...this.#news.keys(), ...others])) {
@@ -724,6 +726,7 @@ export class OracleHub extends EventTarget {
     const latestUs = this.#offset.latestUs(nowUs);
     let waitUs = 1_000_000; // also looks whether the machine slept
     if (this.#heartbeatUs) waitUs = Math.min(waitUs, this.#receivedUs + this.#silenceUs() - nowUs);
+    for (const { untilUs } of this.#floors.values()) waitUs = Math.min(waitUs, untilUs - nowUs);
     for (const [feed, { entry }] of this.#held.feeds) {
       const endUs = entry.valid_until_us;
       if (endUs === null || latestUs === null) continue;
