@@ -113,7 +113,6 @@ class EvmLink(HostLink):
         self._guarded = sequencer is not None
         self._halted = False
         self._last_id = 0
-        self._grace_until_us = NEVER
         self._asleep = True
         self._start(0)
 
@@ -132,6 +131,7 @@ class EvmLink(HostLink):
         self._session = Session(now_us)
         self._checked_us = now_us
         self._uptime_known = False
+        self._grace_until_us = NEVER
         self._followed: dict[str, str] = {}
         self._former: dict[str, None] = {}
         for proxy in self._proxies.values():
@@ -169,7 +169,7 @@ class EvmLink(HostLink):
     def next_deadline(self) -> int | None:
         """The next instant for a question, a watchdog or the end of a grace period; possibly too early, never late."""
         if self._asleep:
-            return None if self._grace_until_us == NEVER else self._grace_until_us
+            return None
         limits = self._limits
         session_us = self._session.next_deadline(limits)
         again_us = min((proxy.again_us for proxy in self._proxies.values()), default=NEVER)
@@ -179,11 +179,11 @@ class EvmLink(HostLink):
     def on_timer(self, now_us: int) -> list[Output]:
         """Watchdogs, the round of questions, and the end of the sequencer's grace period."""
         output: list[Output] = []
+        if self._asleep:
+            return output
         if now_us >= self._grace_until_us:
             self._grace_until_us = NEVER
             output += self._resumed(now_us)
-        if self._asleep:
-            return output
         limits, session = self._limits, self._session
         if now_us - session.heard_us >= limits.silence_us:
             return [*output, self._over(f"nothing heard for {limits.silence_us / 1_000_000:g} s")]
@@ -329,6 +329,8 @@ class EvmLink(HostLink):
         output += self._end_subscription(proxy, at)
         self._unfollow(proxy)
         proxy.phase, proxy.aggregator = phase, aggregator
+        if proxy.waiting is not None and proxy.waiting.round.phase != phase:
+            proxy.waiting = None  # its number may have had other decimals
         proxy.rounds.decimals = int(proxy.answers["decimals"])
         self._followed[aggregator] = proxy.address.lower()
         wanted = {"address": aggregator, "topics": [list(EVENTS)]}

@@ -16,6 +16,7 @@ not verified.
 
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from typing import ClassVar
 
 import msgspec
@@ -257,8 +258,9 @@ class HermesLink(HostLink):
         if found is None or self._prover is None or publish_us % 1_000_000:
             return None
         for price, update in self._prover.signed(found.price_id, publish_us // 1_000_000):
-            if rescale(price.price, price.exponent, found.expo) == mantissa:
-                return update
+            with suppress(PriceError):  # signed, and no price
+                if rescale(price.price, price.exponent, found.expo) == mantissa:
+                    return update
         return None
 
     # Stream and answers.

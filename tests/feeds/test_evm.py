@@ -516,6 +516,33 @@ def test_what_was_told_before_an_outage_counts_again_after_it() -> None:
     assert ("SOL/USD", Condition.RESUMED) in conditions(said) and (None, Condition.OK) in conditions(said)
 
 
+def test_a_grace_period_that_ends_while_no_node_answers_lets_nothing_through() -> None:
+    talk = guarded(0, NOW_S - 3_600)
+    talk.connect()
+    talk.tell(talk.node.transmit(UPTIME, 1, NOW_S, NOW_S))
+    talk.later(60)
+    talk.tell(talk.node.transmit(UPTIME, 0, talk.now_s, talk.now_s))
+    talk.later(3_000)
+    talk.link.connect(talk.now_s * S)  # and the socket does not open: it may be down again by now
+    talk.now_s += 700
+    silent = talk.link.on_timer(talk.now_s * S)
+    assert [one for one in silent if isinstance(one, Status)] == [] and talk.link.next_deadline() is None
+    said = talk.connect()
+    assert ("SOL/USD", Condition.RESUMED) in conditions(said) and (None, Condition.OK) in conditions(said)
+
+
+def test_what_waits_is_not_read_with_the_decimals_of_another_phase() -> None:
+    talk = guarded(1, NOW_S - 60)
+    assert prices(talk.connect()) == []
+    talk.node.change_phase(SOL)
+    talk.node.feeds[SOL.lower()].decimals = 6  # as 8 it would be a hundredth, as 6 the hundredfold
+    up_s = talk.now_s + 60
+    talk.later(60)
+    talk.tell(talk.node.transmit(UPTIME, 0, up_s, up_s))
+    assert prices(talk.later(3_700)) == []
+    assert prices(talk.transmit(117 * 10**6)) == [117 * 10**8]
+
+
 def test_an_uptime_feed_that_was_never_initialised_lets_nothing_through() -> None:
     talk = guarded(0, 0)
     said = talk.connect()

@@ -218,6 +218,16 @@ def test_a_proved_price_can_be_handed_on_alone() -> None:
         assert link.signed(feed, publish_us, mantissa) is None
 
 
+def test_what_was_signed_beside_it_and_is_no_price_is_passed_over() -> None:
+    link = make()
+    blobs = SIGNER.updates([price(BTC, 0)], T_S, 76) + SIGNER.updates([price(BTC, 6_000_000_000_000)], T_S, 77)
+    output = link.receive(frame(blobs, entry(BTC, 2)), T0)
+    assert updates(output) == [("BTC/USD", 6_000_000_000_000, T_S, 77, True)]
+    relayed = link.signed("BTC/USD", T_S * S, 6_000_000_000_000)
+    assert relayed is not None and Accumulator.decode(relayed).prices == [price(BTC, 6_000_000_000_000)]
+    assert link.signed("BTC/USD", T_S * S, 0) is None
+
+
 def test_what_was_not_proved_is_never_handed_on() -> None:
     lenient = make(needs_proof=False)
     forged = PythSigner(seed=1).updates([price(BTC, 5)], T_S)
