@@ -314,7 +314,7 @@ class CustodyReader:
         line.seen = state
         line.published_us = max(line.published_us, min(update.publish_us, update.received_us))
         if isinstance(state, AgPriceFeed):
-            self._memory.note(line.feed, state)
+            self._memory.note(state, update)
         out.append(update)
         if promoted:
             self._reindex(line, before, out)

@@ -4,7 +4,7 @@ Layouts follow the public interface description of the program and mainnet accou
 it says. All integers are little-endian, packed, with no padding.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from struct import Struct
 from struct import error as StructError
@@ -13,9 +13,10 @@ from typing import ClassVar, Self, TypeVar
 import msgspec
 
 from feeds import addresses
+from feeds.host_link import PLAUSIBLE_US
 from feeds.layout import UNSET_KEY, AccountLayout, key_or_none, padded_text, pubkey_bytes, pubkey_text, refuse_head
 from feeds.reader import Observation, PriceAccountReader, Refused
-from oracle_hub.core.source import Account, Condition
+from oracle_hub.core.source import Account, Condition, Event, PriceUpdate, Rewatch
 
 PROGRAM = addresses.DOVES
 T = TypeVar("T")
@@ -225,18 +226,22 @@ class _Told(Mapping[str, T]):
 
 
 class AgMemory:
-    """The latest state of each feed's aggregate, by its own timestamp: a lagging node takes nothing back."""
+    """The latest state of each feed's aggregate, by its own timestamp: a lagging node takes nothing back.
+
+    One that is stamped ahead of our clock is not remembered, or it would keep its place for good.
+    """
 
     __slots__ = ("_seen",)
 
     def __init__(self) -> None:
         self._seen: dict[str, AgPriceFeed] = {}
 
-    def note(self, feed: str, state: AgPriceFeed) -> None:
-        """Remember a state unless a later one is known."""
-        seen = self._seen.get(feed)
-        if seen is None or seen.timestamp <= state.timestamp:
-            self._seen[feed] = state
+    def note(self, state: AgPriceFeed, update: PriceUpdate) -> None:
+        """Remember the state that an update was read from, unless a later one is known."""
+        seen = self._seen.get(update.feed)
+        plausible = update.publish_us <= update.received_us + PLAUSIBLE_US
+        if plausible and (seen is None or seen.timestamp <= state.timestamp):
+            self._seen[update.feed] = state
 
     def latest(self, feed: str) -> AgPriceFeed | None:
         """The latest state of a feed's aggregate; None before the first."""
@@ -313,10 +318,17 @@ class AgPriceFeedReader(PriceAccountReader):
         seen = self._memory.latest(feed)
         return None if seen is None else legs_in(seen)
 
+    def read(self, account: Account, transport: str, received_us: int) -> Sequence[Event | Rewatch]:
+        """One event for a state of one of the accounts; its limits and legs are remembered if it holds a price."""
+        events = super().read(account, transport, received_us)
+        for event in events:
+            if isinstance(event, PriceUpdate):
+                self._memory.note(AgPriceFeed.decode(account.data), event)
+        return events
+
     def _observe(self, feed: str, account: Account) -> Observation:
         state = AgPriceFeed.decode(account.data)
         check_mint(feed, state, self._mints[feed], account)
-        self._memory.note(feed, state)
         return state.price, state.expo, state.timestamp, None
 
     def _derived(self, feed: str) -> list[str]:

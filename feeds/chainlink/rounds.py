@@ -10,9 +10,9 @@ from enum import Enum
 import msgspec
 
 from feeds.chainlink.contracts import Round
+from feeds.host_link import PLAUSIBLE_US
 from oracle_hub.core.price import rescale
 
-_PLAUSIBLE_US = 10_000_000
 _KEPT_KEYS = 256
 _KEPT_OBSERVED = 32
 _S = 1_000_000
@@ -113,7 +113,7 @@ class Rounds(msgspec.Struct):
             return News.OLDER if held is None else News.BACKWARD
         self.taken_back = False
         self.told = mantissa
-        if self.publish_us <= received_us + _PLAUSIBLE_US:  # else one wrong clock would silence the feed
+        if self.publish_us <= received_us + PLAUSIBLE_US:  # else one wrong clock would silence the feed
             self.told_us = self.publish_us
         return News.TOLD
 

@@ -20,6 +20,7 @@ from oracle_hub.errors import DecodeError
 PROGRAM = CHAINLINK_STORE
 
 _HEADER = Struct("<8sBB32s32s32s32sBIIBIII")  # to offset 160; zeros up to the ring at 200
+_VERSION = 2
 _RING_OFFSET = 200
 _ENTRY = Struct("<QI4x16s16x")  # slot, timestamp, answer (i128)
 
@@ -73,7 +74,7 @@ class Transmissions(AccountLayout, frozen=True, gc=False):
         """Read a feed with its whole live ring.
 
         Raises:
-            DecodeError: another discriminator, too short for its ring, or a cursor outside it.
+            DecodeError: another discriminator or version, too short for its ring, or a cursor outside it.
         """
         try:
             discriminator, *values = _HEADER.unpack_from(data)
@@ -81,6 +82,8 @@ class Transmissions(AccountLayout, frozen=True, gc=False):
             refuse_head(cls.KIND, data, cls.DISCRIMINATOR, _RING_OFFSET + _ENTRY.size)
         if discriminator != cls.DISCRIMINATOR:
             refuse_head(cls.KIND, data, cls.DISCRIMINATOR, _RING_OFFSET + _ENTRY.size)
+        if values[0] != _VERSION:
+            raise DecodeError(f"{cls.KIND}: offset 8: expected version {_VERSION}, found {values[0]}")
         length, cursor = values[10], values[11]
         if not 0 <= cursor < length:
             raise DecodeError(f"{cls.KIND}: offset 148: expected a cursor within the ring, found {cursor} of {length}")

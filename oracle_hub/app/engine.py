@@ -334,7 +334,7 @@ class Engine:
                     if applied is not Applied.TAKEN or output.verified:
                         self._note_way(record, output, applied)
                     record.last[output.feed] = output
-                    if output.source in self.lineup.onchain:
+                    if output.source in self.lineup.onchain and applied is not Applied.FUTURE:
                         self._follow(output)
                     if applied is Applied.TAKEN:
                         self._taken(output)

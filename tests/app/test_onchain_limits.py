@@ -139,6 +139,18 @@ async def test_a_lagging_node_does_not_bring_old_limits_back(tmp_path: Path) -> 
     rig.close()
 
 
+async def test_what_comes_with_a_price_of_the_future_is_not_followed(tmp_path: Path) -> None:
+    rig = make_rig(tmp_path)
+    for feed in (SOL, BTC):
+        address = rig.chain.aggregate(feed, PRICE, rig.now_s + 3_600, (3_600, 3_600, 10_000))
+        rig.deliver("solana:a", rig.chain.notification("solana:a", address))
+        rig.pump.step()
+        assert in_force(rig, feed) == (10_000, 5_000, 50)
+    publish(rig, SOL, (9, 60, 40))
+    assert in_force(rig) == (9_000, 5_000, 40)
+    rig.close()
+
+
 async def test_what_is_written_for_the_feed_stands_and_legs_have_their_age(tmp_path: Path) -> None:
     text = ONCHAIN.replace(
         '[feeds."SOL/USD"]', '[feeds."SOL/USD"]\nmax_divergence_bps = 20\nreferences = ["edge", "lazer"]'

@@ -106,6 +106,8 @@ def test_a_ring_that_is_not_there_is_refused() -> None:
         Transmissions.decode(ONE.encode()[:100])
     with pytest.raises(DecodeError, match="expected discriminator 60b3"):
         Transmissions.decode(bytes(248))
+    with pytest.raises(DecodeError, match=r"offset 8: expected version 2, found 1$"):  # its entries were shorter
+        Transmissions.decode(feed(Transmission(1, 2, 3), version=1).encode())
 
 
 @pytest.mark.parametrize(

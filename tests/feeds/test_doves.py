@@ -218,6 +218,15 @@ def test_a_lagging_node_takes_no_limits_back() -> None:
     assert reader.limits["SOL/USD"] == AgLimits(10, 60, 50)
 
 
+def test_a_time_that_can_not_be_pins_no_limits() -> None:
+    reader = AgPriceFeedReader("aggregate", {"SOL/USD": SOL.ag})
+    wrong = msgspec.structs.replace(AG, timestamp=2**40, max_price_diff_bps=10_000)
+    (event,) = reader.read(account(SOL.ag, wrong.encode()), "solana:a", NOW)
+    assert isinstance(event, PriceUpdate) and dict(reader.limits) == {}  # the table calls it future
+    reader.read(account(SOL.ag, AG.encode()), "solana:b", NOW)
+    assert reader.limits["SOL/USD"] == AgLimits(10, 60, 50)
+
+
 def test_an_aggregate_of_another_token_is_invalid() -> None:
     reader = AgPriceFeedReader("aggregate", {"BTC/USD": BTC.ag})
     (event,) = reader.read(account(BTC.ag, AG.encode()), "solana:a", NOW)
