@@ -13,7 +13,7 @@ NEVER = 2**63 - 1
 
 CONFIGURED = frozenset(
     {"name", "_http_url", "_ws_url", "_headers", "_secrets", "_transports", "_sources"}
-    | {"_commitment", "_genesis_hash", "_silence_us", "_limits"}
+    | {"_commitment", "_genesis_hash", "_limits"}
 )
 """What a Solana link has from the configuration; everything else of it is state."""
 
@@ -163,7 +163,7 @@ class RpcLimits(msgspec.Struct, frozen=True):
     transport_silence_us: int = 15_000_000
     """A websocket that says nothing at all for so long (slot notifications included) is dead."""
     silence_us: int = 20_000_000
-    """An account without news for so long is looked up once, unless its source has a limit of its own."""
+    """An account without news for so long is looked up once."""
     probe_gap_us: int = 1_000_000
     """At most one look-up of silent accounts in this time, however many fall silent one after the other."""
     proof_us: int = 5_000_000

@@ -14,7 +14,7 @@ States are handed to the readers as they come, older ones included: which one co
 table, not by slot.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, TypeAlias
 
 import msgspec
@@ -69,7 +69,6 @@ class SolanaRpc:
     With ``genesis_hash`` no account reaches a reader before the endpoint has proved to be on that cluster; states that
     come earlier wait. After a mismatch nothing passes until a later check is right.
 
-    ``silence_us`` gives the data silence per source name; a source without an entry has ``limits.silence_us``.
     ``transports`` gives the name that each reader's updates come by, where it is not the link's own.
     """
 
@@ -84,7 +83,6 @@ class SolanaRpc:
         *,
         commitment: str = "confirmed",
         genesis_hash: str | None = None,
-        silence_us: Mapping[str, int] | None = None,
         limits: RpcLimits | None = None,
         headers: Mapping[str, str] | None = None,
         transports: Sequence[str] | None = None,
@@ -96,7 +94,6 @@ class SolanaRpc:
         self._sources = tuple(dict.fromkeys(reader.source for reader in readers))
         self._commitment = commitment
         self._genesis_hash = genesis_hash
-        self._silence_us = dict(silence_us or {})
         self._limits = limits or RpcLimits()
         self._headers = dict(headers or {})
         self._secrets = secrets_of(http_url, ws_url) + tuple(self._headers.values())
@@ -151,7 +148,6 @@ class SolanaRpc:
         """
         only = None if (anew := not self._watches) else moved
         wanted, effects = wanted_by(self._transports, only), list[Effect]()
-        silences: dict[tuple[AccountReader, ...], int] = {}  # a few combinations of readers, thousands of accounts
         for pubkey in gone(self._watches, wanted, only):
             effects.extend(self._drop_subscription(self._watches.pop(pubkey)))
             self._cluster.drop(pubkey)
@@ -161,9 +157,7 @@ class SolanaRpc:
         for pubkey in sorted(wanted):
             watch = self._watches.get(pubkey)
             if watch is None:
-                readers = wanted[pubkey]
-                silence_us = silences.get(readers) or silences.setdefault(readers, self._silence(readers))
-                self._watches[pubkey] = watch = Watch(pubkey, readers, silence_us, now_us)
+                self._watches[pubkey] = watch = Watch(pubkey, wanted[pubkey], self._limits.silence_us, now_us)
                 effects.append(self._subscribe(watch, now_us))
                 new.append(pubkey)
             elif watch.readers != wanted[pubkey]:
@@ -171,7 +165,8 @@ class SolanaRpc:
                 new.append(pubkey)
         effects.extend(self._snapshot("snapshot", new, now_us))
         if anew and not self._well_again:  # as below without looking at each of thousands: nothing else can be due
-            first_us = now_us + min(self._limits.reply_us, self._limits.transport_silence_us, *silences.values())
+            limits = self._limits
+            first_us = now_us + min(limits.reply_us, limits.transport_silence_us, limits.silence_us)
             due_us = [first_us, *(due_us for due_us, _ in self._retries)]
             self._deadline_us = min(due_us if new else [*due_us, self._snapshot_us])
         elif only is None:
@@ -301,6 +296,8 @@ class SolanaRpc:
             problem = rpc_problem(error, self._secrets)
             return self._trouble("websocket", problem.condition, self._sources, problem.text, received_us)
         if type(result) is int and type(request_id) is int and 0 < request_id <= self._last_id:
+            if result in self._by_subscription:
+                return ()  # asked for twice: nodes give equal wishes one number, and it is the one that stands
             return (self._unsubscribe(result),)  # confirmed after we had given it up and asked again
         if result is True:
             return ()  # an unsubscription
@@ -309,6 +306,11 @@ class SolanaRpc:
     def _subscribe_reply(self, watch: Watch, result: object, error: object, received_us: int) -> list[Output]:
         watch.request_id = 0
         if type(result) is int and error is None:
+            other = self._by_subscription.get(result)
+            if other is not None and other is not watch:
+                text = f"{watch.pubkey} and {other.pubkey} are told under one number, {result}: no news tells of which"
+                sources = tuple(dict.fromkeys(other.sources + watch.sources))
+                return [*self._malformed(text, received_us, sources), Reconnect(text)]
             watch.subscription = result
             watch.subscribed_us = received_us
             watch.based = False
@@ -570,9 +572,6 @@ class SolanaRpc:
     def _next_id(self) -> int:
         self._last_id += 1
         return self._last_id
-
-    def _silence(self, readers: Iterable[AccountReader]) -> int:
-        return min([self._silence_us.get(reader.source, self._limits.silence_us) for reader in readers])
 
     def _malformed(self, reason: str, received_us: int, sources: tuple[str, ...] | None = None) -> list[Output]:
         """One event for every source that the frame may have concerned: a broken link is broken for all."""

@@ -346,6 +346,29 @@ def test_an_unanswered_subscription_is_asked_again_and_a_late_answer_is_left() -
     assert statuses(confirm(link, later, T0 + 16 * S)) == [("doves", Condition.OK)]
 
 
+def test_a_node_that_gives_equal_wishes_one_number_is_not_told_to_end_it() -> None:
+    link = make(Reader("doves", "A"), transport_silence_us=1_000 * S)
+    first = subscription_of(link.connect(T0), "A") - 1000
+    (again,) = [sent(one)["id"] for one in link.on_timer(T0 + 15 * S) if isinstance(one, Send)]
+    link.receive(websocket({"id": again, "result": 77}), T0 + 16 * S)
+    assert list(link.receive(websocket({"id": first, "result": 77}), T0 + 16 * S)) == []
+    assert prices(link.receive(notification(77, 8, b"5"), T0 + 17 * S)) == [("A", 5, 8)]
+
+
+def test_two_accounts_under_one_number_are_not_taken_for_each_other() -> None:
+    link = make(Reader("doves", "A"), Reader("pyth", "B"))
+    numbers = [sent(one)["id"] for one in link.connect(T0) if isinstance(one, Send) and "accountSubscribe" in one.text]
+    link.receive(websocket({"id": numbers[0], "result": 77}), T0)
+    said = link.receive(websocket({"id": numbers[1], "result": 77}), T0)
+    text = "B and A are told under one number, 77: no news tells of which"
+    assert list(said) == [
+        Malformed("doves", "solana:a", None, text, T0),
+        Malformed("pyth", "solana:a", None, text, T0),
+        Reconnect(text),
+    ]
+    assert prices(link.receive(notification(77, 8, b"5"), T0)) == [("A", 5, 8)]
+
+
 def test_an_error_without_id_on_the_websocket_is_told() -> None:
     link = make()
     link.connect(T0)
