@@ -19,8 +19,6 @@ from feeds.doves import (
     PriceFeed,
     check_mint,
     doves_address,
-    legs_in,
-    limits_in,
 )
 from feeds.jupiter import PROGRAM as PERPS
 from feeds.jupiter import Custody, Pool
@@ -136,25 +134,13 @@ class CustodyReader:
         self._moved.clear()
         self._accounts = None
 
-    @property
-    def limits(self) -> Mapping[str, AgLimits]:
-        """Limits that the aggregates published last, by feed."""
-        return self._memory.limits
-
-    @property
-    def legs(self) -> Mapping[str, AgLegs]:
-        """Accounts that the aggregates are made of, by feed."""
-        return self._memory.legs
-
     def limits_of(self, feed: str) -> AgLimits | None:
         """Limits of the aggregate that a feed is read from; None where it is read from none."""
-        seen = self._lines[feed].seen
-        return limits_in(seen) if isinstance(seen, AgPriceFeed) else None
+        return self._memory.limits_of(feed)
 
     def legs_of(self, feed: str) -> AgLegs | None:
         """Accounts that the aggregate of a feed is made of; None where it is read from none."""
-        seen = self._lines[feed].seen
-        return legs_in(seen) if isinstance(seen, AgPriceFeed) else None
+        return self._memory.legs_of(feed)
 
     def accounts(self) -> frozenset[str]:
         """Custodies, and the oracle accounts that they led to so far."""

@@ -4,11 +4,11 @@ Layouts follow the public interface description of the program and mainnet accou
 it says. All integers are little-endian, packed, with no padding.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from struct import Struct
 from struct import error as StructError
-from typing import ClassVar, Self, TypeVar
+from typing import ClassVar, Self
 
 import msgspec
 
@@ -19,7 +19,6 @@ from feeds.reader import Observation, PriceAccountReader, Refused
 from oracle_hub.core.source import Account, Condition, Event, PriceUpdate, Rewatch
 
 PROGRAM = addresses.DOVES
-T = TypeVar("T")
 
 _FEED = Struct("<8s32s33sQbqB")  # discriminator, pair, signer, price@73, expo@81, timestamp@82, bump@90
 _FEED_SIZE = 283
@@ -208,23 +207,6 @@ class AgLegs(msgspec.Struct, frozen=True, gc=False):
     redstone: str | None
 
 
-class _Told(Mapping[str, T]):
-    """What aggregates say, by feed. Taken out of a state when asked for: there may be thousands."""
-
-    def __init__(self, seen: Mapping[str, "AgPriceFeed"], taken: Callable[["AgPriceFeed"], T]) -> None:
-        self._seen = seen
-        self._taken = taken
-
-    def __getitem__(self, feed: str) -> T:
-        return self._taken(self._seen[feed])
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._seen)
-
-    def __len__(self) -> int:
-        return len(self._seen)
-
-
 class AgMemory:
     """The latest state of each feed's aggregate, by its own timestamp: a lagging node takes nothing back.
 
@@ -243,29 +225,19 @@ class AgMemory:
         if plausible and (seen is None or seen.timestamp <= state.timestamp):
             self._seen[update.feed] = state
 
-    def latest(self, feed: str) -> AgPriceFeed | None:
-        """The latest state of a feed's aggregate; None before the first."""
-        return self._seen.get(feed)
+    def limits_of(self, feed: str) -> AgLimits | None:
+        """Limits that a feed's aggregate published last; None before it was read."""
+        state = self._seen.get(feed)
+        if state is None:
+            return None
+        return AgLimits(state.max_ag_price_age_sec, state.max_price_feed_age_sec, state.max_price_diff_bps)
 
-    @property
-    def limits(self) -> Mapping[str, AgLimits]:
-        """Limits by feed."""
-        return _Told(self._seen, limits_in)
-
-    @property
-    def legs(self) -> Mapping[str, AgLegs]:
-        """Legs by feed."""
-        return _Told(self._seen, legs_in)
-
-
-def limits_in(state: AgPriceFeed) -> AgLimits:
-    """What an aggregate publishes as its own limits."""
-    return AgLimits(state.max_ag_price_age_sec, state.max_price_feed_age_sec, state.max_price_diff_bps)
-
-
-def legs_in(state: AgPriceFeed) -> AgLegs:
-    """The accounts that an aggregate is made of."""
-    return _legs_of(state.edge_feed, state.cl_feed, state.pyth_feed, state.lazer_feed, state.redstone_feed)
+    def legs_of(self, feed: str) -> AgLegs | None:
+        """Accounts that a feed's aggregate is made of; None before it was read."""
+        state = self._seen.get(feed)
+        if state is None:
+            return None
+        return _legs_of(state.edge_feed, state.cl_feed, state.pyth_feed, state.lazer_feed, state.redstone_feed)
 
 
 @lru_cache(maxsize=4_096)
@@ -298,25 +270,13 @@ class AgPriceFeedReader(PriceAccountReader):
         self._mints = {feed: given.get(feed) or addresses.known_mint(feed) for feed in accounts}
         self._memory = AgMemory()
 
-    @property
-    def limits(self) -> Mapping[str, AgLimits]:
-        """Limits that the accounts published last, by feed."""
-        return self._memory.limits
-
-    @property
-    def legs(self) -> Mapping[str, AgLegs]:
-        """Accounts that the aggregates are made of, by feed."""
-        return self._memory.legs
-
     def limits_of(self, feed: str) -> AgLimits | None:
         """Limits that a feed's account published last; None before it was read."""
-        seen = self._memory.latest(feed)
-        return None if seen is None else limits_in(seen)
+        return self._memory.limits_of(feed)
 
     def legs_of(self, feed: str) -> AgLegs | None:
         """Accounts that a feed's aggregate is made of; None before it was read."""
-        seen = self._memory.latest(feed)
-        return None if seen is None else legs_in(seen)
+        return self._memory.legs_of(feed)
 
     def read(self, account: Account, transport: str, received_us: int) -> Sequence[Event | Rewatch]:
         """One event for a state of one of the accounts; its limits and legs are remembered if it holds a price."""

@@ -3,7 +3,11 @@
 from collections.abc import Iterator, Mapping
 from itertools import product
 
+import msgspec
+
 from feeds.addresses import ASSETS
+from feeds.custody import CustodyReader
+from feeds.doves import AgPriceFeedReader
 from oracle_hub.config import AGGREGATES, Config, Way, feed_roles, ways_of
 from oracle_hub.errors import ConfigError
 
@@ -123,8 +127,9 @@ class Witnesses:
             return lines
         primary, *verifiers = self._readings.by_role(feed)
         for aggregate in primary:
-            told = getattr(self._readers.get(aggregate.name), "legs", {}).get(feed)
-            named = {} if told is None else {leg: getattr(told, leg) for leg in told.__struct_fields__}
+            reader = self._readers.get(aggregate.name)
+            told = reader.legs_of(feed) if isinstance(reader, CustodyReader | AgPriceFeedReader) else None
+            named = {} if told is None else msgspec.structs.asdict(told)
             for way in (way for ways in verifiers for way in ways) if named else ():
                 address, leg = self._readings.addresses[way.name][feed], CARRIED.get(way.section.kind, "")
                 whole = f"the aggregate that {aggregate.name} reads"

@@ -77,8 +77,9 @@ def test_the_aggregate_is_read_where_custody_names_one() -> None:
         PriceUpdate("doves", "solana:a", "SOL/USD", 5, 1_790_000_001_000_000, NOW, slot=102, account=SOL.ag)
     ]
     assert run.custody(custody()) == []
-    assert run.reader.limits["SOL/USD"] == AgLimits(10, 60, 50)
-    assert run.reader.legs["SOL/USD"].edge is None
+    assert run.reader.limits_of("SOL/USD") == AgLimits(10, 60, 50)
+    legs = run.reader.legs_of("SOL/USD")
+    assert legs is not None and legs.edge is None
 
 
 @pytest.mark.parametrize("size", [384, 415, 2000])

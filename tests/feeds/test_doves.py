@@ -202,12 +202,14 @@ def test_two_feeds_can_not_share_an_account() -> None:
 
 def test_the_aggregate_shows_its_limits_and_legs() -> None:
     reader = AgPriceFeedReader("aggregate", {"SOL/USD": SOL.ag})
-    assert dict(reader.limits) == {}
+    assert reader.limits_of("SOL/USD") is None and reader.legs_of("SOL/USD") is None
     (event,) = reader.read(account(SOL.ag, AG.encode()), "solana:a", NOW)
     assert isinstance(event, PriceUpdate)
     assert event.mantissa == 15_000_000_000
-    assert reader.limits["SOL/USD"] == AgLimits(10, 60, 50)
-    assert reader.legs["SOL/USD"] == AgLegs(SOL.edge, SOL.chainlink_doves, SOL.pyth_old_push, SOL.lazer, SOL.redstone)
+    assert reader.limits_of("SOL/USD") == AgLimits(10, 60, 50)
+    assert reader.legs_of("SOL/USD") == AgLegs(
+        SOL.edge, SOL.chainlink_doves, SOL.pyth_old_push, SOL.lazer, SOL.redstone
+    )
 
 
 def test_a_lagging_node_takes_no_limits_back() -> None:
@@ -215,16 +217,16 @@ def test_a_lagging_node_takes_no_limits_back() -> None:
     reader.read(account(SOL.ag, AG.encode()), "solana:a", NOW)
     older = msgspec.structs.replace(AG, timestamp=1_789_999_999, max_ag_price_age_sec=99)
     reader.read(account(SOL.ag, older.encode()), "solana:b", NOW)
-    assert reader.limits["SOL/USD"] == AgLimits(10, 60, 50)
+    assert reader.limits_of("SOL/USD") == AgLimits(10, 60, 50)
 
 
 def test_a_time_that_can_not_be_pins_no_limits() -> None:
     reader = AgPriceFeedReader("aggregate", {"SOL/USD": SOL.ag})
     wrong = msgspec.structs.replace(AG, timestamp=2**40, max_price_diff_bps=10_000)
     (event,) = reader.read(account(SOL.ag, wrong.encode()), "solana:a", NOW)
-    assert isinstance(event, PriceUpdate) and dict(reader.limits) == {}  # the table calls it future
+    assert isinstance(event, PriceUpdate) and reader.limits_of("SOL/USD") is None  # the table calls it future
     reader.read(account(SOL.ag, AG.encode()), "solana:b", NOW)
-    assert reader.limits["SOL/USD"] == AgLimits(10, 60, 50)
+    assert reader.limits_of("SOL/USD") == AgLimits(10, 60, 50)
 
 
 def test_an_aggregate_of_another_token_is_invalid() -> None:
@@ -232,7 +234,7 @@ def test_an_aggregate_of_another_token_is_invalid() -> None:
     (event,) = reader.read(account(BTC.ag, AG.encode()), "solana:a", NOW)
     assert isinstance(event, Status)
     assert event.condition is Condition.INVALID
-    assert dict(reader.limits) == {}
+    assert reader.limits_of("BTC/USD") is None
 
 
 def test_describe_compares_with_the_derived_address() -> None:
