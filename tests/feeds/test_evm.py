@@ -15,86 +15,16 @@ from feeds.chainlink.contracts import AnswerUpdated, Round, Transmission, decode
 from feeds.chainlink.evm import EvmLink
 from feeds.chainlink.node import Message, NodeLimits, log_or_head
 from feeds.chainlink.proxies import EvmFeed
-from feeds.emulator.evm import EvmNode
-from feeds.evm_addresses import HEARTBEATS_S, PROXIES, SEQUENCERS, checksummed, heartbeat_ms
+from feeds.evm_addresses import HEARTBEATS_S, PROXIES, checksummed, heartbeat_ms
 from feeds.host_link import plain, secrets_of
-from oracle_hub.core.source import Condition, Frame, Malformed, Open, PriceUpdate, Reconnect, Send, Status, Unchanged
+from oracle_hub.core.source import Condition, Frame, Malformed, PriceUpdate, Reconnect, Send, Status, Unchanged
 from oracle_hub.errors import ConfigError, DecodeError
-
-S = 1_000_000
-NOW_S = 1_790_000_000
-SOL, BTC = PROXIES[1]["SOL/USD"], PROXIES[1]["BTC/USD"]
-UPTIME = SEQUENCERS[42_161]
-URL = "wss://node.example/v2/abcdef0123456789"
-
-
-class Talk:
-    """A link and a node that answers it at once. ``now_s`` is everybody's clock."""
-
-    def __init__(self, *feeds: str, chain_id: int = 1, **options: Any) -> None:
-        self.now_s = NOW_S
-        self.node = EvmNode(1, NOW_S - 100)
-        for feed in ("SOL/USD", "BTC/USD"):
-            self.node.add(PROXIES[1][feed], feed.replace("/", " / "))
-        self.node.add(UPTIME, "L2 Sequencer Uptime Status Feed", 0)
-        named = {feed: EvmFeed(PROXIES[1][feed]) for feed in feeds or ("SOL/USD",)}
-        self.link = EvmLink("evm:1", URL, named, chain_id=chain_id, **options)
-        self.asked: list[dict[str, Any]] = []
-        self.deaf = False
-
-    def connect(self) -> list[Any]:
-        opening, *rest = self.link.connect(self.now_s * S)
-        assert opening == Open("websocket", URL)
-        return self.settle(rest)
-
-    def settle(self, outputs: Sequence[Any]) -> list[Any]:
-        """Have the node answer until nothing is asked any more; what was said meanwhile."""
-        said: list[Any] = []
-        waiting = list(outputs)
-        while waiting:
-            output = waiting.pop(0)
-            if isinstance(output, Send):
-                self.asked.append(orjson.loads(output.text))
-                for text in self.node.answer(self, output.text):
-                    waiting += self.hear(text)
-            else:
-                said.append(output)
-        return said
-
-    def hear(self, text: str | bytes) -> list[Any]:
-        data = text.encode() if isinstance(text, str) else text
-        return self.link.receive(Frame("websocket", data), self.now_s * S)
-
-    def tell(self, told: list[tuple[object, str]]) -> list[Any]:
-        return [] if self.deaf else [said for _, text in told for said in self.settle(self.hear(text))]
-
-    def transmit(self, answer: int, observed_s: int | None = None, proxy: str = SOL) -> list[Any]:
-        return self.tell(self.node.transmit(proxy, answer, observed_s or self.now_s - 3, self.now_s))
-
-    def later(self, seconds: int, *, blocks: bool = True) -> list[Any]:
-        """Time passes, with a block every ten seconds, and the timers that it ends fire."""
-        said: list[Any] = []
-        until_us = (self.now_s + seconds) * S
-        while blocks and until_us - self.now_s * S > 10 * S:
-            said += self.later(10, blocks=False) + self.tell(self.node.mine(self.now_s, []))
-        while (due_us := self.link.next_deadline()) is not None and due_us <= until_us:
-            self.now_s = max(self.now_s, -(-due_us // S))
-            said += self.settle(self.link.on_timer(self.now_s * S))
-        self.now_s = until_us // S
-        return said
+from tests.feeds.evm_talk import BTC, NOW_S, SOL, UPTIME, URL, S, Talk, conditions, prices
 
 
 def price(mantissa: int, publish_s: int, slot: int, received_s: int, feed: str = "SOL/USD") -> PriceUpdate:
     proxy = PROXIES[1][feed]
     return PriceUpdate("evm", "evm:1", feed, mantissa, publish_s * S, received_s * S, slot=slot, account=proxy)
-
-
-def conditions(said: Sequence[Any]) -> list[tuple[str | None, Condition]]:
-    return [(one.feed, one.condition) for one in said if isinstance(one, Status)]
-
-
-def prices(said: Sequence[Any]) -> list[int]:
-    return [one.mantissa for one in said if isinstance(one, PriceUpdate)]
 
 
 def reasons(said: Sequence[Any]) -> list[str]:
@@ -476,77 +406,6 @@ def test_a_refused_socket(status: int, why: str, condition: Condition, after_ms:
     told, over = talk.link.receive(Frame("websocket", URL.encode(), status=status, retry_after_ms=retry_ms), NOW_S * S)
     assert isinstance(told, Status) and (told.condition, told.text) == (condition, f"HTTP {status}{why}: …")
     assert over == Reconnect(f"socket refused with HTTP {status}", after_ms)
-
-
-# The sequencer.
-
-
-def guarded(answer: int, since_s: int) -> Talk:
-    talk = Talk(sequencer=UPTIME)
-    talk.node.transmit(UPTIME, answer, since_s, NOW_S - 50)
-    talk.node.transmit(SOL, 115 * 10**8, NOW_S - 60, NOW_S - 50)
-    return talk
-
-
-def test_a_sequencer_that_is_up_for_long_lets_prices_through() -> None:
-    talk = guarded(0, NOW_S - 3_600)
-    assert prices(talk.connect()) == [115 * 10**8]
-
-
-def test_prices_wait_while_the_sequencer_is_down_and_for_the_grace_period() -> None:
-    talk = guarded(1, NOW_S - 60)
-    said = talk.connect()
-    assert prices(said) == [] and conditions(said) == [(None, Condition.HALTED)]
-    assert prices(talk.transmit(116 * 10**8)) == []
-    talk.later(60)
-    up_s = talk.now_s
-    assert prices(talk.tell(talk.node.transmit(UPTIME, 0, up_s, up_s))) == []
-    assert prices(talk.later(3_598)) == []
-    said = talk.later(3)
-    assert prices(said) == [116 * 10**8] and (None, Condition.OK) in conditions(said)
-
-
-def test_what_was_told_before_an_outage_counts_again_after_it() -> None:
-    talk = guarded(0, NOW_S - 3_600)
-    talk.connect()
-    assert conditions(talk.tell(talk.node.transmit(UPTIME, 1, NOW_S, NOW_S))) == [(None, Condition.HALTED)]
-    talk.later(60)
-    talk.tell(talk.node.transmit(UPTIME, 0, talk.now_s, talk.now_s))
-    said = talk.later(3_601)
-    assert ("SOL/USD", Condition.RESUMED) in conditions(said) and (None, Condition.OK) in conditions(said)
-
-
-def test_a_grace_period_that_ends_while_no_node_answers_lets_nothing_through() -> None:
-    talk = guarded(0, NOW_S - 3_600)
-    talk.connect()
-    talk.tell(talk.node.transmit(UPTIME, 1, NOW_S, NOW_S))
-    talk.later(60)
-    talk.tell(talk.node.transmit(UPTIME, 0, talk.now_s, talk.now_s))
-    talk.later(3_000)
-    talk.link.connect(talk.now_s * S)  # and the socket does not open: it may be down again by now
-    talk.now_s += 700
-    silent = talk.link.on_timer(talk.now_s * S)
-    assert [one for one in silent if isinstance(one, Status)] == [] and talk.link.next_deadline() is None
-    said = talk.connect()
-    assert ("SOL/USD", Condition.RESUMED) in conditions(said) and (None, Condition.OK) in conditions(said)
-
-
-def test_what_waits_is_not_read_with_the_decimals_of_another_phase() -> None:
-    talk = guarded(1, NOW_S - 60)
-    assert prices(talk.connect()) == []
-    talk.node.change_phase(SOL)
-    talk.node.feeds[SOL.lower()].decimals = 6  # as 8 it would be a hundredth, as 6 the hundredfold
-    up_s = talk.now_s + 60
-    talk.later(60)
-    talk.tell(talk.node.transmit(UPTIME, 0, up_s, up_s))
-    assert prices(talk.later(3_700)) == []
-    assert prices(talk.transmit(117 * 10**6)) == [117 * 10**8]
-
-
-def test_an_uptime_feed_that_was_never_initialised_lets_nothing_through() -> None:
-    talk = guarded(0, 0)
-    said = talk.connect()
-    assert prices(said) == [] and conditions(said) == [(None, Condition.HALTED)]
 
 
 # Whatever else may come.
