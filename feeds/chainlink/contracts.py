@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from feeds.signatures import keccak256
+from oracle_hub.core.price import INT64_MAX
 from oracle_hub.errors import ConfigError, DecodeError
 
 try:
@@ -109,11 +110,13 @@ def quantity(text: str | None, what: str) -> int:
     """A number as JSON-RPC writes it (``0x1f``).
 
     Raises:
-        DecodeError: anything else, or more than 256 bits.
+        DecodeError: anything else, or more than int64 holds.
     """
     try:
-        if text is not None and text.startswith("0x") and 2 < len(text) <= 66 and "_" not in text:
-            return int(text, 16)
+        if text is not None and text.startswith("0x") and len(text) > 2 and "_" not in text:
+            number = int(text, 16)
+            if number <= INT64_MAX:
+                return number
     except ValueError:
         pass
     raise DecodeError(f"{what} is no number in hex: {str(text)[:80]!r}")

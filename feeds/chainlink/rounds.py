@@ -11,7 +11,9 @@ import msgspec
 
 from feeds.chainlink.contracts import Round
 from feeds.host_link import PLAUSIBLE_US
+from feeds.layout import MAX_TIMESTAMP_S
 from oracle_hub.core.price import rescale
+from oracle_hub.errors import PriceError
 
 _KEPT_KEYS = 256
 _KEPT_OBSERVED = 32
@@ -91,7 +93,7 @@ class Rounds(msgspec.Struct):
         and nothing is told where that is earlier too.
 
         Raises:
-            PriceError: the answer is no price (zero, negative, too large). It is held all the same.
+            PriceError: the answer is no price (zero, negative, too large), or its time none. It is held all the same.
         """
         new, held = came.round, self.held
         if held is not None and new.round_id <= held.round_id:
@@ -103,6 +105,8 @@ class Rounds(msgspec.Struct):
             return News.SAME
         self.held, self.log_key = new, came.key
         mantissa = rescale(new.answer, -self.decimals, self.expo)
+        if new.updated_at > MAX_TIMESTAMP_S:
+            raise PriceError(f"time {new.updated_at} of an answer is no unix second")
         block_us = new.updated_at * _S
         observed_us = block_us if came.observed_at is None else min(came.observed_at * _S, block_us)
         if self.taken_back and mantissa == self.told and self.told_us in (observed_us, block_us):

@@ -420,6 +420,24 @@ def test_what_is_nested_without_end_is_malformed() -> None:
         assert said and all(isinstance(one, Malformed) for one in said)
 
 
+def test_numbers_that_no_chain_has_are_malformed() -> None:
+    """A contract's may have 256 bits; what leaves the link has 64, or neither journal nor answers could hold it."""
+    talk = Talk()
+    talk.connect()
+    (_, log) = talk.node.transmit(SOL, 116 * 10**8, NOW_S - 3, NOW_S)[-1]
+    huge = "7f" * 32
+    for field, told, why in (
+        ("data", "0x" + huge, "no unix second"),
+        ("blockNumber", "0x" + huge, "blockNumber is no number in hex"),
+        ("blockNumber", hex(2**63), "blockNumber is no number in hex"),
+    ):
+        message = orjson.loads(log)
+        message["params"]["result"][field] = told
+        (reason, *_) = reasons(talk.hear(orjson.dumps(message)))
+        assert why in reason
+    assert prices(talk.transmit(117 * 10**8)) == [117 * 10**8]
+
+
 @given(data=st.binary(max_size=200))
 @settings(max_examples=100, deadline=None)
 def test_noise_is_malformed_and_never_an_exception(data: bytes) -> None:
