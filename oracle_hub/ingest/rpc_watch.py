@@ -193,3 +193,31 @@ class RpcLimits(msgspec.Struct, frozen=True):
         """
         bound = max(self.left_subscriptions, n_watches)
         return left if len(left) <= 2 * bound else set(sorted(left)[-bound:])
+
+
+def restless(watches: Iterable[Watch], now_us: int) -> list[Watch]:
+    """Those for which a watchdog may have something to do at ``now_us``: of thousands, few."""
+    return [
+        watch
+        for watch in watches
+        if watch.request_id
+        or watch.suspect_us != NEVER
+        or watch.retry_us <= now_us
+        or (now_us >= watch.heard_us + watch.silence_us and not watch.probed)
+    ]
+
+
+def next_check(watches: Iterable[Watch], limits: RpcLimits, probe_ready_us: int) -> int:
+    """The earliest instant at which a watchdog of one of these has something to do; silent ones are looked up from
+    ``probe_ready_us`` on."""
+    quiet_us, due_us = NEVER, NEVER
+    for watch in watches:
+        if not watch.probed and watch.heard_us + watch.silence_us < quiet_us:
+            quiet_us = watch.heard_us + watch.silence_us
+        if watch.retry_us < due_us:
+            due_us = watch.retry_us
+        if watch.request_id:
+            due_us = min(due_us, watch.requested_us + limits.reply_us)
+        if watch.suspect_us != NEVER:
+            due_us = min(due_us, watch.suspect_us + limits.proof_us)
+    return min(due_us, max(quiet_us, probe_ready_us))

@@ -52,7 +52,18 @@ from oracle_hub.ingest.rpc_messages import (
     state_of,
     subscribe_text,
 )
-from oracle_hub.ingest.rpc_watch import CONFIGURED, NEVER, Request, RequestKind, RpcLimits, Watch, gone, wanted_by
+from oracle_hub.ingest.rpc_watch import (
+    CONFIGURED,
+    NEVER,
+    Request,
+    RequestKind,
+    RpcLimits,
+    Watch,
+    gone,
+    next_check,
+    restless,
+    wanted_by,
+)
 
 Output: TypeAlias = Event | Effect
 
@@ -205,7 +216,7 @@ class SolanaRpc:
             output.append(Reconnect(f"no frame on the websocket for {seconds:g} s"))
         quiet: list[str] = []
         if not lost:
-            for watch in tuple(self._watches.values()):
+            for watch in restless(self._watches.values(), now_us):
                 output.extend(self._check(watch, now_us, quiet))
         output.extend(self._due_fetches(now_us, quiet))
         self._rearm(now_us)
@@ -548,18 +559,9 @@ class SolanaRpc:
     def _rearm(self, now_us: int) -> None:
         """Work out the next deadline, from every account: not for a notification, which can only move deadlines away,
         nor for an answer to a request, of which a catalogue of thousands has dozens at once."""
-        limits = self._limits
-        due = NEVER
+        due = next_check(self._watches.values(), self._limits, self._probe_ready_us)
         if self._slot_notifications:
-            due = self._heard_us + limits.transport_silence_us
-        for watch in self._watches.values():
-            if watch.request_id:
-                due = min(due, watch.requested_us + limits.reply_us)
-            if watch.suspect_us != NEVER:
-                due = min(due, watch.suspect_us + limits.proof_us)
-            if not watch.probed:
-                due = min(due, max(watch.heard_us + watch.silence_us, self._probe_ready_us))
-            due = min(due, watch.retry_us)
+            due = min(due, self._heard_us + self._limits.transport_silence_us)
         fetches = [due_us for due_us, _ in self._retries]
         if not self._snapshot_under_way():
             fetches.append(self._snapshot_us)
