@@ -9,6 +9,8 @@ T = TypeVar("T")
 
 SLICE_US = 1_000
 """Those who are served one by one are served for so long before anything else gets its turn."""
+BEATS_OF_ONE = 4
+"""So many subscriptions of one client get their heartbeats in one go: each may be of thousands of feeds."""
 
 
 class Due(Generic[T]):

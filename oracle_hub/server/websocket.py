@@ -21,7 +21,7 @@ from oracle_hub.server.admission import SUBPROTOCOLS, Admission
 from oracle_hub.server.census import Standing, close_label, standing
 from oracle_hub.server.client import Client, ask_every_bytes
 from oracle_hub.server.door import RequestHandler
-from oracle_hub.server.due import SLICE_US, Due, Turns
+from oracle_hub.server.due import BEATS_OF_ONE, SLICE_US, Due, Turns
 from oracle_hub.server.frames import close_frame, pong_frame
 from oracle_hub.server.service import ServerSettings, Service
 from oracle_hub.server.sockets import tune
@@ -408,7 +408,7 @@ class Subscribers:
     def _heartbeat(self, client: Client, now_us: int) -> None:
         if client.gone.is_set():
             return
-        self._attempt(client, partial(client.session.heartbeat, now_us, client.unsent_bytes()))
+        self._attempt(client, partial(client.session.heartbeat, now_us, client.unsent_bytes(), BEATS_OF_ONE))
         if client.session.subscriptions:
             client.idle_since_us = None
         elif client.idle_since_us is None:

@@ -120,6 +120,8 @@ class Beats:
         """Who may stand in a lane now."""
         self._waiting: deque[Session] = deque()
         """Of those apart: who is still to be served in the sweep that goes on."""
+        self._served: Session | None = None
+        """Of these, who was given out last."""
         self._stale: set[Group] = set()
         """Whose heartbeats in the lanes are to be made anew."""
         self._shelves: dict[int, dict[Group, None]] = {}
@@ -254,6 +256,8 @@ class Beats:
         self.withdraw(session)
         self._apart.pop(session, None)
         self._offered.pop(session, None)
+        if self._served is session:
+            self._served = None
 
     # Sweeps.
 
@@ -278,8 +282,11 @@ class Beats:
         return None
 
     def next_apart(self) -> "Session | None":
-        """One of those for whom :meth:`~oracle_hub.stream.session.Session.heartbeat` is to be called. None: no more."""
-        return self._waiting.popleft() if self._waiting else None
+        """One of those for whom :meth:`~oracle_hub.stream.session.Session.heartbeat` is to be called, again if that
+        gave a part. None: no more."""
+        if self._served is None or not self._served.beating:
+            self._served = self._waiting.popleft() if self._waiting else None
+        return self._served
 
     def _settle(self, now_us: int) -> tuple[bytes, bytes]:
         """Let in who may stand in a lane, and note whose heartbeat is over. Gives the time as each lane writes it."""

@@ -90,7 +90,7 @@ class Session:
     """State of one subscriber between its socket and the board."""
 
     __slots__ = (
-        "_alerts", "_allowance_at_us", "_allowance_us", "_backlog", "_board", "_last_number", "_limits",
+        "_alerts", "_allowance_at_us", "_allowance_us", "_backlog", "_beaten", "_board", "_last_number", "_limits",
         "_row", "_row_bytes", "_row_since_bytes", "_subscriptions", "close_code", "dirty", "errors", "handle", "lane",
         "lone", "peer", "place", "protocol", "row_place",
     )  # fmt: skip
@@ -122,6 +122,8 @@ class Session:
         self._row_since_bytes = 0
         """and what the present one was written before it came."""
         self._last_number = 0
+        self._beaten = 0
+        """Of heartbeats in parts: the number of the last subscription that had its own. 0: not begun, or done."""
         self._backlog: Backlog | None = None
         """Kept from the first subscription of mode ``all`` on."""
         self._allowance_us = limits.request_burst * 1_000_000
@@ -139,6 +141,7 @@ class Session:
             subscription.end()
             self._board.leave(subscription.group)
         self.dirty = False
+        self._beaten = 0
         self._subscriptions.clear()
         self._leave_alerts()
         self.handle = None
@@ -524,17 +527,28 @@ class Session:
         )
         return self._noted(b"".join(frames), now_us)
 
-    def heartbeat(self, now_us: int, unsent_bytes: int) -> bytes:
-        """One heartbeat per subscription, what was held back before it. Nothing for a client that doesn't read."""
+    @property
+    def beating(self) -> bool:
+        """Whether some of its subscriptions wait for theirs of the heartbeats that were begun."""
+        return self._beaten > 0
+
+    def heartbeat(self, now_us: int, unsent_bytes: int, most: int | None = None) -> bytes:
+        """One heartbeat per subscription, what was held back before it. Nothing for a client that doesn't read.
+
+        Args:
+            most: for so many subscriptions; the next call goes on. None: for all that are left.
+        """
         self._close_if_late(unsent_bytes, now_us)
         frames = []
-        for sub in self._subscriptions.values():
+        left = [sub for sub in self._subscriptions.values() if sub.number > self._beaten]
+        self._beaten = 0 if most is None or len(left) <= most else left[most - 1].number
+        for sub in left[:most]:
             if self._unread(sub, unsent_bytes):
                 continue
             if sub.owed:
                 frames.append(self._flush(sub, now_us))
             frames.append(self._board.beats.heartbeat(sub.group, sub.number, sub.last_seq, now_us))
-        if self._alerts and unsent_bytes <= self._limits.conflate_above_bytes:
+        if self._alerts and not self._beaten and unsent_bytes <= self._limits.conflate_above_bytes:
             frames += self._behind_on_alerts(now_us, unsent_bytes)
             frames += [self._board.alerts.heartbeat(sub, now_us) for sub in self._alerts.values()]
         return self._noted(b"".join(frames), now_us)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 
+from oracle_hub.server.due import BEATS_OF_ONE
 from oracle_hub.server.websocket import Subscribers
 from tests.server.conftest import Peer, Stage
 from tests.server.stream_service import HubService
@@ -95,3 +96,17 @@ async def test_requests_that_come_together_are_taken_in_turns(stage: Stage) -> N
     for _ in range(5):
         assert (await peer.read())["type"] == "pong"
     assert len(service.looks) >= 5
+
+
+async def test_a_client_with_many_subscriptions_gets_each_heartbeat_once(stage: Stage) -> None:
+    await stage.start()
+    peer = await stage.subscriber(SOL)
+    for _ in range(2 * BEATS_OF_ONE):
+        await peer.send(type="subscribe", feeds=[SOL])
+        assert [(await peer.read())["type"] for _ in range(2)] == ["subscribed", "snapshot"]
+    assert stage.server._subscribers is not None
+    stage.server._subscribers.heartbeat()
+    told = [await peer.read() for _ in range(2 * BEATS_OF_ONE + 1)]
+    assert [(each["type"], each["sub"]) for each in told] == [("heartbeat", n + 1) for n in range(2 * BEATS_OF_ONE + 1)]
+    await peer.send(type="ping")
+    assert (await peer.read())["type"] == "pong"

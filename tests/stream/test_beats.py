@@ -197,8 +197,9 @@ class Swept(BoardStage):
         apart = beats.next_apart()
         assert apart is not None or not self.owed, "a sweep forgot somebody"
         if apart is not None:
-            apart.peer.hear(apart.heartbeat(now_us, apart.peer.unsent_bytes))
-            self.owed.discard(apart)
+            apart.peer.hear(apart.heartbeat(now_us, apart.peer.unsent_bytes, 1))
+            if not apart.beating:
+                self.owed.discard(apart)
 
 
 @settings(max_examples=200, deadline=None)
@@ -279,3 +280,32 @@ def test_a_price_is_too_old_from_the_very_microsecond() -> None:
             session.heartbeat(now_us, 0)
             assert (group.not_live, group.digest) == said_afresh(stage.board, group, now_us)
             assert (feed in group.not_live) is (now_us >= end_us)
+
+
+def test_heartbeats_of_many_subscriptions_go_out_in_parts() -> None:
+    """One client with 64 subscriptions to everything lets no price wait for all of them."""
+    stage = Stage()
+    session = stage.join()
+    for _ in range(4):
+        session.receive(ALL, 0, stage.service.clock_us)
+    session.receive('{"type":"subscribe","channel":"alerts","feeds":["*"]}', 0, stage.service.clock_us)
+    other = stage.join('{"type":"subscribe","feeds":["*"],"mode":"all"}')
+    sweeps, now_us = stage.board.beats, stage.service.clock_us
+    for each in (session, other):
+        sweeps.admit(each)
+    parts: dict[Session, list[list[int]]] = {session: [], other: []}
+    sweeps.begin()
+    while sweeps.take(2, now_us) is not None:
+        pass
+    while (served := sweeps.next_apart()) is not None:
+        frames = served.heartbeat(now_us, 0, 2)
+        parts[served].append([msgspec.json.decode(payload)["sub"] for payload in payloads(frames)])
+        if parts[session] == [[1, 2]]:
+            session.receive('{"type":"unsubscribe","sub":4}', 0, now_us)  # it may end meanwhile
+    assert parts == {session: [[1, 2], [3, 5, 6]], other: [[1]]}
+    sweeps.begin()
+    while sweeps.take(2, now_us) is not None:
+        pass
+    assert sweeps.next_apart() is session and session.heartbeat(now_us, 0, 2) and session.beating
+    session.end()
+    assert sweeps.next_apart() is other and sweeps.next_apart() is None
