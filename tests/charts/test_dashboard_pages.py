@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
+import orjson
 import pytest
 from aiohttp import web
 from yarl import URL
@@ -167,6 +168,38 @@ async def test_of_very_many_feeds_only_those_in_sight_are_drawn(url: str) -> Non
         assert not await page.value("list.sees('F0/USD')")
         assert await page.value(shown) == "—"  # what nobody sees is not kept up to date, so it is no price
         assert page.errors == []
+
+
+async def test_a_source_that_is_too_far_from_another_is_not_called_ok(tmp_path: Path) -> None:
+    hub = await HubStage().start()
+    status = "document.querySelector('#sources [data-source={}] .chip')?.textContent"
+    async with charts_beside(hub, tmp_path / "charts.sqlite") as charts, chromium() as page:
+        await page.open(charts.url + "/#feed=SOL/USD")
+        await page.until(f"{status.format('pyth')} === 'ok'")
+        hub.tick("SOL/USD", 15_000_000_000)
+        hub.tick("SOL/USD", 15_450_000_000, "pyth")
+        await page.until(f"{status.format('pyth')} === 'apart'")
+        assert await page.value(status.format("doves")) == await page.value(status.format("chainlink")) == "ok"
+        assert "300.00 bps" in await page.value("document.querySelector('#sources [data-source=pyth]').innerText")
+        await page.value("import('/dashboard/prices.mjs').then((module) => { globalThis.prices = module; })")
+
+        async def apart(reason: str, doves: str, chainlink: float, pyth: float) -> object:
+            inputs = {
+                "doves": {"role": "primary", "status": doves, "divergence_bps": 0},
+                "chainlink": {"role": "verifier", "status": "ok", "divergence_bps": chainlink},
+                "pyth": {"role": "verifier", "status": "ok", "divergence_bps": pyth},
+                "lazer": {"role": "reference", "status": "ok", "divergence_bps": 900},
+            }
+            return await page.value(f"prices.apart({orjson.dumps(inputs).decode()}, '{reason}', 50)")
+
+        assert await apart("agreed", "ok", 70, 80) == []  # this feed has a limit of its own
+        assert await apart("diverged", "ok", 20, 60) == ["pyth"]
+        assert await apart("diverged", "ok", 60, 160) == ["chainlink", "pyth"]
+        assert await apart("diverged", "ok", 20, 30) == ["pyth"]  # so has this
+        assert await apart("diverged", "stale", 20, 900) == ["chainlink", "pyth"]
+        assert await apart("primary_diverged", "ok", 1, 0) == ["doves"]
+        assert page.errors == []
+    await hub.server.stop("the test is over")
 
 
 async def test_a_long_list_is_narrowed_by_typing(url: str) -> None:

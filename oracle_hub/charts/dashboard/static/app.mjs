@@ -128,7 +128,7 @@ function drawSources(sources, view) {
       row.cells[1].append(element("span", { class: "chip" }));
       body.append(row);
     }
-    row.dataset.state = source.status === "ok" ? "live" : source.status === "unknown" ? "" : "none";
+    row.dataset.state = { ok: "live", apart: "degraded", unknown: "" }[source.status] ?? "none";
     row.dataset.chosen = String(view.price !== null && view.price.source === source.name);
     row.title = source.transport === null ? "" : `by ${source.transport}`;
     setText(row.cells[1].firstChild, words(source.status));

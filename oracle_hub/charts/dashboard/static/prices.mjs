@@ -8,6 +8,22 @@ const AGAIN_MS = 5_000;
 const SOURCE_SHOWN_US = 10_000_000;
 
 /**
+ * The names of those usable sources that are further from another than the feed allows, as far as it can be told who.
+ * `limitBps` is the hub's own limit; where a feed has another, its reason tells, and the farthest from the primary.
+ */
+export function apart(inputs, reason, limitBps) {
+  const usable = Object.entries(inputs).filter(([, { status }]) => status === "ok");
+  const named = (wanted) => usable.filter(([, input]) => wanted(input)).map(([name]) => name);
+  if (reason === "primary_diverged" || reason === "not_redistributable") return named(({ role }) => role === "primary");
+  if (reason !== "diverged") return [];
+  const verifiers = named(({ role }) => role === "verifier");
+  if (!usable.some(([, { role }]) => role === "primary")) return verifiers; // from each other; theirs to it say nothing
+  const bps = (name) => inputs[name].divergence_bps ?? 0;
+  const farthest = Math.max(...verifiers.map(bps));
+  return verifiers.filter((name) => bps(name) > limitBps || bps(name) === farthest);
+}
+
+/**
  * All feeds of the hub. Events: `feed` {feed, turned} when something of a feed changed, `turned` if it got or lost its
  * price; `feeds` when there are others; `link` when the connection changed.
  */
@@ -88,9 +104,13 @@ export class Feeds extends EventTarget {
     }
   }
 
-  /** The sources of a feed: {name, role, status, mantissa or null, ageUs or null, divergenceBps or null, withheld, transport}. */
+  /**
+   * The sources of a feed: {name, role, status, mantissa or null, ageUs or null, divergenceBps or null, withheld, transport}.
+   * The status of one that is usable, and too far from another, is `apart`.
+   */
   sources(view) {
     const nowUs = this.nowUs;
+    const far = apart(view.entry?.inputs ?? {}, view.reason, this.hub?.limits?.max_divergence_bps ?? Infinity);
     return Object.entries(view.entry?.inputs ?? {}).map(([name, input]) => {
       const known = nowUs !== null && input.publish_time_us !== null;
       const ageUs = known ? Math.max(0, nowUs - input.publish_time_us) : null;
@@ -98,7 +118,7 @@ export class Feeds extends EventTarget {
       return {
         name,
         role: input.role,
-        status: nowUs === null ? "unknown" : input.status === "ok" && !holds ? "stale" : input.status,
+        status: nowUs === null ? "unknown" : input.status !== "ok" ? input.status : !holds ? "stale" : far.includes(name) ? "apart" : "ok",
         mantissa: holds && input.price !== null ? BigInt(input.price) : null,
         ageUs,
         divergenceBps: holds ? input.divergence_bps : null,
