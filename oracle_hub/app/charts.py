@@ -101,7 +101,7 @@ async def listening(charts: Charts, config: Config) -> AsyncIterator[Charts]:
 
 
 async def check_port(config: Config, patience_s: float = FORMER_S) -> None:
-    """Look whether charts will be able to listen, before anything is started that they would stand beside.
+    """Look whether charts will be able to listen, beside a hub that listens already.
 
     Raises:
         ConfigError: somebody else listens there, and goes on for longer than charts of a hub that has just ended.

@@ -455,11 +455,11 @@ def _only_at_start(before: Config, after: Config) -> list[str]:
 async def serve(
     config: Config,
     load: Callable[[], Config] | None,
-    announce: Callable[[Application], None],
+    announce: Callable[[Application], Awaitable[None]],
     ending: Callable[[], None] = lambda: None,
 ) -> None:
-    """Run a hub until SIGINT or SIGTERM; SIGHUP reloads. ``announce`` is called once it serves, ``ending`` when it
-    begins to end."""
+    """Run a hub until SIGINT or SIGTERM; SIGHUP reloads. ``announce`` is awaited once it serves, and what it raises
+    ends the hub; ``ending`` is called when it begins to end."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -477,7 +477,7 @@ async def serve(
         loop.add_signal_handler(signal.SIGHUP, reload)
         if asked_early:
             reload()
-        announce(application)
+        await announce(application)
         await ended.wait()
         ending()
     if application.failed is not None:

@@ -19,6 +19,8 @@ from oracle_hub.cli.console import console
 from oracle_hub.config import Config, load_config, parse_config
 from oracle_hub.errors import ConfigError
 
+log = logging.getLogger(__name__)
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, metavar="FILE", help="configuration (default: a simulation)")
@@ -54,23 +56,40 @@ def run(options: argparse.Namespace) -> int:
     for chatty in ("websockets", "aiohttp", "asyncio"):
         logging.getLogger(chatty).setLevel(max(logging.INFO, logging.getLogger().level))  # they log URLs and headers
     load = _loader(options)
-    asyncio.run(_serve(load(), load, as_json=options.json))
+    config = load()
+    insists = config.charts.enabled is True or options.charts_port is not None
+    asyncio.run(_serve(config, load, as_json=options.json, insists=insists))
     return 0
 
 
-async def _serve(config: Config, load: Callable[[], Config], *, as_json: bool) -> None:
-    """The hub, with charts beside it where they are wanted."""
+async def _serve(config: Config, load: Callable[[], Config], *, as_json: bool, insists: bool) -> None:
+    """The hub, with charts beside it where they are wanted. ``insists``: it does not go on without them."""
+
+    async def announce_alone(application: Application) -> None:
+        _announce(application, as_json=as_json)
+
     if not wanted(config):
-        await serve(config, load, lambda application: _announce(application, as_json=as_json))
+        await serve(config, load, announce_alone)
         return
-    await check_port(config)
     async with Companion(config, lambda url: _announce_charts(url, as_json=as_json)) as charts:
 
-        def announce(application: Application) -> None:
+        async def announce(application: Application) -> None:
+            if insists:
+                await check_port(config)
             _announce(application, as_json=as_json)
-            charts.start(application.url)
+            if insists or await _can_listen(config):
+                charts.start(application.url)
 
         await serve(config, load, announce, charts.end)
+
+
+async def _can_listen(config: Config) -> bool:
+    try:
+        await check_port(config)
+    except ConfigError as error:
+        log.error("%s. The hub goes on without charts", error)
+        return False
+    return True
 
 
 def _loader(options: argparse.Namespace) -> Callable[[], Config]:

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 import aiohttp
 import orjson
 
+from oracle_hub.cli.run import simulation_text
+from tests.ports import free_ports
 from tests.system.conftest import Launch
 from tests.system.process import FEEDS, PROGRAM, ROOT, HubProcess, Message, command, environment, patiently, subscriber
 
@@ -129,12 +131,17 @@ async def test_without_a_hub_they_say_so_and_serve(launch: Launch) -> None:
 async def test_a_start_whose_charts_cannot_listen_ends_in_one_line(launch: Launch) -> None:
     hub = await launch()
     port = hub.url.rsplit(":", 1)[1]
-    refused = await command("run", "--port", "0", "--charts-port", port, "--state", hub.state.parent / "other")
-    assert refused.status == 1
+    quiet = ("--log-level", "error", "--state", hub.state.parent / "other")
+    refused = await command("run", "--port", "0", "--charts-port", port, *quiet)
+    assert (refused.status, refused.out) == (1, b"")
     (line,) = refused.err.splitlines()
     assert f"charts: cannot listen on 127.0.0.1:{port}" in line and "--charts-port of run" in line
-    same = await command("run", "--port", port, "--charts-port", port, "--state", hub.state.parent / "other")
-    assert same.status == 1
-    (line,) = same.err.splitlines()
+
+
+async def test_a_simulation_goes_on_without_charts_that_nobody_asked_for(launch: Launch) -> None:
+    (port,) = free_ports(1)
+    hub = await launch("--port", port, config=f"{simulation_text()}\n[charts]\nport = {port}\n", charts=True)
+    line = await hub.logged("cannot listen")
     assert f"charts: cannot listen on 127.0.0.1:{port} (the hub itself does)" in line
-    assert not (hub.state.parent / "other").exists()
+    assert (await hub.get("/livez")) == {"status": "ok"}
+    assert await hub.end() == 0

@@ -18,7 +18,7 @@ from feeds.emulator.emulator import Emulator
 from feeds.emulator.faults import Fault
 from oracle_hub.app.lineup import lineup_from_text
 from oracle_hub.app.replay import Replayer
-from oracle_hub.app.run import serve, with_overrides
+from oracle_hub.app.run import Application, serve, with_overrides
 from oracle_hub.config import Config, parse_config
 from oracle_hub.core.hub import Batch
 from oracle_hub.journal.reader import read_journal
@@ -284,8 +284,11 @@ async def test_a_wish_to_reload_during_the_start_is_kept(tmp_path: Path) -> None
         signal.raise_signal(signal.SIGTERM)
         return config
 
+    async def announce(application: Application) -> None:
+        read.append("serves")
+
     loop = asyncio.get_running_loop()
-    serving = asyncio.create_task(serve(config, load, lambda application: read.append("serves")))
+    serving = asyncio.create_task(serve(config, load, announce))
     loop.call_soon(signal.raise_signal, signal.SIGHUP)  # the task began before: it waits for the emulator's ports
     await patiently(serving, "the hub's end")
     assert read == ["serves", "again"]
