@@ -198,6 +198,22 @@ async def test_a_source_that_is_too_far_from_another_is_not_called_ok(tmp_path: 
         assert await apart("diverged", "ok", 20, 30) == ["pyth"]  # so has this
         assert await apart("diverged", "stale", 20, 900) == ["chainlink", "pyth"]
         assert await apart("primary_diverged", "ok", 1, 0) == ["doves"]
+        await page.look(width=320, height=740)
+        await page.value(
+            """(() => {
+              const row = document.querySelector("#sources [data-source=chainlink]");
+              const texts = ["98,765.12345678", "26.8 s", "302.00 bps"];
+              row.cells[1].firstChild.textContent = "unverified";
+              texts.forEach((text, at) => { row.cells[at + 2].textContent = text; });
+              const table = document.querySelector(".sources"), panel = table.parentElement.getBoundingClientRect();
+              globalThis.out = [...row.cells].filter((cell) => {
+                const range = document.createRange();
+                range.selectNodeContents(cell);
+                return range.getBoundingClientRect().right > panel.right - 12;
+              }).length;
+            })()"""
+        )
+        assert await page.value("out") == 0  # the widest that there may be, on the narrowest phone
         assert page.errors == []
     await hub.server.stop("the test is over")
 
