@@ -1,6 +1,7 @@
 """What the server needs from the program behind it, and how it is set up."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -8,6 +9,8 @@ import msgspec
 from oracle_hub.core.hub import Decision
 from oracle_hub.server.tokens import Token
 from oracle_hub.stream.session import SessionLimits
+
+CURRENT_POLL_S = 0.1
 
 
 class SignedQuery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -176,3 +179,10 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
             "max_clients_per_ip": self.max_clients_per_ip,
             **self.session.published(),
         }
+
+
+async def until_current(service: Service, ending: Callable[[], bool]) -> None:
+    """Wait while a hub is silent: nobody is answered with what it said before, since a snapshot does not tell how long
+    ago that was. Its next word is soon, or the worker ends."""
+    while not (service.current(service.now_us()) or ending()):
+        await asyncio.sleep(CURRENT_POLL_S)

@@ -23,7 +23,7 @@ from oracle_hub.server.client import Client, ask_every_bytes
 from oracle_hub.server.door import RequestHandler
 from oracle_hub.server.due import BEATS_OF_ONE, SLICE_US, Due, Turns
 from oracle_hub.server.frames import close_frame, pong_frame
-from oracle_hub.server.service import ServerSettings, Service
+from oracle_hub.server.service import ServerSettings, Service, until_current
 from oracle_hub.server.sockets import tune
 from oracle_hub.server.tokens import Token, Tokens, Visitor
 from oracle_hub.stream.beats import Sweep
@@ -47,7 +47,6 @@ log = logging.getLogger(__name__)
 BEATS_AT_A_TIME = 64
 """So many heartbeats go out before anything else gets its turn: ten thousand of them must not stand before a price. All
 of them at once but for that, since a processor that has just done one does the next at half the cost."""
-CURRENT_POLL_S = 0.1
 
 
 class Subscribers:
@@ -146,7 +145,7 @@ class Subscribers:
                 if message.type is WSMsgType.ERROR:
                     fault = getattr(message.data, "code", None)  # the peer's own close would hide it
                 if message.type is WSMsgType.TEXT:
-                    await self._until_current(transport)
+                    await until_current(self._service, lambda: self._stopping or transport.is_closing())
                 self._attempt(client, partial(self._take, client, message))
                 if message.type is not WSMsgType.PONG:
                     await self._drained(client)
@@ -177,12 +176,6 @@ class Subscribers:
         self.closes[close_label(code if ws.close_code is None else None, ws.close_code)] += 1
         await ws.close(code=code, message=code.name.lower().encode())
         return False
-
-    async def _until_current(self, transport: asyncio.Transport) -> None:
-        """Answer nobody with what a hub said that has fallen silent since: a snapshot does not tell how long ago that
-        was. The hub's next word is soon, or the worker ends."""
-        while not (self._service.current(self._service.now_us()) or self._stopping or transport.is_closing()):  # noqa: ASYNC110
-            await asyncio.sleep(CURRENT_POLL_S)
 
     def _join(self, transport: asyncio.Transport, limits: SessionLimits, token: Token | None) -> Client:
         now_us = self._service.now_us()
