@@ -218,6 +218,16 @@ async def test_a_source_that_is_too_far_from_another_is_not_called_ok(tmp_path: 
     await hub.server.stop("the test is over")
 
 
+async def test_a_bar_of_another_day_is_told_with_its_day(url: str) -> None:
+    async with chromium() as page:
+        await page.open(url)
+        await page.value("import('/dashboard/format.mjs').then((module) => { globalThis.format = module; })")
+        day_us, now_ms = 1_790_035_200_000_000, 1_790_121_600_000 + 3_723_000
+        starts = (day_us, day_us + 61_000_000, day_us + 86_400_000_000, day_us + 86_461_000_000)
+        told = [await page.value(f"format.moment({start_us}, {now_ms})") for start_us in starts]
+        assert told == ["2026-09-22", "2026-09-22 00:01:01", "2026-09-23", "00:01:01"]
+
+
 async def test_a_long_list_is_narrowed_by_typing(url: str) -> None:
     async with chromium() as page:
         await page.look()

@@ -2,7 +2,7 @@
 
 import { Bars } from "./bars.mjs";
 import { drawLease, drawPrice, FeedList } from "./feed_list.mjs";
-import { clock, DASH, duration, element, priceParts, resolutionName, setText, words } from "./format.mjs";
+import { DASH, duration, element, moment, priceParts, resolutionName, setText, words } from "./format.mjs";
 import { followHealth } from "./health.mjs";
 import { PriceChart } from "./price_chart.mjs";
 import { Feeds } from "./prices.mjs";
@@ -146,7 +146,7 @@ function drawChanges(marks) {
       element("i", { class: "dot", "aria-hidden": "true" }),
       element("b", {}, before === null ? STATES[state] : `${STATES[before]} → ${STATES[state]}`),
       element("span", { class: "quiet" }, words(reason)),
-      element("time", { datetime: new Date(atUs / 1000).toISOString(), class: "quiet" }, clock(atUs)),
+      element("time", { datetime: new Date(atUs / 1000).toISOString(), class: "quiet" }, moment(atUs)),
     ),
   );
   at("changes").replaceChildren(...(rows.length ? rows : [element("li", { class: "quiet" }, "none in this range")]));

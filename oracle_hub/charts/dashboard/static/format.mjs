@@ -36,9 +36,11 @@ export function duration(us) {
   return `${Math.floor(seconds / 86_400)} d`;
 }
 
-/** The time of day in UTC, as everything here is. */
-export function clock(us) {
-  return new Date(us / 1000).toISOString().slice(11, 19);
+/** A moment in UTC, as everything here is: its time if that is today, its day if that is midnight, else both. */
+export function moment(us, nowMs = Date.now()) {
+  const [day, time] = new Date(us / 1000).toISOString().slice(0, 19).split("T");
+  if (time === "00:00:00") return day;
+  return day === new Date(nowMs).toISOString().slice(0, 10) ? time : `${day} ${time}`;
 }
 
 export function words(code) {

@@ -1,6 +1,6 @@
 // How the hub, its links and the alerts are, asked of this process every few seconds.
 
-import { clock, duration, element, words } from "./format.mjs";
+import { duration, element, moment, words } from "./format.mjs";
 
 const EVERY_MS = 2_000;
 const OPEN = "open";
@@ -88,7 +88,7 @@ function alertRow({ id, kind, feed, severity, started_us: startedUs, summary }) 
     element("i", { class: "dot", "aria-hidden": "true" }),
     element("b", {}, [words(kind), feed].filter(Boolean).join(" · ")),
     element("span", { class: "chip" }, severity),
-    element("time", { class: "quiet", datetime: new Date(startedUs / 1000).toISOString() }, clock(startedUs)),
+    element("time", { class: "quiet", datetime: new Date(startedUs / 1000).toISOString() }, moment(startedUs)),
     element("p", { class: "quiet" }, summary.replace(`${feed}: ${kind}: `, "")),
   );
 }

@@ -1,6 +1,6 @@
 // The candles: bars, empty places where there was no price, and marks where the state changed.
 
-import { approximate, clock, decimalsFor, priceParts, setText, words } from "./format.mjs";
+import { approximate, decimalsFor, moment, priceParts, setText, words } from "./format.mjs";
 import { chartLook } from "./theme.mjs";
 import { CandlestickSeries, createChart, createSeriesMarkers } from "./vendor/lightweight-charts.standalone.production.mjs";
 
@@ -161,7 +161,7 @@ export class PriceChart {
     const text = (mantissa) => priceParts(mantissa, this.#expo)[0];
     const { open, high, low, close } = bar;
     const values = `O ${text(open)}  H ${text(high)}  L ${text(low)}  C ${text(close)}`;
-    setText(this.#legend, `${clock(bar.startUs)} UTC  ${values}${bar.updates === 0 ? `  ${words("carried")}` : ""}`);
+    setText(this.#legend, `${moment(bar.startUs)} UTC  ${values}${bar.updates === 0 ? `  ${words("carried")}` : ""}`);
   }
 }
 
