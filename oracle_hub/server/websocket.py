@@ -145,7 +145,7 @@ class Subscribers:
                 if message.type is WSMsgType.ERROR:
                     fault = getattr(message.data, "code", None)  # the peer's own close would hide it
                 if message.type is WSMsgType.TEXT:
-                    await until_current(self._service, lambda: self._stopping or transport.is_closing())
+                    await until_current(self._service, lambda: client.closing or transport.is_closing())
                 self._attempt(client, partial(self._take, client, message))
                 if message.type is not WSMsgType.PONG:
                     await self._drained(client)
