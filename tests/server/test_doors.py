@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import os
+import resource
 import socket
 from typing import Any
 
@@ -52,6 +54,61 @@ async def test_a_request_that_cannot_be_read_is_answered_in_one_line_and_logged_
     assert stage.server.errors == 0
     stage.tick("SOL/USD", 15_010_000_000)
     assert (await good.read())["type"] == "update"
+
+
+@pytest.mark.parametrize(
+    ("limits", "raised", "ceiling"),
+    [
+        ((1_024, 1_048_576), (10_256, 1_048_576), 10_000),
+        ((1_024, 4_096), (4_096, 4_096), 3_840),
+        ((200, 200), (200, 200), 150),
+        ((20_000, 20_000), None, 19_744),
+        ((1_024, resource.RLIM_INFINITY), (10_256, resource.RLIM_INFINITY), 10_000),
+        ((resource.RLIM_INFINITY, resource.RLIM_INFINITY), None, 2**31),
+    ],
+)
+def test_the_limit_of_descriptors_is_raised_for_all_who_may_come(
+    monkeypatch: pytest.MonkeyPatch, limits: tuple[int, int], raised: tuple[int, int] | None, ceiling: int
+) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits)
+    monkeypatch.setattr(resource, "setrlimit", lambda _, both: asked.append(both))
+    assert sockets.descriptor_ceiling(10_000) == ceiling
+    assert asked == ([] if raised is None else [raised])
+
+
+async def test_the_last_descriptors_are_not_for_those_who_come_in(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    ceiling = max(map(int, os.listdir("/proc/self/fd"))) + 20
+    monkeypatch.setattr("oracle_hub.server.http.descriptor_ceiling", lambda max_connections: ceiling)
+    await stage.start()
+    good = await stage.subscriber("*")
+    port = int(stage.base.rpartition(":")[2])
+    held: list[asyncio.StreamWriter] = []
+
+    async def answered() -> bool:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        held.append(writer)
+        try:
+            writer.write(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            return bool(await asyncio.wait_for(reader.read(64), PATIENCE_S))
+        except ConnectionError:
+            return False
+
+    assert await answered()
+    while await answered():
+        assert len(held) < ceiling
+    assert not await answered()
+    assert [record.levelname for record in caplog.records if "descriptors" in record.message] == ["WARNING"]
+    stage.tick("SOL/USD", 15_010_000_000)
+    assert (await good.read())["type"] == "update"
+    for writer in held:
+        writer.close()
+    async with asyncio.timeout(PATIENCE_S):
+        while not await answered():
+            held.pop().close()
+    held.pop().close()
 
 
 async def test_refusals_are_counted_by_reason(stage: Stage) -> None:
