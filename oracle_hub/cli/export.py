@@ -37,6 +37,8 @@ def run(options: argparse.Namespace) -> int:
         raise ChartsError(f"{options.database}: no such file; give the store of charts with --database")
     if options.database.is_file() and not options.database.stat().st_size:  # opening it would make it a store
         raise ChartsError(f"{options.database}: is empty; give the store of charts with --database")
+    if output is not None and output.exists() and output.samefile(options.database):
+        raise ChartsError(f"--output {output}: is the store itself; give another file")
     resolution = parse_resolution(options.resolution)
     with open_store(options.database) as store:
         held = store.feeds()

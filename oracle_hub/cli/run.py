@@ -145,7 +145,7 @@ def _announce_charts(url: str, *, as_json: bool) -> None:
         sys.stdout.buffer.write(orjson.dumps({"charts": url}) + b"\n")
         sys.stdout.buffer.flush()
         return
-    console().print(f"charts     {url}/")
+    console().print(f"dashboard  {url}/")
 
 
 def _announce(application: Application, *, as_json: bool) -> None:

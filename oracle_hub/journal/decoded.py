@@ -8,6 +8,7 @@ has a checksum, and one that is not whole or of something else is made again, ne
 Layout: magic, blocks (each padded to eight bytes), the index as JSON, its length and CRC, magic. Little-endian.
 """
 
+import contextlib
 import mmap
 import struct
 from collections.abc import Iterator
@@ -167,21 +168,23 @@ class DecodedWriter:
         )
         text = msgspec.json.encode(index)
         self._write(text + _TRAILER.pack(len(text), crc32(text), MAGIC))
-        self._file.close()
-        self._temporary.replace(self.path)
+        try:
+            self._file.close()  # what is buffered is written here
+            self._temporary.replace(self.path)
+        except OSError as error:
+            raise _refused(self.path, error) from error
 
     def discard(self) -> None:
         """Leave nothing behind."""
-        self._file.close()
+        with contextlib.suppress(OSError):
+            self._file.close()
         self._temporary.unlink(missing_ok=True)
 
     def _write(self, data: bytes) -> None:
         try:
             self._file.write(data)
         except OSError as error:
-            raise JournalError(
-                f"cannot write the cache {self.path}: {error.strerror}; give --cache DIRECTORY"
-            ) from error
+            raise _refused(self.path, error) from error
 
 
 def _refused(path: Path, error: OSError) -> JournalError:

@@ -396,6 +396,21 @@ def test_export_refuses_in_one_line(
     assert message in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("link", [False, True])
+def test_export_does_not_write_over_what_it_reads(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], link: bool
+) -> None:
+    database = tmp_path / "charts.sqlite"
+    recorded(database)
+    before = database.read_bytes()
+    output = tmp_path / "bars.csv" if link else database
+    if link:
+        output.symlink_to(database)
+    assert main(["export", "bars", "--output", str(output), "--database", str(database)]) == 1
+    assert capsys.readouterr().err == f"oracle-hub export: --output {output}: is the store itself; give another file\n"
+    assert database.read_bytes() == before
+
+
 def test_export_makes_no_store_where_there_is_none(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["export", "bars", "--database", str(tmp_path / "none.sqlite")]) == 1
     assert "no such file" in capsys.readouterr().err and not list(tmp_path.iterdir())

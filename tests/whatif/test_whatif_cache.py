@@ -118,3 +118,20 @@ def test_a_cache_that_cannot_be_written_says_where_it_could(tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     with pytest.raises(JournalError, match="give --cache DIRECTORY"):
         DecodedWriter(tmp_path / "file" / "a.decoded", "key")
+
+
+def test_a_full_disk_is_told_with_the_cache_and_nothing_stays_behind(tmp_path: Path) -> None:
+    path = tmp_path / "a.decoded"
+    path.with_name("a.decoded.tmp").symlink_to("/dev/full")  # which takes what is buffered, and nothing more
+    writer = DecodedWriter(path, "key")
+    with pytest.raises(JournalError, match=r"a\.decoded: No space left on device; give --cache DIRECTORY$"):
+        writer.finish(frames=0, steps=0, gaps=0, mismatches=0)
+    writer.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_discarded_on_a_full_disk_leaves_nothing_either(tmp_path: Path) -> None:
+    path = tmp_path / "a.decoded"
+    path.with_name("a.decoded.tmp").symlink_to("/dev/full")
+    DecodedWriter(path, "key").discard()
+    assert list(tmp_path.iterdir()) == []
