@@ -114,6 +114,10 @@ def test_the_name_of_a_file_makes_no_second_line(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == "oracle-hub check: no\\nsuch\\x1b[2J.toml: no such file\n"
 
 
+HEARD = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+"""A shell starts what runs in its background deaf to Ctrl-C, the tests too."""
+
+
 def test_an_interrupt_while_modules_are_imported_ends_it_without_a_word() -> None:
     """Raised amid the import of an extension, KeyboardInterrupt crashed the interpreter now and then."""
     interrupted = (
@@ -125,7 +129,10 @@ def test_an_interrupt_while_modules_are_imported_ends_it_without_a_word() -> Non
         "sys.meta_path.insert(0, Finder())\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", interrupted + MAIN, "run", "--help"], capture_output=True, timeout=60, check=False
+        [sys.executable, "-c", HEARD + interrupted + MAIN, "run", "--help"],
+        capture_output=True,
+        timeout=60,
+        check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
 
@@ -137,6 +144,6 @@ def test_an_interrupt_afterwards_is_an_exit_status() -> None:
         "select.run = lambda options: os.kill(os.getpid(), signal.SIGINT) or 0\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", interrupted + MAIN, "select"], capture_output=True, timeout=60, check=False
+        [sys.executable, "-c", HEARD + interrupted + MAIN, "select"], capture_output=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
