@@ -52,7 +52,7 @@ class SeriesSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """Added to the time: 60000 for the close of a bar of one minute that is stamped with its opening."""
     republish_ms: Annotated[int, msgspec.Meta(ge=0, le=60_000)] = 0
     """The value is published again this often until the next one, as an oracle with a heartbeat does; 0: never."""
-    republish_for_s: Annotated[int, msgspec.Meta(ge=0)] = 0
+    republish_for_s: Annotated[int, msgspec.Meta(ge=0, le=366 * 86_400)] = 0
     """For how long at most: a longer gap in the data stays a gap."""
     note: str = ""
 

@@ -178,13 +178,15 @@ class _TapeReader:
     def _row(self, column: _Column, line: int, values: list[str]) -> Row:
         at = column.time
         try:
-            seen_us = time_us = tape_us(values[at], column.time_digits) + column.spec.shift_ms * 1_000
+            seen_us = time_us = tape_us(values[at], column.time_digits, column.spec.shift_ms)
             if column.receive is not None and values[column.receive].strip():
                 at = column.receive
                 seen_us = max(time_us, tape_us(values[at], column.receive_digits))
             elif column.lag is not None and values[column.lag].strip():
                 at = column.lag
                 seen_us += max(0, scaled_us(values[at], column.lag_digits))
+                if seen_us >= _LATEST_US:
+                    raise ValueError(f"{values[at].strip()[:80]} is no delay: it would be seen after 2200")
             at = column.price
             number, exponent = decimal_parts(values[at])
             exponent += column.spec.price_expo
@@ -255,18 +257,20 @@ def scaled_us(text: str, digits: int) -> int:
     return number * int(10**power) if power >= 0 else number // int(10**-power)
 
 
-def tape_us(text: str, digits: int) -> int:
-    """A unix time of a tape in microseconds.
+def tape_us(text: str, digits: int, shift_ms: int = 0) -> int:
+    """A unix time of a tape in microseconds, moved by a manifest's shift.
 
     Raises:
-        ValueError: no number, or no time from 1970 to 2200: most likely another unit's.
+        ValueError: no number, or no time from 1970 to 2200 (most likely another unit's), before or after the shift.
     """
     time_us = scaled_us(text, digits)
     if not 0 <= time_us < _LATEST_US:
         raise ValueError(
             f"{text.strip()[:80]} is no unix time from 1970 to 2200 in this unit; a manifest gives another"
         )
-    return time_us
+    if not 0 <= time_us + shift_ms * 1_000 < _LATEST_US:
+        raise ValueError(f"shift_ms = {shift_ms} moves {text.strip()[:80]} out of the years 1970 to 2200")
+    return time_us + shift_ms * 1_000
 
 
 def parse_start(text: str | None, tape: Tape) -> int:
