@@ -163,6 +163,10 @@ FOLLOWS: dict[Kind, frozenset[Kind]] = {
 }
 """What is not told beside something that says more: while one of these is open for the same feed."""
 
+GROUP_GROWS_US = 10_000_000
+"""What begins in the same way this soon after a group was told is part of it. What comes later is news: two feeds that
+have been silent for a day must not keep it from being told that a third one lost its price."""
+
 
 class Teller:
     """Which open conditions are alerts, and what was told of them."""
@@ -225,12 +229,25 @@ class Teller:
     def _farewells(self, now_us: int) -> list[Transition]:
         ended, self._ended = self._ended, []
         transitions = []
+        left: dict[Key, set[str]] = {}
         for condition in ended:
             alert = self._told.pop(condition.key, None)
             if alert is not None:
                 over = msgspec.structs.replace(alert, ended_us=condition.ended_us or now_us)
                 transitions.append(Transition(Change.RESOLVED, now_us, over))
+            elif condition.key.feed is not None:
+                left.setdefault(Key(condition.key.kind, None, condition.key.sources), set()).add(condition.key.feed)
+        for group, feeds in left.items():
+            self._leave(group, feeds)
         return transitions
+
+    def _leave(self, group: Key, feeds: set[str]) -> None:
+        """Members of a group are over: what begins again there while others are still wrong is told by itself."""
+        alert = self._told.get(group)
+        gone = feeds & _members(alert) if alert is not None else set()
+        if alert is not None and gone:
+            over = sorted({*alert.evidence.get("recovered", ()), *gone})
+            self._told[group] = msgspec.structs.replace(alert, evidence={**alert.evidence, "recovered": over})
 
     def _escalations(self, now_us: int) -> list[Transition]:
         worse, self._worse = self._worse, []
@@ -249,22 +266,31 @@ class Teller:
             if condition.key.feed is not None:
                 members.setdefault(Key(condition.key.kind, None, condition.key.sources), []).append(condition)
         alone = Counter(Key(key.kind, None, key.sources) for key in self._told if key.feed is not None)
+        live: set[Key] = set()
+        grouped: set[int] = set()
         for key, group in members.items():
             if key in self._told:
-                self._grow(key, group)
+                self._grow(key, group, now_us)
             elif len(group) + alone[key] >= self.settings.group_min:
                 self._tell(now_us, key, self._group_alert(key, group, now_us), transitions)
-        for key in [key for key, alert in self._told.items() if _is_group(key, alert) and key not in members]:
+            else:
+                continue
+            feeds = _members(self._told[key])
+            inside = {id(condition) for condition in group if condition.key.feed in feeds}
+            if inside:
+                live.add(key)
+            grouped |= inside
+        for key in [key for key, alert in self._told.items() if _is_group(key, alert) and key not in live]:
             over = msgspec.structs.replace(self._told.pop(key), ended_us=now_us)
             transitions.append(Transition(Change.RESOLVED, now_us, over))
-        grouped = {id(condition) for key, group in members.items() if key in self._told for condition in group}
         waiting[:] = [condition for condition in waiting if id(condition) not in grouped]
 
-    def _grow(self, key: Key, group: list[Condition]) -> None:
-        """Later members are in the evidence of what is shown; that is no news of its own."""
+    def _grow(self, key: Key, group: list[Condition], now_us: int) -> None:
+        """Members that come soon are in the evidence of what is shown; that is no news of its own."""
         alert = self._told[key]
-        feeds = sorted({*alert.evidence["feeds"], *(one.key.feed for one in group if one.key.feed)})
-        self._told[key] = msgspec.structs.replace(alert, evidence={**alert.evidence, "feeds": feeds})
+        if now_us - alert.told_us <= GROUP_GROWS_US:
+            feeds = sorted({*alert.evidence["feeds"], *(one.key.feed for one in group if one.key.feed)})
+            self._told[key] = msgspec.structs.replace(alert, evidence={**alert.evidence, "feeds": feeds})
 
     def _group_alert(self, key: Key, group: list[Condition], now_us: int) -> Alert:
         feeds = sorted(one.key.feed for one in group if one.key.feed)
@@ -359,3 +385,8 @@ class Teller:
 
 def _is_group(key: Key, alert: Alert) -> bool:
     return key.feed is None and "feeds" in alert.evidence
+
+
+def _members(group: Alert) -> set[str]:
+    """The feeds for which a group still stands."""
+    return set(group.evidence.get("feeds", ())) - set(group.evidence.get("recovered", ()))

@@ -1,9 +1,12 @@
 """What is told when, by value: one firing and one resolve for each thing that goes wrong."""
 
+import json
+from typing import Any
+
 import pytest
 
-from oracle_hub.alerts.alert import Change, Key, Kind, Severity
-from oracle_hub.alerts.engine import facts_after
+from oracle_hub.alerts.alert import KINDS, Change, Key, Kind, Severity
+from oracle_hub.alerts.engine import AlertEngine, facts_after
 from oracle_hub.alerts.settings import AlertSettings
 from oracle_hub.core.selector import Policy
 from tests.alerts.rig import SOL, SOURCES, START_US, Scene, spec
@@ -240,6 +243,52 @@ def test_an_outage_of_many_feeds_is_one_alert_of_each_kind() -> None:
         ("resolved", "fallback_active", None, ()),
         ("resolved", "source_stale", None, ("doves",)),
     ]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_group_that_stays_hides_nobody_who_comes_later(restarted: bool) -> None:
+    silent, late, first = ("X/USD", "Y/USD", "Z/USD"), "SOL/USD", "Z/USD"
+    settings = AlertSettings(off=frozenset(KINDS) - {Kind.NO_PRICE})
+    scene = Scene(*(spec(feed) for feed in (*silent, late)), settings=settings)
+
+    def pass_time(until: int, *feeds: str) -> list[Any]:
+        told = len(scene.log())
+        for second in range(round((scene.now_us - START_US) / 1e6), until):
+            scene.at(second)
+            for feed in feeds:
+                scene.tell(dict(zip(SOURCES, CALM, strict=True)), feed)
+        return [entry[1:4] for entry in scene.log()[told:]]
+
+    assert pass_time(30, late) == [("firing", "no_price", None)]
+    if restarted:
+        state = json.loads(json.dumps(scene.engine.state()))
+        scene.engine = AlertEngine(settings)
+        scene.engine.restore(state)
+    assert pass_time(45) == [("firing", "no_price", late)]
+    assert pass_time(90, late, first) == [("resolved", "no_price", late)]
+    (group,) = scene.engine.open
+    assert group.evidence["feeds"] == sorted(silent) and group.evidence["recovered"] == [first]
+    assert pass_time(105, late) == [("firing", "no_price", first)]
+    assert pass_time(160, late, *silent) == [("resolved", "no_price", first), ("resolved", "no_price", None)]
+    assert scene.engine.open == []
+
+
+def test_who_follows_a_group_within_seconds_is_part_of_it() -> None:
+    feeds = [f"F{number}/USD" for number in range(6)]
+    settings = AlertSettings(off=frozenset(KINDS) - {Kind.NO_PRICE})
+    scene = Scene(*(spec(feed) for feed in feeds), settings=settings)
+    for second in range(40):
+        scene.at(second)
+        for number, feed in enumerate(feeds):
+            if second < 15 + number * 2 // 3:
+                scene.tell(dict(zip(SOURCES, CALM, strict=True)), feed)
+    assert [entry[:4] for entry in scene.log()] == [
+        (21.0, "firing", "no_price", feeds[0]),
+        (21.0, "firing", "no_price", feeds[1]),
+        (22.0, "firing", "no_price", None),
+    ]
+    (group,) = (alert for alert in scene.engine.open if alert.feed is None)
+    assert group.evidence["feeds"] == feeds[2:]
 
 
 def test_beyond_the_cap_there_is_one_storm() -> None:
