@@ -279,8 +279,8 @@ def test_marks_and_blank_lines_before_the_header_are_no_part_of_it(tmp_path: Pat
         ("ts_ms,price\n1e999999,1\n", ONE_SERIES, "line 2: column ts_ms: '1e999999' is no time"),
         ("ts_ms,price\n-5,1\n", ONE_SERIES, "line 2: column ts_ms: -5 is no unix time from 1970 to 2200"),
         ("ts_ms,price\n1760128200000000,1\n", ONE_SERIES, "1760128200000000 is no unix time from 1970 to 2200 in this"),
-        ("ts_ms,price\n1000,1\n", f"{ONE_SERIES}shift_ms = -1001\n", "shift_ms = -1001 moves 1000 out of the years 1970"),
-        ("ts_ms,price\n1000,1\n", f"{ONE_SERIES}shift_ms = {10**15}\n", f"column ts_ms: shift_ms = {10**15} moves 1000"),
+        ("ts_ms,price\n1000,1\n", f"{ONE_SERIES}shift_ms = -1001\n", "shift_ms = -1001 moves 1000 out of the"),
+        ("ts_ms,price\n1000,1\n", f"{ONE_SERIES}shift_ms = {10**15}\n", f"ts_ms: shift_ms = {10**15} moves 1000 "),
         ("ts_ms,price\n1000,1\n", f"{ONE_SERIES}shift_ms = {-(10**25)}\n", "line 2: column ts_ms: shift_ms = -1000"),
         (
             "ts_ms,price,lag_ms\n1000,1,1e15\n",
