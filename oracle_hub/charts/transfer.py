@@ -22,13 +22,17 @@ from oracle_hub.core.price import rescale
 from oracle_hub.errors import ChartsError, PriceError
 
 MAX_DIGITS = 40
-MILLISECONDS_FROM = 100_000_000_000
-"""Times from here on are milliseconds: in seconds they would be after the year 5138."""
+TIMES = ((10**17, 1, 1_000), (10**14, 1, 1), (10**11, 1_000, 1), (0, SECOND_US, 1))
+"""From which number on a time is in nanoseconds, microseconds, milliseconds or seconds, with the factor and the divisor
+that make microseconds of it: in the next longer unit it would be after the year 5138."""
+DAY_US = 86_400 * SECOND_US
 UDF_PAGE_BARS = 5_000
 UDF_MAX_BYTES = 64 << 20
 UDF_MAX_EMPTY_PAGES = 20
 """Some servers never say that nothing is earlier, but answer ``ok`` without bars for ever."""
-ALIASES = {"timestamp": "time", "t": "time", "o": "open", "h": "high", "l": "low", "c": "close"}
+ALIASES = {"t": "time", "o": "open", "h": "high", "l": "low", "c": "close"} | dict.fromkeys(
+    ("date", "datetime", "open_time", "timestamp", "ts_s", "ts_ms", "ts_us", "ts_ns"), "time"
+)
 PRICES = ("open", "high", "low", "close")
 
 
@@ -46,7 +50,8 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
 def read_csv(path: Path, source: Source) -> list[Bar]:
     """All rows of a CSV file with a header that names ``time``, ``open``, ``high``, ``low`` and ``close``.
 
-    ``time`` is the start of the bar: seconds or milliseconds since 1970, or ISO 8601 (UTC where it names no zone).
+    ``time`` is the start of the bar: seconds, ms, us or ns since 1970, or ISO 8601 (UTC where it names no zone). Blank
+    lines and comments (``#``) before the header are passed over.
     ``updates``, ``degraded_us`` and ``none_us`` are read where they are there, as ``export`` writes them.
 
     Raises:
@@ -56,15 +61,18 @@ def read_csv(path: Path, source: Source) -> list[Bar]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             lines = csv.reader(file)
-            names = [name.strip().lower() for name in next(lines, [])]
+            names = next((_words(row) for row in lines if any(_words(row)) and not row[0].startswith("#")), [])
+            first = max(1, lines.line_num)
             header = [name if ALIASES.get(name) in names else ALIASES.get(name, name) for name in names]
             missing = [name for name in ("time", *PRICES) if name not in header]
             if missing:
-                raise ChartsError(f"{path}:1: no column {', '.join(missing)}; a header names time,open,high,low,close")
+                raise ChartsError(
+                    f"{path}:{first}: no column {', '.join(missing)}; a header names time,open,high,low,close"
+                )
             twice = [name for name in ("time", *PRICES) if header.count(name) > 1]
             if twice:
                 raise ChartsError(
-                    f"{path}:1: column {', '.join(twice)} stands there more than once; which one is meant?"
+                    f"{path}:{first}: column {', '.join(twice)} stands there more than once; which one is meant?"
                 )
             for row in lines:
                 if any(row[len(header) :]):  # most likely a comma within a number: 1,160.5
@@ -75,8 +83,14 @@ def read_csv(path: Path, source: Source) -> list[Bar]:
     except OSError as error:
         raise ChartsError(f"{path}: cannot be read ({error.strerror})") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ChartsError(f"{path}: not a CSV file in UTF-8 ({error})") from None
+        zipped = isinstance(error, UnicodeDecodeError) and error.object.startswith(b"\x1f\x8b")
+        why = "it is compressed; unpack it with gunzip" if zipped else error
+        raise ChartsError(f"{path}: not a CSV file in UTF-8 ({why})") from None
     return [bars[start_us] for start_us in sorted(bars)]
+
+
+def _words(row: Sequence[str]) -> list[str]:
+    return [name.strip().lower() for name in row]
 
 
 async def read_udf(
@@ -143,6 +157,8 @@ def _udf_bars(answer: Mapping[str, Any], source: Source, url: str) -> Iterator[B
     bars: dict[int, Bar] = {}
     for index, row in enumerate(zip(*columns, strict=True)):
         start_us = row[0] * SECOND_US if isinstance(row[0], int) else None
+        if start_us is not None and start_us > source.now_us + DAY_US:
+            raise ChartsError(f"{url}: bar {index}: time {row[0]} is still to come; UDF has seconds since 1970")
         if start_us is not None and source.resolution.end_us(start_us) > source.now_us:
             continue  # the last bar of a live server is still open
         _add(bars, dict(zip(("time", *PRICES), map(str, row), strict=True)), source, f"{url}: bar {index}")
@@ -192,11 +208,14 @@ def _time_us(text: str) -> int:
     text = text.strip()
     if text.isascii() and text.isdigit():
         value = int(text[:20])
-        return value * 1_000 if value >= MILLISECONDS_FROM else value * SECOND_US
+        factor, divisor = next((factor, divisor) for least, factor, divisor in TIMES if value >= least)
+        if value % divisor:
+            raise ChartsError(f"time {text[:40]}: no bar starts within a microsecond")
+        return value * factor // divisor
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ChartsError(f"time {text[:40]!r}: neither seconds, milliseconds nor ISO 8601") from None
+        raise ChartsError(f"time {text[:40]!r}: neither seconds, ms, us, ns (whole numbers) nor ISO 8601") from None
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
     whole = int(moment.replace(microsecond=0).timestamp())
     if whole < 0:

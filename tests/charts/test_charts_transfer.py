@@ -1,6 +1,7 @@
 """History in from CSV and UDF, out as CSV and Parquet: checked by row, exact to the digit, never over recorded bars."""
 
 import asyncio
+import gzip
 import importlib
 import re
 import sys
@@ -42,7 +43,13 @@ def csv_of(tmp_path: Path, text: str) -> Path:
 
 @pytest.mark.parametrize(
     "moment",
-    [str(MIDNIGHT_S), f"{MIDNIGHT_S}000", "2024-01-01T00:00:00Z", "2024-01-01 00:00", "2024-01-01T02:00:00+02:00"],
+    [
+        str(MIDNIGHT_S),
+        *(f"{MIDNIGHT_S}{'0' * zeros}" for zeros in (3, 6, 9)),
+        "2024-01-01T00:00:00Z",
+        "2024-01-01 00:00",
+        "2024-01-01T02:00:00+02:00",
+    ],
 )
 def test_a_row_is_read_to_the_digit_whatever_form_its_time_has(tmp_path: Path, moment: str) -> None:
     path = csv_of(tmp_path, f"Time,Open,High,Low,Close,Volume\n{moment},145.1,145.20000000,145.00000001,1.451e2,7\n\n")
@@ -114,7 +121,21 @@ def test_a_columns_own_name_goes_before_other_words_for_it(tmp_path: Path) -> No
     assert read_csv(csv_of(tmp_path, "time,open,high,low,close\n60,1,2,1,1,,\n"), SOURCE) == plain
 
 
+@pytest.mark.parametrize("name", ["ts_ms", "open_time", "Date"])
+def test_comments_and_blank_lines_before_the_header_are_passed_over(tmp_path: Path, name: str) -> None:
+    plain = read_csv(csv_of(tmp_path, "time,open,high,low,close\n60,1,2,1,1\n"), SOURCE)
+    before = "\ufeff# bars of a venue, of minutes\r\n\r\n , ,\r\n"
+    assert read_csv(csv_of(tmp_path, f"{before}{name},open,high,low,close\r\n60,1,2,1,1\r\n"), SOURCE) == plain
+    with pytest.raises(ChartsError, match=r"history\.csv:4: no column time"):
+        read_csv(csv_of(tmp_path, f"{before}open,high,low,close\r\n"), SOURCE)
+    with pytest.raises(ChartsError, match=r"history\.csv:5: time 61: no bar"):
+        read_csv(csv_of(tmp_path, f"{before}{name},open,high,low,close\r\n61,1,2,1,1\r\n"), SOURCE)
+
+
 def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "packed.csv").write_bytes(gzip.compress(b"time,open,high,low,close\n"))
+    with pytest.raises(ChartsError, match="it is compressed; unpack it with gunzip"):
+        read_csv(tmp_path / "packed.csv", SOURCE)
     (tmp_path / "history.csv").write_bytes(b"time,open,high,low,close\n\xff\xfe\x00")
     with pytest.raises(ChartsError, match="not a CSV file in UTF-8"):
         read_csv(tmp_path / "history.csv", SOURCE)
@@ -166,6 +187,7 @@ class UdfServer:
         self.times = [start_s + 60 * index for index in range(count)]
         self.asked: list[dict[str, str]] = []
         self.says_no_data = True
+        self.unit = 1
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve)
@@ -212,7 +234,8 @@ class UdfServer:
                 body["nextTime"] = earlier[-1]
             return web.json_response(body)
         prices = "[" + ",".join(f"145.{at // 60 % 1000:03d}00001" for at in times) + "]"
-        text = f'{{"s":"ok","t":{times},"o":{prices},"h":{prices},"l":{prices},"c":{prices},"v":[]}}'
+        told = [at * self.unit for at in times]
+        text = f'{{"s":"ok","t":{told},"o":{prices},"h":{prices},"l":{prices},"c":{prices},"v":[]}}'
         return web.Response(text=text, content_type="application/json")
 
 
@@ -262,6 +285,17 @@ def test_a_server_that_refuses_is_quoted(
     error = capsys.readouterr().err
     assert error.count("\n") == 1
     assert re.search(message, error)
+
+
+def test_a_server_that_tells_milliseconds_is_refused(
+    tmp_path: Path, server: UdfServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.unit = 1_000
+    arguments = ["--udf", server.url, "--symbol", "Crypto.SOL/USD", "--to", str(MIDNIGHT_S + 6_000 * 60)]
+    assert main(["import-bars", FEED, "1", *arguments, "--database", str(tmp_path / "charts.sqlite")]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert re.search(r"bar 0: time 1704\d{9} is still to come; UDF has seconds since 1970", error)
 
 
 def test_a_server_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
