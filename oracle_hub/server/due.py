@@ -19,7 +19,7 @@ class Due(Generic[T]):
     def __init__(self) -> None:
         self._times: list[int] = []
         """A heap of the keys of ``_entries``."""
-        self._entries: dict[int, list[T]] = {}
+        self._entries: dict[int, dict[T, None]] = {}
 
     @property
     def next_us(self) -> int | None:
@@ -30,9 +30,13 @@ class Due(Generic[T]):
         """From ``due_us`` on, :meth:`pop` gives this."""
         entries = self._entries.get(due_us)
         if entries is None:
-            entries = self._entries[due_us] = []
+            entries = self._entries[due_us] = {}
             heapq.heappush(self._times, due_us)
-        entries.append(entry)
+        entries[entry] = None
+
+    def discard(self, due_us: int, entry: T) -> None:
+        """It is not here any more, if it was to be due then."""
+        self._entries.get(due_us, {}).pop(entry, None)
 
     def pop(self, now_us: int) -> list[T]:
         """All that are due, in the order of their times, and are not here any more."""

@@ -153,6 +153,8 @@ class Subscribers:
             self._clients.pop(client, None)
             self._held_back.discard(client)
             self._turns.discard(client)
+            if client.due_us is not None:
+                self._due.discard(client.due_us, client)
             client.hold()
             client.session.end()
             client.gone.set()

@@ -16,6 +16,15 @@ def test_entries_come_out_by_time_and_once() -> None:
     assert due.next_us is None
 
 
+def test_who_leaves_is_not_kept_until_he_would_be_due() -> None:
+    due: Due[str] = Due()
+    for name in ("a", "b"):
+        due.add(10, name)
+    for at_us, name in ((10, "a"), (10, "nobody"), (11, "b")):
+        due.discard(at_us, name)
+    assert (due.next_us, due.pop(10), due.next_us) == (10, ["b"], None)
+
+
 def test_everybody_gets_one_turn_in_the_order_of_coming() -> None:
     turns: Turns[str] = Turns()
     assert not turns and turns.next() is None

@@ -18,6 +18,7 @@ from tests.server.conftest import Stage
 from tests.server.test_websocket_server import eventually, stalled
 
 REQUEST = b'{"type":"subscribe","feeds":["SOL/USD"]}'
+THROTTLED = REQUEST[:-1] + b',"max_hz":0.01}'
 CLOSE = bytes((0x88, 0x82)) + bytes(4) + (1000).to_bytes(2, "big")
 
 
@@ -37,11 +38,16 @@ def uncollected() -> Iterator[None]:
     gc.enable()
 
 
-@pytest.mark.parametrize("how", ["a close frame", "a lost connection", "frames that no client may send", "too slow"])
+HOW = ["a close frame", "a lost connection", "frames that no client may send", "too slow", "owed something for long"]
+
+
+@pytest.mark.parametrize("how", HOW)
 async def test_a_client_that_left_is_freed_without_the_collector(stage: Stage, uncollected: None, how: str) -> None:
     await stage.start(close_grace_ms=10, slow_close_grace_ms=10)
-    sock, client = await stalled(stage, REQUEST)
+    sock, client = await stalled(stage, THROTTLED if how == HOW[-1] else REQUEST)
     stage.tick("SOL/USD", 15_000_000_001)
+    stage.tick("SOL/USD", 15_000_000_002)
+    assert client.session.dirty is (how == HOW[-1])
     gone = client.gone
     del client
     assert kept() == dict.fromkeys(THEIRS, 1)
