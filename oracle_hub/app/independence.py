@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from itertools import product
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
 from feeds.addresses import ASSETS
-from feeds.custody import CustodyReader
-from feeds.doves import AgPriceFeedReader
+from feeds.doves import AgLegs
 from oracle_hub.config import AGGREGATES, Config, Way, feed_roles, ways_of
 from oracle_hub.errors import ConfigError
 
@@ -101,6 +101,15 @@ def dependent_verifiers(config: Config, addresses: Addresses) -> dict[str, tuple
     return {feed: lines for feed, lines in found.items() if lines}
 
 
+@runtime_checkable
+class NamesLegs(Protocol):
+    """A reader of aggregates."""
+
+    def legs_of(self, feed: str) -> AgLegs | None:
+        """The accounts that a feed's aggregate is made of; None before it was read."""
+        ...
+
+
 class Witnesses:
     """Who is no independent witness for whom in a line-up, with the legs that the aggregates themselves name by now.
 
@@ -128,7 +137,7 @@ class Witnesses:
         primary, *verifiers = self._readings.by_role(feed)
         for aggregate in primary:
             reader = self._readers.get(aggregate.name)
-            told = reader.legs_of(feed) if isinstance(reader, CustodyReader | AgPriceFeedReader) else None
+            told = reader.legs_of(feed) if isinstance(reader, NamesLegs) else None
             named = {} if told is None else msgspec.structs.asdict(told)
             for way in (way for ways in verifiers for way in ways) if named else ():
                 address, leg = self._readings.addresses[way.name][feed], CARRIED.get(way.section.kind, "")

@@ -74,7 +74,7 @@ def test_parts_of_each_other_are_named(kinds: tuple[str, str, str], named: list[
 
 def test_legs_that_the_aggregate_names_at_run_time_count_too() -> None:
     legs = {"SOL/USD": AgLegs(None, SOL.chainlink_store, None, None, None)}
-    reader = SimpleNamespace(source="p", legs=legs)
+    reader = SimpleNamespace(source="p", legs_of=legs.get)
     config = lineup("doves.custody", "chainlink.store", "pyth.hermes")
     found = Witnesses(config, all_addresses(config), {"p": reader}).all()
     assert "names as a leg" in found["SOL/USD"][0]
@@ -101,7 +101,7 @@ def test_the_oracle_behind_a_leg_of_an_unknown_asset_counts_once_the_leg_is_name
     )
     addresses = all_addresses(config)
     assert dependent_verifiers(config, addresses) == {}
-    reader = SimpleNamespace(source="p", legs={"JUP/USD": AgLegs(SOL.edge, None, None, lazer, None)})
+    reader = SimpleNamespace(source="p", legs_of={"JUP/USD": AgLegs(SOL.edge, None, None, lazer, None)}.get)
     line = "b carries Pyth Lazer's price, as Pyth Lazer's leg of the aggregate that p reads does: "
     expected = {"JUP/USD": (line + "in part they are one witness",)} if is_told else {}
     assert Witnesses(config, addresses, {"p": reader}).all() == expected
@@ -110,10 +110,9 @@ def test_the_oracle_behind_a_leg_of_an_unknown_asset_counts_once_the_leg_is_name
 def test_of_one_feed_no_other_is_looked_at() -> None:
     asked: list[str] = []
 
-    class Legs(dict[str, AgLegs]):
-        def get(self, feed: str, default: object = None) -> AgLegs:
-            asked.append(feed)
-            return AgLegs(None, SOL.chainlink_store, None, None, None)
+    def legs_of(feed: str) -> AgLegs:
+        asked.append(feed)
+        return AgLegs(None, SOL.chainlink_store, None, None, None)
 
     config = parse_config(
         """
@@ -131,7 +130,7 @@ def test_of_one_feed_no_other_is_looked_at() -> None:
         """,
         origin="hub.toml",
     )
-    witnesses = Witnesses(config, all_addresses(config), {"p": SimpleNamespace(legs=Legs())})
+    witnesses = Witnesses(config, all_addresses(config), {"p": SimpleNamespace(legs_of=legs_of)})
     assert "names as a leg" in witnesses.of("SOL/USD")[0]
     assert (asked, witnesses.of("JUP/USD")) == (["SOL/USD"], ())
     assert witnesses.all().keys() == {"SOL/USD"}
@@ -139,7 +138,8 @@ def test_of_one_feed_no_other_is_looked_at() -> None:
 
 
 def test_what_is_known_beforehand_is_told_once() -> None:
-    reader = SimpleNamespace(source="p", legs={"SOL/USD": AgLegs(SOL.edge, SOL.chainlink_doves, None, SOL.lazer, None)})
+    legs = AgLegs(SOL.edge, SOL.chainlink_doves, None, SOL.lazer, None)
+    reader = SimpleNamespace(source="p", legs_of={"SOL/USD": legs}.get)
     config = lineup("doves.custody", "doves.chainlink", "pyth.pro")
     addresses = all_addresses(config)
     assert Witnesses(config, addresses, {"p": reader}).all() == dependent_verifiers(config, addresses)
