@@ -40,7 +40,9 @@ async def test_a_token_opens_and_reopens(guarded: HubStage) -> None:
     async with guarded.client(["SOL/USD"], token=SECRET) as prices:
         assert prices.get("SOL/USD").mantissa == 15_000_000_000
         assert guarded.server.bearers == {"desk-a": 1}
-        client = next(iter(guarded.server._subscribers._clients))  # type: ignore[union-attr]
+        subscribers = guarded.server._subscribers
+        assert subscribers is not None
+        client = next(iter(subscribers._clients))
         client.transport.abort()
         await turns_until(lambda: prices.stats.reconnects == 1 and prices.stats.connected)
 
@@ -54,7 +56,9 @@ async def test_a_wrong_token_or_none_is_told_at_once_and_not_tried_again(guarded
             async with guarded.client(["SOL/USD"], **options):
                 pass
         assert refused.value.code == "unauthorized"
-    await turns_until(lambda: not guarded.server._subscribers._connections)  # type: ignore[union-attr]
+    subscribers = guarded.server._subscribers
+    assert subscribers is not None
+    await turns_until(lambda: not subscribers._admission.connections)
     assert guarded.server.refusals == {"unauthorized": 1}
 
 
