@@ -28,13 +28,13 @@ BACKLOG = 256
 
 
 class Gate(Protocol):
-    """Makes the protocol of each new connection, and may cut those that never come to the point."""
+    """Accepts connections, and may cut those that never come to the point."""
 
-    def open(self, server: web.Server) -> None:
-        """From now on let this server handle what comes in."""
+    async def listen(self, server: web.Server, host: str, port: int, *, max_connections: int) -> tuple[str, int]:
+        """From now on let this server handle who comes to this address. Gives the address that was bound."""
 
-    def __call__(self) -> asyncio.BaseProtocol:
-        """The protocol of a connection that was accepted."""
+    async def stop_listening(self) -> None:
+        """Nobody new comes in."""
 
     def middleware(self) -> Any:
         """To be the first middleware: what reaches it has a whole head."""
@@ -117,15 +117,19 @@ class Charts:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         assert runner.server is not None
-        accept: Callable[[], asyncio.BaseProtocol] = runner.server
+        settings = self.settings
         if self._gate is not None:
-            self._gate.open(runner.server)
             stack.callback(self._gate.close)
-            accept = self._gate
-        loop = asyncio.get_running_loop()
-        listener = await loop.create_server(accept, self.settings.host, self.settings.port, backlog=BACKLOG)
-        stack.callback(listener.close)
-        host, port = listener.sockets[0].getsockname()[:2]
+            stack.push_async_callback(self._gate.stop_listening)
+            address = await self._gate.listen(
+                runner.server, settings.host, settings.port, max_connections=settings.max_listeners + settings.max_reads
+            )
+        else:
+            loop = asyncio.get_running_loop()
+            listener = await loop.create_server(runner.server, settings.host, settings.port, backlog=BACKLOG)
+            stack.callback(listener.close)
+            address = listener.sockets[0].getsockname()[:2]
+        host, port = address
         self.url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
     def _ended(self, task: asyncio.Task[None]) -> None:

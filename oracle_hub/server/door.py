@@ -1,6 +1,8 @@
 """Connections between accept and their first whole request: few, and not for long."""
 
 import asyncio
+import contextlib
+import ssl
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -10,8 +12,10 @@ from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from oracle_hub.server.answers import Handler, RequestError, error_answer
 from oracle_hub.server.inbound import FrameGuard
+from oracle_hub.server.sockets import Listener, descriptor_ceiling
 
 KEEPALIVE_S = 30
+BACKLOG = 1_024
 MAX_HEAD_BYTES = 65_536
 """More than this at once, or before its first request is whole, is nobody who wants one."""
 
@@ -130,7 +134,7 @@ class RequestHandler(web.RequestHandler):
 
 
 class Door:
-    """Makes the protocol of each new connection, and cuts those that do not come to the point.
+    """Listens, makes the protocol of each new connection, and cuts those that do not come to the point.
 
     aiohttp waits without end for the head of a first request. Somebody who sends one byte a minute would hold a
     descriptor for ever, and enough of them all that there are.
@@ -139,6 +143,7 @@ class Door:
     def __init__(self, *, timeout_s: float, max_waiting: int, max_message_bytes: int | None = None) -> None:
         """``max_message_bytes``: for who watches the guards of connections. None: there are none."""
         self._server: web.Server | None = None
+        self._listeners: list[asyncio.Server] = []
         self._max_message_bytes = max_message_bytes
         self._timeout_s = timeout_s
         self._max_waiting = max_waiting
@@ -146,9 +151,47 @@ class Door:
         self.cut_off = 0
         """Connections that were cut because their request did not come."""
 
-    def open(self, server: web.Server) -> None:
-        """From now on let this server handle what comes in."""
-        self._server = server
+    async def listen(
+        self,
+        server: web.Server,
+        host: str,
+        port: int,
+        *,
+        max_connections: int,
+        reuse_port: bool = False,
+        tls: ssl.SSLContext | None = None,
+    ) -> tuple[str, int]:
+        """From now on let this server handle who comes to this address. Gives the address that was bound.
+
+        ``max_connections``: so many should find a file descriptor; the system's limit is raised for them where it may.
+
+        Raises:
+            OSError: the port is taken.
+        """
+        self._server, loop = server, asyncio.get_running_loop()
+        bound = await loop.create_server(self, host, port, reuse_port=reuse_port or None, start_serving=False)
+        ceiling = descriptor_ceiling(max_connections + self._max_waiting)
+        with contextlib.closing(bound):
+            for sock in bound.sockets:
+                listener = await loop.create_server(
+                    self,
+                    sock=Listener.of(sock.fileno(), ceiling),
+                    backlog=BACKLOG,
+                    ssl=tls,
+                    ssl_handshake_timeout=self._timeout_s if tls else None,
+                )
+                self._listeners.append(listener)
+        address: tuple[str, int] = self._listeners[0].sockets[0].getsockname()[:2]
+        return address
+
+    async def stop_listening(self) -> None:
+        """Nobody new comes in. Who was sent away and comes back must find nobody, or whoever listens here next."""
+        for sock in [sock for listener in self._listeners for sock in listener.sockets]:
+            asyncio.get_running_loop().remove_reader(sock.fileno())
+        await asyncio.sleep(0)  # asyncio loses the socket of whom it accepts in the turn in which this closes
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
 
     def __call__(self) -> RequestHandler:
         """What the listening socket calls for every connection that it accepts."""

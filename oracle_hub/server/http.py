@@ -22,7 +22,6 @@ from oracle_hub.server.census import Standing
 from oracle_hub.server.door import Door
 from oracle_hub.server.frames import binary_frame, text_frame
 from oracle_hub.server.service import ServerSettings, Service, SignedQuery
-from oracle_hub.server.sockets import Listener, descriptor_ceiling
 from oracle_hub.server.tokens import Tokens
 from oracle_hub.server.websocket import Subscribers
 from oracle_hub.stream.alerts import envelope
@@ -57,7 +56,6 @@ class Server:
             max_waiting=self._settings.max_handshakes,
             max_message_bytes=self._settings.max_message_bytes,
         )
-        self._listeners: list[asyncio.Server] = []
         self._failures = 0
         self._early: deque[tuple[Batch, bool]] = deque(maxlen=self._settings.history_batches)
         """What was published before there was anybody to tell: a resume may begin before it."""
@@ -182,28 +180,16 @@ class Server:
         )
         await self._runner.setup()
         assert self._runner.server is not None
-        self._door.open(self._runner.server)
-        await self._listen()
-        subscribers.start()
-        host, port = self._listeners[0].sockets[0].getsockname()[:2]
-        return host, port
-
-    async def _listen(self) -> None:
-        settings, loop = self._settings, asyncio.get_running_loop()
-        bound = await loop.create_server(
-            self._door, settings.host, settings.port, reuse_port=settings.reuse_port or None, start_serving=False
+        host, port = await self._door.listen(
+            self._runner.server,
+            settings.host,
+            settings.port,
+            max_connections=settings.max_clients,
+            reuse_port=settings.reuse_port,
+            tls=self._tls,
         )
-        ceiling = descriptor_ceiling(settings.max_clients + settings.max_handshakes)
-        for sock in bound.sockets:
-            listener = await loop.create_server(
-                self._door,
-                sock=Listener.of(sock.fileno(), ceiling),
-                backlog=1024,
-                ssl=self._tls,
-                ssl_handshake_timeout=settings.handshake_timeout_ms / 1000 if self._tls else None,
-            )
-            self._listeners.append(listener)
-        bound.close()
+        subscribers.start()
+        return host, port
 
     def _application(self, subscribers: Subscribers) -> web.Application:
         middlewares = [
@@ -227,15 +213,7 @@ class Server:
 
     async def stop(self, reason: str) -> None:
         """Stop listening, send ``goaway`` to everybody, and close; within a second."""
-        # First: whoever is sent away comes back at once, and must find nobody, or whoever listens here next. (asyncio
-        # leaves a connection open that it accepts in the very turn of the loop in which its listener is closed.)
-        if self._listeners:
-            for listener in self._listeners:
-                for sock in listener.sockets:
-                    asyncio.get_running_loop().remove_reader(sock.fileno())
-            await asyncio.sleep(0)  # asyncio loses the socket of whom it accepts in the very turn in which this closes
-            for listener in self._listeners:
-                listener.close()
+        await self._door.stop_listening()  # first: who is sent away comes back at once
         if self._subscribers is not None:
             await self._subscribers.stop(reason)
         self._door.close()

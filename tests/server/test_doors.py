@@ -81,7 +81,7 @@ async def test_the_last_descriptors_are_not_for_those_who_come_in(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     ceiling = max(map(int, os.listdir("/proc/self/fd"))) + 20
-    monkeypatch.setattr("oracle_hub.server.http.descriptor_ceiling", lambda max_connections: ceiling)
+    monkeypatch.setattr("oracle_hub.server.door.descriptor_ceiling", lambda max_connections: ceiling)
     await stage.start()
     good = await stage.subscriber("*")
     port = int(stage.base.rpartition(":")[2])
