@@ -55,15 +55,20 @@ def differences(entry: Entry, decided: Decided, at_us: int, max_age_us: int | No
     return found
 
 
-def merge_differences(entry: Entry, decisions: Sequence[Decided]) -> dict[str, Any]:
-    """Keys that tell of a merged entry's past and are not as they must be."""
-    mantissas = [int(one.price) for one in decisions if one.price is not None]
+def merge_differences(entry: Entry, decisions: Sequence[Decided], max_age_us: int | None) -> dict[str, Any]:
+    """Keys that tell of a merged entry's past and are not as they must be. A price that was too old for the
+    subscription when it was decided was none to it."""
+    prices = [
+        None if max_age_us is not None and one.decided_us - one.recency_us > max_age_us else one.price
+        for one in decisions
+    ]
+    mantissas = [int(price) for price in prices if price is not None]
     wanted: Entry = {
         "n": len(decisions),
         "low": str(min(mantissas)) if mantissas else None,
         "high": str(max(mantissas)) if mantissas else None,
     }
     found = {key: [entry.get(key, "absent"), value] for key, value in wanted.items() if entry.get(key, "") != value}
-    if any(one.price is None for one in decisions) and entry.get("was_none") is not True:
+    if None in prices and entry.get("was_none") is not True:
         found["was_none"] = [entry.get("was_none"), True]
     return found

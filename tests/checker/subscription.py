@@ -183,7 +183,7 @@ class SubscriptionCheck:
         self._feeds_are(message, changed | aged, complain)
         for entry in message["feeds"]:
             self._compare(entry, seq, message["sent_us"], complain)
-            other = merge_differences(entry, self._run.between(entry["feed"], prev_seq, seq))
+            other = merge_differences(entry, self._run.between(entry["feed"], prev_seq, seq), self._max_age_us)
             if other:
                 complain("content", "not what happened since prev_seq ([received, replayed])", seq=seq, other=other)
         self._report.checked["merged"] += 1

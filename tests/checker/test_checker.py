@@ -10,10 +10,11 @@ import pytest
 from oracle_hub.core.catalog import Catalog
 from tests.checker.belief import Belief
 from tests.checker.check import check
+from tests.checker.expected import merge_differences
 from tests.checker.fabricated import FabricatedRun, fabricated_run
 from tests.checker.findings import RULES, Report
 from tests.checker.records import Acted, ClockAnchor, Closed, HeldFeed, LogRecord, Received, Woke
-from tests.checker.truth import Truth
+from tests.checker.truth import Decided, Truth
 
 Change: TypeAlias = Callable[[dict[str, Any]], None]
 INSTANCE = "6f1c2d3e-0000-4000-8000-000000000001"
@@ -385,3 +386,18 @@ def test_findings_are_bounded_and_counted(run: FabricatedRun) -> None:
     log += [Received(client="latest", connection=1, at_us=0, text="")] * 50
     report = check(logs(run), run.truth)
     assert (report.found["protocol"], len(report.findings)) == (50, 20)
+
+
+def test_a_price_that_was_too_old_when_it_was_decided_is_none_in_a_merge() -> None:
+    at_us = 1_790_000_000_000_000
+    fresh = Decided(
+        feed="SOL/USD", state="live", price="150", expo=-8, conf=None, source="doves", rule="R1", reason="agreed",
+        publish_time_us=at_us - 1_000, decided_us=at_us, valid_until_us=None, recency_us=at_us - 1_000,
+        inputs_digest=b"", published_us={}, warming=False,
+    )  # fmt: skip
+    old = msgspec.structs.replace(fresh, price="99", recency_us=at_us - 2_001)
+    entry = {"n": 2, "low": "150", "high": "150", "was_none": True}
+    assert merge_differences(entry, [old, fresh], 2_000) == {}
+    assert merge_differences(entry, [old, fresh], 2_001) == merge_differences(entry, [old, fresh], None)
+    assert merge_differences(entry, [old, fresh], None) == {"low": ["150", "99"]}
+    assert merge_differences(entry | {"was_none": False}, [old, fresh], 2_000) == {"was_none": [False, True]}
