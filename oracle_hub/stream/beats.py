@@ -125,6 +125,7 @@ class Beats:
         self._stale: set[Group] = set()
         """Whose heartbeats in the lanes are to be made anew."""
         self._shelves: dict[int, dict[Group, None]] = {}
+        self._settled_us = 0
 
     # What is said.
 
@@ -295,6 +296,11 @@ class Beats:
             if lane.stamp_size != len(stamp):
                 lane.stamp_size = len(stamp)
                 self._stale.update(session.lone.group for session in lane.sessions if session.lone is not None)
+        if now_us < self._settled_us:  # our clock was set back: a lease that was over then may not be over now
+            for group in self._board.groups:
+                group.beat_until_us = 0
+                self.moved(group)
+        self._settled_us = now_us
         now_shelf = now_us // _SHELF_US
         for shelf in [shelf for shelf in self._shelves if shelf <= now_shelf]:
             for group in [group for group in self._shelves[shelf] if group.beat_until_us <= now_us]:

@@ -6,7 +6,7 @@ it. Each decision is encoded once per form, each frame once per group of subscri
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -320,6 +320,11 @@ class Board:
             del self._by_feed[feed][group]
             if feed is not None and not self._by_feed[feed]:
                 del self._by_feed[feed]
+
+    @property
+    def groups(self) -> Collection[Group]:
+        """All that somebody follows."""
+        return self._groups.values()
 
     @property
     def all_are_followed(self) -> bool:
